@@ -1,0 +1,100 @@
+"""Boxes: formats, IoU and generalised IoU (paper, equation 10; Rezatofighi et al. 2019).
+
+Formats: xyxy = (x0, y0, x1, y1) corners; cxcywh = (centre x, centre y, width, height). Any unit, one for both sides.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def box_cxcywh_to_xyxy(x: Tensor) -> Tensor:
+    """[..., 4] cxcywh → xyxy."""
+    cx, cy, w, h = x.unbind(-1)
+    return torch.stack([cx - 0.5 * w, cy - 0.5 * h, cx + 0.5 * w, cy + 0.5 * h], dim=-1)
+
+
+def box_xyxy_to_cxcywh(x: Tensor) -> Tensor:
+    """[..., 4] xyxy → cxcywh."""
+    x0, y0, x1, y1 = x.unbind(-1)
+    return torch.stack([(x0 + x1) / 2, (y0 + y1) / 2, x1 - x0, y1 - y0], dim=-1)
+
+
+def box_area(boxes: Tensor) -> Tensor:
+    """Areas of xyxy boxes [..., 4] → [...]."""
+    return (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
+
+
+def box_iou(boxes1: Tensor, boxes2: Tensor) -> tuple[Tensor, Tensor]:
+    """Intersection over union of every pair.
+
+    Args:
+        boxes1: xyxy [..., N, 4].
+        boxes2: xyxy [..., M, 4], the same leading dimensions.
+
+    Returns:
+        (iou [..., N, M], union area [..., N, M])
+    """
+    boxes1, boxes2 = boxes1.unsqueeze(-2), boxes2.unsqueeze(-3)  # [..., N, 1, 4], [..., 1, M, 4]
+    inter = _extent_area(torch.max(boxes1[..., :2], boxes2[..., :2]), torch.min(boxes1[..., 2:], boxes2[..., 2:]))
+    union = box_area(boxes1) + box_area(boxes2) - inter  # [..., N, M]
+    return inter / union, union
+
+
+def generalized_box_iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
+    """Generalised IoU of every pair, in [-1, 1]: IoU minus the share of the hull that neither box covers.
+
+    Args:
+        boxes1: xyxy [..., N, 4].
+        boxes2: xyxy [..., M, 4], the same leading dimensions.
+
+    Returns:
+        [..., N, M]
+
+    Raises:
+        ValueError: a box with NaN or whose second corner lies before its first, named by side and row.
+    """
+    _refuse_degenerate(boxes1, "boxes1")
+    _refuse_degenerate(boxes2, "boxes2")
+    return unchecked_generalized_box_iou(boxes1, boxes2)
+
+
+def unchecked_generalized_box_iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
+    """`generalized_box_iou` for boxes known to be ordered: asks nothing of the host, NaN comes out as NaN."""
+    iou, union = box_iou(boxes1, boxes2)
+    boxes1, boxes2 = boxes1.unsqueeze(-2), boxes2.unsqueeze(-3)
+    hull = _extent_area(torch.min(boxes1[..., :2], boxes2[..., :2]), torch.max(boxes1[..., 2:], boxes2[..., 2:]))
+    return iou - (hull - union) / hull
+
+
+def masks_to_boxes(masks: Tensor) -> Tensor:
+    """The tightest xyxy boxes around masks: first and last covered column and row.
+
+    Args:
+        masks: [N, H, W], covered where non-zero.
+
+    Returns:
+        float32 [N, 4]; zeros for a mask that covers nothing.
+    """
+    boxes = torch.zeros(masks.shape[0], 4, dtype=torch.float32, device=masks.device)
+    for index, mask in enumerate(masks):
+        ys, xs = torch.nonzero(mask, as_tuple=True)
+        if len(xs):
+            boxes[index] = torch.stack([xs.min(), ys.min(), xs.max(), ys.max()]).float()
+    return boxes
+
+
+def _extent_area(top_left: Tensor, bottom_right: Tensor) -> Tensor:
+    """Areas [...] between corners [..., 2], zero where they do not enclose any."""
+    return (bottom_right - top_left).clamp(min=0).prod(dim=-1)
+
+
+def _refuse_degenerate(boxes: Tensor, name: str) -> None:
+    ordered = (boxes[..., 2:] >= boxes[..., :2]).all(dim=-1)  # [..., N]; NaN compares as False
+    if not ordered.all():
+        row = (~ordered).nonzero()[0].tolist()
+        raise ValueError(
+            f"row {row[-1]} of {name} is {boxes[tuple(row)].tolist()}, which is no box: its corners must satisfy "
+            "x0 <= x1 and y0 <= y1 and be finite; convert cxcywh boxes with box_cxcywh_to_xyxy first"
+        )

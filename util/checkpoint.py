@@ -1,0 +1,291 @@
+"""Checkpoints as plain data: written whole or not at all, read without running anything they contain.
+
+The keys and their meaning are the published ones (`model`, `optimizer`, `lr_scheduler`, `epoch`, `args`), with ours
+beside them. Published files hold a pickled `argparse.Namespace`; it and path classes are all that is let through
+besides tensors and plain data.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import re
+import sys
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, BinaryIO
+from urllib.error import URLError
+from urllib.parse import urlparse
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+# Paths are read as their "pure" kind, so that a file from Windows loads on Linux and the other way round. Python 3.13
+# writes them under another module name.
+_PATH_CLASSES = {
+    "Path": pathlib.PurePath,
+    "PurePath": pathlib.PurePath,
+    "PosixPath": pathlib.PurePosixPath,
+    "PurePosixPath": pathlib.PurePosixPath,
+    "WindowsPath": pathlib.PureWindowsPath,
+    "PureWindowsPath": pathlib.PureWindowsPath,
+}
+_ALLOWED = [argparse.Namespace] + [
+    (path_class, f"{module}.{name}")
+    for name, path_class in _PATH_CLASSES.items()
+    for module in ("pathlib", "pathlib._local")
+]
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint cannot be used; the message names the file, the cause and what to do."""
+
+
+def plain(obj: Any, where: str = "") -> Any:
+    """Copy `obj` with everything in it turned into plain data and tensors.
+
+    Namespaces become dictionaries; paths, devices and dtypes strings; NumPy scalars Python numbers; NumPy arrays and
+    parameters tensors without gradient; sets lists; tuples stay tuples and ordered dictionaries stay ordered.
+
+    Args:
+        obj: what is to be converted.
+        where: name of `obj`, for the error message.
+
+    Raises:
+        TypeError: something has no plain form; the message gives the keys that lead to it.
+    """
+    if obj is None or type(obj) in (bool, int, float, complex, str, bytes):
+        return obj
+    if isinstance(obj, Tensor):
+        return obj.detach()
+    if isinstance(obj, np.generic):
+        return plain(obj.item(), where)
+    if isinstance(obj, np.ndarray) and obj.dtype.kind in "biufc":
+        return torch.from_numpy(np.ascontiguousarray(obj).copy().reshape(obj.shape))
+    if isinstance(obj, argparse.Namespace):
+        return plain(vars(obj), where)
+    if isinstance(obj, pathlib.PurePath | torch.device | torch.dtype):
+        return str(obj)
+    if isinstance(obj, Mapping):
+        return _plain_mapping(obj, where)
+    if isinstance(obj, list | set | frozenset):
+        return [plain(item, f"{where}[{index}]") for index, item in enumerate(obj)]
+    if isinstance(obj, tuple):
+        return tuple(plain(item, f"{where}[{index}]") for index, item in enumerate(obj))
+    raise TypeError(
+        f"{where or 'the object'} is a {type(obj).__module__}.{type(obj).__qualname__}, which cannot be saved as plain "
+        "data: store its state as numbers, strings, lists, dictionaries or tensors"
+    )
+
+
+def _plain_mapping(obj: Mapping, where: str) -> dict:
+    def name_of(key: Any) -> str:
+        return f"{where}.{key}" if where else str(key)
+
+    copy = {plain(key, f"the key {key!r} of {where}"): plain(value, name_of(key)) for key, value in obj.items()}
+    if isinstance(obj, Counter):
+        return Counter(copy)
+    if isinstance(obj, OrderedDict):
+        copy = OrderedDict(copy)
+        if hasattr(obj, "_metadata"):  # the modules' versions, which nn.Module.state_dict hangs onto its result
+            copy._metadata = plain(obj._metadata, name_of("_metadata"))
+    return copy
+
+
+def write_atomically(path: str | os.PathLike[str], write: Callable[[BinaryIO], Any]) -> None:
+    """Let `write(file)` fill a temporary file beside `path`, then put it in place in one step.
+
+    Whatever interrupts this, `path` holds either its old content or all of the new one, and the temporary file is
+    gone unless the machine itself went down. Missing folders are made. A symbolic link stays one.
+    """
+    target = Path(os.path.realpath(path))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, target)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    if os.name == "posix":  # the new name, too, must outlive a power cut
+        folder = os.open(target.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def to_json(obj: Any) -> str:
+    """`obj` as one line of JSON, by way of `plain`; tensors become nested lists."""
+    return json.dumps(plain(obj), default=Tensor.tolist)
+
+
+def write_json(path: str | os.PathLike[str], obj: Any) -> None:
+    """Write `obj`, made plain, as JSON; see `write_atomically`."""
+    write_atomically(path, lambda file: file.write((to_json(obj) + "\n").encode()))
+
+
+def save_checkpoint(path: str | os.PathLike[str], checkpoint: Mapping[str, Any]) -> None:
+    """Save tensors and plain data so that `load_checkpoint`, and the published code, can read them.
+
+    Namespaces, paths and NumPy values are converted by `plain` on the way; the write is atomic.
+
+    Raises:
+        TypeError: something in the checkpoint has no plain form; nothing is written.
+    """
+    content = plain(checkpoint)
+    write_atomically(path, lambda file: torch.save(content, file))
+
+
+def load_checkpoint(path_or_url: str | os.PathLike[str], *, also_allowed: Sequence[Any] = ()) -> dict[str, Any]:
+    """Read a checkpoint, ours or a published one, onto the CPU without running anything in it.
+
+    An http(s) address is downloaded once into torch.hub's cache; a hash in its name (`name-0123abcd.pth`) is checked
+    on the way. `args` comes back as a plain dictionary, whether a Namespace or a dictionary was saved.
+
+    Args:
+        path_or_url: the file or its address.
+        also_allowed: further harmless classes to let through, as `torch.serialization.safe_globals` takes them.
+
+    Raises:
+        CheckpointError: the file is missing, empty, cut off, no checkpoint, or would run code.
+    """
+    source = os.fspath(path_or_url)
+    is_url = source.startswith(("http://", "https://"))
+    try:
+        with torch.serialization.safe_globals([*_ALLOWED, *also_allowed]):
+            if is_url:
+                loaded = torch.hub.load_state_dict_from_url(
+                    source, map_location="cpu", check_hash=True, weights_only=True, progress=sys.stderr.isatty()
+                )
+            else:
+                _check_readable(Path(source))
+                loaded = torch.load(source, map_location="cpu", weights_only=True)
+        if not isinstance(loaded, dict):
+            raise CheckpointError(
+                f"checkpoint {source} holds a {type(loaded).__name__}, not a dictionary: save one anew"
+            )
+        if "args" in loaded:
+            loaded["args"] = plain(loaded["args"], "args")
+    except CheckpointError:
+        raise
+    except Exception as error:  # broken files surface as almost any type; the reader should meet one
+        raise CheckpointError(_explain(source, is_url, error)) from error
+    return loaded
+
+
+def _check_readable(path: Path) -> None:
+    if path.is_dir():
+        inside = sorted(file.name for file in path.glob("*.pth"))
+        choice = f"name a file in it, such as {inside[0]}" if inside else "name the checkpoint file itself"
+        raise CheckpointError(f"{path} is a folder, not a checkpoint: {choice}")
+    if not path.exists():
+        raise CheckpointError(f"there is no checkpoint {path}: check the path (it is taken from {Path.cwd()})")
+    if path.stat().st_size == 0:
+        raise CheckpointError(f"checkpoint {path} is empty, as if its writing or copying was cut off: copy it anew")
+
+
+def _explain(source: str, is_url: bool, error: Exception) -> str:
+    """One sentence or two on why `source` could not be loaded, and the way out."""
+    refused = re.search(r"GLOBAL (\S+)", str(error))
+    if refused:
+        return (
+            f"checkpoint {source} asks for {refused[1]}, and code from a checkpoint is not run here: use a file of "
+            "tensors and plain data; if you trust its maker, load it once yourself with weights_only=False and save "
+            "its `model` entry anew"
+        )
+    if is_url and isinstance(error, URLError | TimeoutError):
+        return (
+            f"checkpoint {source} could not be downloaded ({error}): check the address and the network, "
+            "or download the file elsewhere and pass its path"
+        )
+    if is_url and "invalid hash value" in str(error):
+        return f"checkpoint {source} does not have the hash in its name, so it is damaged or not the real file: retry"
+    file = Path(torch.hub.get_dir(), "checkpoints", Path(urlparse(source).path).name) if is_url else Path(source)
+    remedy = f"delete {file} so that it is downloaded anew" if is_url else "copy or download it anew"
+    with suppress(OSError), file.open("rb") as content:
+        start = content.read(60)
+        if start[:2] == b"PK":
+            return f"checkpoint {source} is cut off or damaged ({_first_line(error)}): {remedy}"
+        if start.isascii() and start[:1] != b"\x80":
+            line = start.decode().strip().split("\n")[0]
+            return f"{source} is text (it begins with {line!r}), not a checkpoint: {remedy}"
+    return f"checkpoint {source} cannot be read ({_first_line(error)}): if it should be one, {remedy}"
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).split("\n")[0]
+
+
+# What differs in the names → the flags that are likely to have been different.
+_CAUSES = {
+    "class_embed": "--num_classes",
+    "query_embed": "--num_queries, --hidden_dim",
+    "encoder.layers": "--enc_layers, --dim_feedforward, --hidden_dim",
+    "encoder.norm": "--pre_norm",
+    "decoder.layers": "--dec_layers, --dim_feedforward, --hidden_dim",
+    "input_proj": "--backbone, --hidden_dim",
+    "backbone.0": "--backbone, --backbone_norm",
+    "backbone.1": "--position_embedding",
+    "mask_head": "--masks",
+    "bbox_attention": "--masks",
+}
+
+
+def load_weights(model: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
+    """Load `state` into `model`, every name and shape fitting; else the model is left as it was.
+
+    `num_batches_tracked` counters, which frozen norms do not have, are left to the modules.
+
+    Raises:
+        CheckpointError: names `source`, the first entries that are missing, unexpected or of another shape, how many
+            there are, and the flags that may have differed.
+    """
+    own = model.state_dict()
+    missing = [name for name in own if name not in state and not name.endswith("num_batches_tracked")]
+    unexpected = [name for name in state if name not in own and not name.endswith("num_batches_tracked")]
+    reshaped = {
+        name: f"{name} is {list(state[name].shape)} in the file and {list(own[name].shape)} in the model"
+        for name in own
+        if name in state and state[name].shape != own[name].shape
+    }
+    if not (missing or unexpected or reshaped):
+        try:
+            model.load_state_dict(state)
+        except RuntimeError as error:
+            raise CheckpointError(f"the weights of {source} do not fit the model: {error}") from error
+        return
+    problems = [
+        _count(missing, "missing from it"),
+        _count(unexpected, "unknown to the model"),
+        _count(list(reshaped.values()), "of another shape"),
+    ]
+    found = "; ".join(problem for problem in problems if problem)
+    cause = _likely_cause([*missing, *unexpected, *reshaped], unexpected)
+    raise CheckpointError(f"the weights of {source} do not fit the model: {found}. {cause}")
+
+
+def _count(entries: list[str], what: str, shown: int = 3) -> str:
+    if not entries:
+        return ""
+    more = ", ..." if len(entries) > shown else ""
+    return f"{len(entries)} {what} ({', '.join(entries[:shown])}{more})"
+
+
+def _likely_cause(names: list[str], unexpected: list[str]) -> str:
+    if "model" in unexpected:
+        return "It looks like a whole checkpoint: pass its `model` entry"
+    if unexpected and all(name.startswith("module.") for name in unexpected):
+        return "They were saved from inside DistributedDataParallel: save model.module.state_dict()"
+    if any(name.startswith("detr.") for name in names):
+        return "One of the two was built with --masks and the other without: build the model with the file's flags"
+    flags = [flag for part, flags in _CAUSES.items() if any(part in n for n in names) for flag in flags.split(", ")]
+    if not flags:
+        return "It seems to come from another model"
+    return f"Build the model with the flags the file was made with; look first at {', '.join(dict.fromkeys(flags))}"

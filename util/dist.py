@@ -1,0 +1,195 @@
+"""Several processes as one: ranks, collectives and the choice of device.
+
+Everything here also works in a single process that never set up `torch.distributed`: the collectives then return
+what they were given, so callers need no second code path.
+"""
+
+import logging
+import os
+from argparse import Namespace
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+
+def is_dist_avail_and_initialized() -> bool:
+    """True once a process group exists, that is after `init_distributed_mode` joined one."""
+    return dist.is_available() and dist.is_initialized()
+
+
+def get_rank() -> int:
+    """This process's number among all processes; 0 outside of a process group."""
+    return dist.get_rank() if is_dist_avail_and_initialized() else 0
+
+
+def get_world_size() -> int:
+    """How many processes work together; 1 outside of a process group."""
+    return dist.get_world_size() if is_dist_avail_and_initialized() else 1
+
+
+def is_main_process() -> bool:
+    """True on the one process that writes files and speaks to the user."""
+    return get_rank() == 0
+
+
+def all_gather(data: Any) -> list[Any]:
+    """Collect one picklable object from every process, of any size each.
+
+    Returns:
+        The objects in the order of the ranks, the same list on every process. A lone process gets `[data]`.
+    """
+    world_size = get_world_size()
+    if world_size == 1:
+        return [data]
+    gathered: list[Any] = [None] * world_size
+    dist.all_gather_object(gathered, data)
+    return gathered
+
+
+@torch.no_grad()
+def reduce_dict(input_dict: dict[str, torch.Tensor], average: bool = True) -> dict[str, torch.Tensor]:
+    """Sum, or average, each value over all processes in one collective; for logging, gradients are cut.
+
+    Args:
+        input_dict: tensors of one shape (as a rule 0-dim losses) on one device, with the same keys on every process.
+        average: divide the sums by the number of processes.
+
+    Returns:
+        A new dictionary, equal on every process; a lone process gets its own dictionary back.
+    """
+    world_size = get_world_size()
+    if world_size == 1 or not input_dict:
+        return input_dict
+    names = sorted(input_dict)  # processes may have filled their dictionaries in different orders
+    values = torch.stack([input_dict[name] for name in names])  # [K, ...]
+    dist.all_reduce(values)
+    if average:
+        values = values / world_size
+    return dict(zip(names, values, strict=True))
+
+
+def save_on_master(*args: Any, **kwargs: Any) -> None:
+    """`torch.save(*args, **kwargs)` on the main process, nothing on the others."""
+    if is_main_process():
+        torch.save(*args, **kwargs)
+
+
+def resolve_device(name: str | torch.device = "auto") -> torch.device:
+    """Turn `--device` into a device that exists here.
+
+    `auto` prefers cuda, then mps, then cpu. A bare `cuda` becomes the index of this process on its machine when a
+    launcher (torchrun, Slurm) started it, so that every process gets a card of its own.
+
+    Raises:
+        ValueError: the name is no device, or that device is not present.
+    """
+    name = str(name)
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(f"--device {name} is not a device: use auto, cpu, cuda, cuda:N or mps") from error
+    if device.type == "cuda":
+        return _resolve_cuda(device)
+    if device.type == "mps":
+        if not torch.backends.mps.is_available():
+            raise ValueError(
+                f"--device {name} was asked for, but no mps device is usable here: use --device auto or cpu"
+            )
+        return device
+    try:
+        torch.zeros(1, device=device).item()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ValueError(f"--device {name} cannot compute here: use --device auto, cpu, cuda or mps") from error
+    return device
+
+
+def _resolve_cuda(device: torch.device) -> torch.device:
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if count == 0:
+        raise ValueError(
+            f"--device {device} was asked for, but no cuda device is usable here: use --device auto or cpu"
+        )
+    index = device.index
+    if index is None:
+        index = _local_rank(count)
+    if index >= count:
+        raise ValueError(
+            f"cuda device {index} was asked for, but this machine has {count} (0..{count - 1}): "
+            "name one of them, or start no more processes on a machine than it has devices"
+        )
+    return torch.device("cuda", index)
+
+
+def _local_rank(device_count: int) -> int:
+    """Number of this process on its machine: which of the devices is its own."""
+    if "LOCAL_RANK" in os.environ:
+        return int(os.environ["LOCAL_RANK"])
+    if "SLURM_PROCID" in os.environ:
+        # Slurm may show each task its own device only, so the number wraps around what is visible.
+        return int(os.environ.get("SLURM_LOCALID", os.environ["SLURM_PROCID"])) % device_count
+    return 0
+
+
+def init_distributed_mode(args: Namespace) -> None:
+    """Join the process group that a launcher prepared, if there is one, and note the outcome in `args`.
+
+    torchrun is recognised by `RANK` and `WORLD_SIZE`, Slurm by `SLURM_PROCID` together with more than one task.
+    Reads `args.device` (default auto), `args.dist_url` (default env://) and, under Slurm, `args.world_size`.
+    Sets `args.distributed`, `rank`, `world_size`, `gpu` (index of the cuda device, else None) and `dist_backend`
+    (nccl for cuda, else gloo; None when alone). Returns when all processes have arrived.
+
+    Raises:
+        ValueError: the device is absent, `--world_size` was given without a launcher, or nobody told where the
+            processes meet.
+    """
+    rank, world_size = _launched_as(args)
+    args.distributed = rank is not None
+    args.rank = rank or 0
+    args.world_size = world_size
+    args.gpu = None
+    args.dist_backend = None
+    if rank is None:
+        return
+
+    device = resolve_device(getattr(args, "device", "auto"))
+    args.dist_backend = "gloo"
+    if device.type == "cuda":
+        args.dist_backend = "nccl"
+        args.gpu = device.index
+        torch.cuda.set_device(device)
+
+    dist_url = getattr(args, "dist_url", None) or "env://"
+    if dist_url == "env://" and "MASTER_ADDR" not in os.environ:
+        raise ValueError(
+            f"process {rank} of {world_size} does not know where the processes meet: start with torchrun, "
+            "or set MASTER_ADDR and MASTER_PORT, or pass --dist_url tcp://HOST:PORT or file:///SHARED/PATH"
+        )
+    dist.init_process_group(
+        backend=args.dist_backend,
+        init_method=dist_url,
+        world_size=world_size,
+        rank=rank,
+        device_id=device if device.type == "cuda" else None,
+    )
+    dist.barrier()
+    logging.getLogger("detr").info(f"{world_size} processes joined ({args.dist_backend}, {dist_url})")
+
+
+def _launched_as(args: Namespace) -> tuple[int | None, int]:
+    """(rank, world size) by the environment; the rank is None when this process works alone."""
+    if "RANK" in os.environ and "WORLD_SIZE" in os.environ:
+        return int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    asked_for = int(getattr(args, "world_size", None) or 1)
+    if "SLURM_PROCID" in os.environ:
+        # SLURM_STEP_NUM_TASKS is set by srun only; the bare batch script, which runs once, works alone.
+        world_size = asked_for if asked_for > 1 else int(os.environ.get("SLURM_STEP_NUM_TASKS", 1))
+        return (int(os.environ["SLURM_PROCID"]), world_size) if world_size > 1 else (None, 1)
+    if asked_for > 1:
+        raise ValueError(
+            f"--world_size {asked_for} does not start processes by itself: "
+            f"run `torchrun --nproc_per_node {asked_for} main.py ...` and leave the flag out"
+        )
+    return None, 1

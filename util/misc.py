@@ -1,0 +1,33 @@
+"""The names that the published `util.misc` offers, each from the file it lives in."""
+
+from util.dist import (
+    all_gather,
+    get_rank,
+    get_world_size,
+    init_distributed_mode,
+    is_dist_avail_and_initialized,
+    is_main_process,
+    reduce_dict,
+    save_on_master,
+)
+from util.logging import MetricLogger, SmoothedValue, accuracy, get_sha
+from util.nested_tensor import NestedTensor, collate_fn, interpolate, nested_tensor_from_tensor_list
+
+__all__ = [
+    "MetricLogger",
+    "NestedTensor",
+    "SmoothedValue",
+    "accuracy",
+    "all_gather",
+    "collate_fn",
+    "get_rank",
+    "get_sha",
+    "get_world_size",
+    "init_distributed_mode",
+    "interpolate",
+    "is_dist_avail_and_initialized",
+    "is_main_process",
+    "nested_tensor_from_tensor_list",
+    "reduce_dict",
+    "save_on_master",
+]

@@ -1,0 +1,91 @@
+"""Batches of images of different sizes: padded tensors with a mask (paper, section 3.2: zero padding to the largest).
+
+Shapes: `B` batch, `C` channels, `H`, `W` the batch's largest height and width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+class NestedTensor:
+    """Padded images and the mask that tells padding from picture.
+
+    Args:
+        tensors: [B, C, H, W], zero where padded.
+        mask: bool [B, H, W], **True where padded**; None when nobody asked for one.
+    """
+
+    def __init__(self, tensors: Tensor, mask: Tensor | None):
+        self.tensors = tensors
+        self.mask = mask
+
+    def to(self, device: torch.device, non_blocking: bool = False) -> NestedTensor:
+        """The same batch on another device; with pinned memory and `non_blocking` the copy overlaps with work."""
+        mask = self.mask
+        if mask is not None:
+            mask = mask.to(device, non_blocking=non_blocking)
+        return NestedTensor(self.tensors.to(device, non_blocking=non_blocking), mask)
+
+    def pin_memory(self) -> NestedTensor:
+        """The same batch in page-locked memory; data loaders call this by name."""
+        return NestedTensor(self.tensors.pin_memory(), None if self.mask is None else self.mask.pin_memory())
+
+    def decompose(self) -> tuple[Tensor, Tensor | None]:
+        """(tensors, mask)."""
+        return self.tensors, self.mask
+
+    def __repr__(self) -> str:
+        return str(self.tensors)
+
+
+def nested_tensor_from_tensor_list(tensor_list: Sequence[Tensor]) -> NestedTensor:
+    """Pad images right and bottom to the largest height and width among them.
+
+    Args:
+        tensor_list: images [C, h_i, w_i] of one channel count, type and device, or one tensor [B, C, H, W].
+
+    Returns:
+        NestedTensor of [B, C, H, W] and a mask that is True on padding.
+
+    Raises:
+        ValueError: no image, or an image that is not [C, h, w] with the first one's channels.
+    """
+    if len(tensor_list) == 0:
+        raise ValueError("a batch needs at least one image, got an empty list")
+    for index, image in enumerate(tensor_list):
+        if image.ndim != 3 or image.shape[0] != tensor_list[0].shape[0]:
+            raise ValueError(
+                f"image {index} of the batch has shape {tuple(image.shape)}, but every image must be "
+                f"[{tensor_list[0].shape[0]}, height, width]: add or drop dimensions before batching"
+            )
+    channels = tensor_list[0].shape[0]
+    height = max(image.shape[1] for image in tensor_list)
+    width = max(image.shape[2] for image in tensor_list)
+    tensors = tensor_list[0].new_zeros(len(tensor_list), channels, height, width)  # [B, C, H, W]
+    mask = torch.ones(len(tensor_list), height, width, dtype=torch.bool, device=tensors.device)  # [B, H, W]
+    for index, image in enumerate(tensor_list):
+        tensors[index, :, : image.shape[1], : image.shape[2]].copy_(image)
+        mask[index, : image.shape[1], : image.shape[2]] = False
+    return NestedTensor(tensors, mask)
+
+
+def collate_fn(batch: Sequence[tuple[Tensor, dict]]) -> tuple[NestedTensor, tuple[dict, ...]]:
+    """[(image [C, h, w], target)] → (NestedTensor, targets), for a DataLoader."""
+    images, targets = zip(*batch)
+    return nested_tensor_from_tensor_list(images), targets
+
+
+def interpolate(
+    input: Tensor,
+    size: list[int] | None = None,
+    scale_factor: float | None = None,
+    mode: str = "nearest",
+    align_corners: bool | None = None,
+) -> Tensor:
+    """`torch.nn.functional.interpolate`, which handles empty batches itself by now; kept for its published name."""
+    return F.interpolate(input, size, scale_factor, mode, align_corners)
