@@ -1,0 +1,180 @@
+"""DETR's set loss (paper, section 3.1, equations 1 and 2, and section A.2).
+
+Shapes: `B` batch, `Q` queries, `C` classes (index C is "no object"), `M` matched pairs of the whole batch.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+import torch
+import torch.distributed
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.matcher import at_least_float32
+from util.box_ops import box_cxcywh_to_xyxy, unchecked_generalized_box_iou
+from util.dist import get_world_size, is_dist_avail_and_initialized
+from util.logging import accuracy
+
+Matches = Sequence[tuple[Tensor, Tensor]]
+
+
+class SetCriterion(nn.Module):
+    """Matches every decoder layer's predictions with the objects, then compares the pairs.
+
+    Args:
+        num_classes: C.
+        matcher: gives the pairs, see `HungarianMatcher`.
+        weight_dict: loss name → weight in the total; the caller sums, the criterion returns losses unweighted.
+        eos_coef: weight of the class "no object" in the classification loss.
+        losses: which of "labels", "boxes", "cardinality" to compute.
+    """
+
+    def __init__(
+        self, num_classes: int, matcher: nn.Module, weight_dict: dict[str, float], eos_coef: float, losses: list[str]
+    ):
+        super().__init__()
+        self.num_classes = num_classes
+        self.matcher = matcher
+        self.weight_dict = weight_dict
+        self.eos_coef = eos_coef
+        self.losses = losses
+        empty_weight = torch.ones(num_classes + 1)
+        empty_weight[-1] = eos_coef
+        self.register_buffer("empty_weight", empty_weight)
+
+    def forward(self, outputs: dict[str, Tensor], targets: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+        """All losses and logs.
+
+        Args:
+            outputs: of `DETR`, with or without `aux_outputs`.
+            targets: for each image `labels` int64 [n] in 0…C−1 and `boxes` cxcywh fractions [n, 4].
+
+        Returns:
+            `loss_ce`, `loss_bbox`, `loss_giou` (to be weighted and summed), `class_error` and `cardinality_error`
+            (logs); for auxiliary layer i the same with `_i` behind, without class error.
+        """
+        aux_outputs = outputs.get("aux_outputs", [])
+        layers = [{k: v for k, v in outputs.items() if k != "aux_outputs"}, *aux_outputs]
+        matches = self._match(layers, targets)
+        num_boxes = self._num_boxes(targets, outputs["pred_logits"].device)
+
+        losses: dict[str, Tensor] = {}
+        for index, (layer, indices) in enumerate(zip(layers, matches)):
+            suffix = "" if index == 0 else f"_{index - 1}"
+            for loss in self.losses:
+                options = {"log": index == 0} if loss == "labels" else {}
+                values = self.get_loss(loss, layer, targets, indices, num_boxes, **options)
+                losses.update({name + suffix: value for name, value in values.items()})
+        return losses
+
+    def get_loss(
+        self,
+        loss: str,
+        outputs: dict[str, Tensor],
+        targets: Sequence[dict[str, Tensor]],
+        indices: Matches,
+        num_boxes: Tensor | float,
+        **kwargs: bool,
+    ) -> dict[str, Tensor]:
+        """One group of losses by name.
+
+        Raises:
+            ValueError: an unknown name.
+        """
+        groups = {"labels": self.loss_labels, "cardinality": self.loss_cardinality, "boxes": self.loss_boxes}
+        if loss not in groups:
+            raise ValueError(f"unknown loss {loss!r}: choose from {', '.join(groups)}")
+        return groups[loss](outputs, targets, indices, num_boxes, **kwargs)
+
+    def loss_labels(
+        self,
+        outputs: dict[str, Tensor],
+        targets: Sequence[dict[str, Tensor]],
+        indices: Matches,
+        num_boxes: Tensor | float,
+        log: bool = True,
+    ) -> dict[str, Tensor]:
+        """Cross-entropy over all queries, a mean weighted by class: "no object" counts `eos_coef`."""
+        logits = at_least_float32(outputs["pred_logits"])  # [B, Q, C+1]
+        where = _query_index(indices, logits.device)
+        matched_labels = _matched([target["labels"] for target in targets], indices)  # [M]
+        labels = torch.full(logits.shape[:2], self.num_classes, dtype=torch.int64, device=logits.device)  # [B, Q]
+        labels[where] = matched_labels
+        losses = {"loss_ce": F.cross_entropy(logits.transpose(1, 2), labels, self.empty_weight.to(logits.dtype))}
+        if log:
+            losses["class_error"] = 100 - accuracy(logits[where], matched_labels)[0]
+        return losses
+
+    @torch.no_grad()
+    def loss_cardinality(
+        self,
+        outputs: dict[str, Tensor],
+        targets: Sequence[dict[str, Tensor]],
+        indices: Matches,
+        num_boxes: Tensor | float,
+    ) -> dict[str, Tensor]:
+        """How far the number of non-empty predictions is from the number of objects: a log without gradient."""
+        logits = outputs["pred_logits"]
+        objects = torch.as_tensor([len(target["labels"]) for target in targets], device=logits.device)  # [B]
+        predicted = (logits.argmax(-1) != logits.shape[-1] - 1).sum(1)  # [B]
+        return {"cardinality_error": F.l1_loss(predicted.float(), objects.float())}
+
+    def loss_boxes(
+        self,
+        outputs: dict[str, Tensor],
+        targets: Sequence[dict[str, Tensor]],
+        indices: Matches,
+        num_boxes: Tensor | float,
+    ) -> dict[str, Tensor]:
+        """L1 and generalised-IoU loss of the matched boxes, summed and divided by the number of boxes."""
+        boxes = at_least_float32(outputs["pred_boxes"])
+        boxes = boxes[_query_index(indices, boxes.device)]  # [M, 4]
+        target_boxes = _matched([target["boxes"] for target in targets], indices).to(boxes.dtype)  # [M, 4]
+        # Every pair as a batch of its own: the pairwise function then gives just the matched ones.
+        pairs = (box_cxcywh_to_xyxy(boxes)[:, None], box_cxcywh_to_xyxy(target_boxes)[:, None])  # [M, 1, 4] twice
+        giou = unchecked_generalized_box_iou(*pairs)  # [M, 1, 1]
+        return {
+            "loss_bbox": F.l1_loss(boxes, target_boxes, reduction="sum") / num_boxes,
+            "loss_giou": (1 - giou).sum() / num_boxes,
+        }
+
+    def _match(self, layers: list[dict[str, Tensor]], targets: Sequence[dict[str, Tensor]]) -> list[Matches]:
+        """A matching of its own for each layer, found in one call so that the host waits for the device once."""
+        stacked = {name: torch.cat([layer[name] for layer in layers]) for name in ("pred_logits", "pred_boxes")}
+        indices = self.matcher(stacked, list(targets) * len(layers))
+        batch = len(targets)
+        return [indices[start : start + batch] for start in range(0, len(indices), batch)]
+
+    def _num_boxes(self, targets: Sequence[dict[str, Tensor]], device: torch.device) -> Tensor:
+        """Boxes per process, averaged over all of them, at least one: every process divides by the same number."""
+        count = torch.tensor(float(sum(len(target["labels"]) for target in targets)), device=device)
+        if is_dist_avail_and_initialized():
+            torch.distributed.all_reduce(count)
+        return (count / get_world_size()).clamp(min=1)
+
+
+def _query_index(indices: Matches, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Matches → (image [M], query [M]), to index predictions [B, Q, ...]."""
+    image = torch.cat([torch.full_like(queries, i) for i, (queries, _) in enumerate(indices)])
+    query = torch.cat([queries for queries, _ in indices])
+    pair = torch.stack([image, query]).to(device, non_blocking=True)
+    return pair[0], pair[1]
+
+
+def _matched(values: Sequence[Tensor], indices: Matches) -> Tensor:
+    """Per-image values [n, ...] → those of the matched objects of the whole batch [M, ...]."""
+    return torch.cat([v[objects.to(v.device, non_blocking=True)] for v, (_, objects) in zip(values, indices)])
+
+
+def build_weight_dict(args: argparse.Namespace) -> dict[str, float]:
+    """Loss name → weight, for the last decoder layer and, with auxiliary losses, those before it."""
+    weights = {"loss_ce": 1, "loss_bbox": args.bbox_loss_coef, "loss_giou": args.giou_loss_coef}
+    if args.masks:
+        weights |= {"loss_mask": args.mask_loss_coef, "loss_dice": args.dice_loss_coef}
+    if args.aux_loss:
+        inner = range(args.dec_layers - 1)
+        weights |= {f"{name}_{layer}": weight for layer in inner for name, weight in weights.items()}
+    return weights

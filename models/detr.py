@@ -1,0 +1,129 @@
+"""DETR (paper, section 3.2, figure 2): backbone, transformer and two heads that predict a set of objects in parallel.
+
+Shapes: `B` batch, `Q` object queries, `D` transformer width, `C` classes; logits have C + 1 entries, the last for
+"no object".
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.backbone import build_backbone
+from models.criterion import SetCriterion, build_weight_dict
+from models.matcher import build_matcher
+from models.postprocess import PostProcess
+from models.transformer import build_transformer
+from util.nested_tensor import NestedTensor, nested_tensor_from_tensor_list
+
+__all__ = ["DETR", "MLP", "PostProcess", "SetCriterion", "build", "resolve_num_classes"]
+
+
+class DETR(nn.Module):
+    """The detector.
+
+    Args:
+        backbone: a `Joiner`; its `num_channels` are the last feature map's.
+        transformer: a `Transformer` that returns every decoder layer's output.
+        num_classes: C, "no object" not counted: the largest class id + 1.
+        num_queries: Q, the most objects that one image can yield.
+        aux_loss: also return the predictions of the decoder layers before the last.
+    """
+
+    def __init__(
+        self, backbone: nn.Module, transformer: nn.Module, num_classes: int, num_queries: int, aux_loss: bool = False
+    ):
+        super().__init__()
+        hidden_dim = transformer.d_model
+        self.num_queries = num_queries
+        self.transformer = transformer
+        self.class_embed = nn.Linear(hidden_dim, num_classes + 1)
+        self.bbox_embed = MLP(hidden_dim, hidden_dim, 4, 3)
+        self.query_embed = nn.Embedding(num_queries, hidden_dim)
+        self.input_proj = nn.Conv2d(backbone.num_channels, hidden_dim, kernel_size=1)
+        self.backbone = backbone
+        self.aux_loss = aux_loss
+
+    def forward(self, samples: NestedTensor | Sequence[Tensor] | Tensor) -> dict[str, Tensor | list[dict[str, Tensor]]]:
+        """Detect.
+
+        Args:
+            samples: a batch as NestedTensor ([B, 3, H, W] and its mask), a tensor [B, 3, H, W], or a list of images
+                [3, h_i, w_i]; RGB, normalised by ImageNet's mean and standard deviation.
+
+        Returns:
+            `pred_logits` [B, Q, C+1]; `pred_boxes` [B, Q, 4] as cxcywh fractions of the un-padded image; with aux_loss
+            `aux_outputs`, a list of such dicts for the decoder layers before the last, first layer first.
+        """
+        if not isinstance(samples, NestedTensor):
+            samples = nested_tensor_from_tensor_list(samples)
+        features, pos = self.backbone(samples)
+        src, mask = features[-1].decompose()  # [B, channels, h, w], [B, h, w]
+        assert mask is not None
+        hs, _ = self.transformer(self.input_proj(src), mask, self.query_embed.weight, pos[-1])  # [layers, B, Q, D]
+
+        logits = self.class_embed(hs)  # [layers, B, Q, C+1]
+        boxes = self.bbox_embed(hs).sigmoid()  # [layers, B, Q, 4]
+        outputs = {"pred_logits": logits[-1], "pred_boxes": boxes[-1]}
+        if self.aux_loss:
+            outputs["aux_outputs"] = self._set_aux_loss(logits, boxes)
+        return outputs
+
+    @torch.jit.unused
+    def _set_aux_loss(self, logits: Tensor, boxes: Tensor) -> list[dict[str, Tensor]]:
+        return [{"pred_logits": a, "pred_boxes": b} for a, b in zip(logits[:-1], boxes[:-1])]
+
+
+class MLP(nn.Module):
+    """Linear layers with ReLU between them: the box head has three."""
+
+    def __init__(self, input_dim: int, hidden_dim: int, output_dim: int, num_layers: int):
+        super().__init__()
+        self.num_layers = num_layers
+        widths = [input_dim] + [hidden_dim] * (num_layers - 1) + [output_dim]
+        self.layers = nn.ModuleList(nn.Linear(n, m) for n, m in zip(widths[:-1], widths[1:]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., input_dim] → [..., output_dim]."""
+        for index, layer in enumerate(self.layers):
+            x = layer(x) if index == self.num_layers - 1 else F.relu(layer(x))
+        return x
+
+
+def resolve_num_classes(args: argparse.Namespace) -> int:
+    """The number of classes when neither the command line nor data nor checkpoint has settled it: the published one."""
+    num_classes = getattr(args, "num_classes", None)
+    if num_classes is not None:
+        return num_classes
+    return 250 if args.dataset_file == "coco_panoptic" else 91
+
+
+def build(args: argparse.Namespace) -> tuple[DETR, SetCriterion, dict[str, nn.Module]]:
+    """Model, criterion and postprocessors that the command line describes, the first two on `args.device`.
+
+    Raises:
+        ValueError: settings that no model can have, named with the flag to change.
+    """
+    if args.masks:
+        raise ValueError("--masks: segmentation is not part of this version; leave the flag out to train boxes")
+    num_classes = resolve_num_classes(args)
+    model = DETR(
+        build_backbone(args),
+        build_transformer(args),
+        num_classes=num_classes,
+        num_queries=args.num_queries,
+        aux_loss=args.aux_loss,
+    )
+    criterion = SetCriterion(
+        num_classes,
+        matcher=build_matcher(args),
+        weight_dict=build_weight_dict(args),
+        eos_coef=args.eos_coef,
+        losses=["labels", "boxes", "cardinality"],
+    )
+    device = torch.device(args.device)
+    return model.to(device), criterion.to(device), {"bbox": PostProcess()}

@@ -1,0 +1,170 @@
+"""Residual networks: the four-stage trunks of DETR, without pooling and classifier.
+
+He et al., "Deep Residual Learning for Image Recognition" (CVPR 2016). Names of modules, and so the keys of the
+state_dict, are torchvision's, and so is the stride of a bottleneck: on its 3x3 convolution (known as version 1.5).
+
+Shapes: B batch, C channels, H and W height and width of what comes in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+NormLayer = Callable[[int], nn.Module]  # channels -> a normalisation over [B, C, H, W]
+
+
+def conv3x3(in_channels: int, out_channels: int, stride: int = 1, dilation: int = 1) -> nn.Conv2d:
+    return nn.Conv2d(in_channels, out_channels, 3, stride, padding=dilation, dilation=dilation, bias=False)
+
+
+def conv1x1(in_channels: int, out_channels: int, stride: int = 1) -> nn.Conv2d:
+    return nn.Conv2d(in_channels, out_channels, 1, stride, bias=False)
+
+
+def projection(in_channels: int, out_channels: int, stride: int, norm_layer: NormLayer) -> nn.Sequential | None:
+    """The shortcut's 1x1 convolution, or None where the shortcut can be the identity (He et al., eq. 2 and eq. 1)."""
+    if stride == 1 and in_channels == out_channels:
+        return None
+    return nn.Sequential(conv1x1(in_channels, out_channels, stride), norm_layer(out_channels))
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions around a shortcut: [B, C, H, W] -> [B, width, H/stride, W/stride]."""
+
+    expansion = 1
+
+    def __init__(self, in_channels: int, width: int, stride: int, dilation: int, norm_layer: NormLayer):
+        super().__init__()
+        self.conv1 = conv3x3(in_channels, width, stride, dilation)
+        self.bn1 = norm_layer(width)
+        self.relu = nn.ReLU(inplace=True)
+        self.conv2 = conv3x3(width, width, dilation=dilation)
+        self.bn2 = norm_layer(width)
+        self.downsample = projection(in_channels, width, stride, norm_layer)
+
+    def forward(self, x: Tensor) -> Tensor:
+        shortcut = x if self.downsample is None else self.downsample(x)
+        out = self.relu(self.bn1(self.conv1(x)))
+        out = self.bn2(self.conv2(out))
+        return self.relu(out + shortcut)
+
+
+class Bottleneck(nn.Module):
+    """1x1 down, 3x3, 1x1 up around a shortcut: [B, C, H, W] -> [B, 4*width, H/stride, W/stride].
+
+    A "conv block" has a projection on its shortcut, an "identity block" has none; which of the two it is follows
+    from the shapes alone.
+    """
+
+    expansion = 4
+
+    def __init__(self, in_channels: int, width: int, stride: int, dilation: int, norm_layer: NormLayer):
+        super().__init__()
+        out_channels = width * self.expansion
+        self.conv1 = conv1x1(in_channels, width)
+        self.bn1 = norm_layer(width)
+        self.conv2 = conv3x3(width, width, stride, dilation)
+        self.bn2 = norm_layer(width)
+        self.conv3 = conv1x1(width, out_channels)
+        self.bn3 = norm_layer(out_channels)
+        self.relu = nn.ReLU(inplace=True)
+        self.downsample = projection(in_channels, out_channels, stride, norm_layer)
+
+    def forward(self, x: Tensor) -> Tensor:
+        shortcut = x if self.downsample is None else self.downsample(x)
+        out = self.relu(self.bn1(self.conv1(x)))
+        out = self.relu(self.bn2(self.conv2(out)))
+        out = self.bn3(self.conv3(out))
+        return self.relu(out + shortcut)
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What tells one residual network from another; the stem is as wide as the first stage."""
+
+    block: type[BasicBlock] | type[Bottleneck]
+    depths: tuple[int, int, int, int]  # blocks in each stage
+    widths: tuple[int, int, int, int] = (64, 128, 256, 512)
+    stem_kernel: int = 7
+
+
+SPECS: dict[str, Spec] = {
+    "resnet18": Spec(BasicBlock, (2, 2, 2, 2)),
+    "resnet34": Spec(BasicBlock, (3, 4, 6, 3)),
+    "resnet50": Spec(Bottleneck, (3, 4, 6, 3)),
+    "resnet101": Spec(Bottleneck, (3, 4, 23, 3)),
+    "resnet152": Spec(Bottleneck, (3, 8, 36, 3)),
+    "tiny": Spec(BasicBlock, (1, 1, 1, 1), widths=(32, 64, 128, 160)),
+}
+
+
+class ResNet(nn.Module):
+    """Stem and four stages, at strides 4, 8, 16 and 32 (16 with `dilation`, DETR's DC5).
+
+    Args:
+        norm_layer: makes the normalisation for a number of channels.
+        dilation: the last stage keeps its resolution and widens its 3x3 kernels instead. As in torchvision the
+            first block of that stage keeps dilation 1; unlike torchvision this holds for basic blocks as well.
+
+    Attributes:
+        channels: the channel counts of the four stages.
+        strides: pixels of the image to one cell, for each of the four stages.
+    """
+
+    def __init__(self, spec: Spec, *, norm_layer: NormLayer, dilation: bool = False):
+        super().__init__()
+        stem_width = spec.widths[0]
+        self.channels: tuple[int, ...] = tuple(width * spec.block.expansion for width in spec.widths)
+        self.strides: tuple[int, ...] = (4, 8, 16, 16 if dilation else 32)
+
+        self.conv1 = nn.Conv2d(3, stem_width, spec.stem_kernel, stride=2, padding=spec.stem_kernel // 2, bias=False)
+        self.bn1 = norm_layer(stem_width)
+        self.relu = nn.ReLU(inplace=True)
+        self.maxpool = nn.MaxPool2d(kernel_size=3, stride=2, padding=1)
+
+        in_channels = (stem_width, *self.channels[:3])
+        self.layer1 = _stage(spec, 0, in_channels[0], norm_layer, stride=1)
+        self.layer2 = _stage(spec, 1, in_channels[1], norm_layer, stride=2)
+        self.layer3 = _stage(spec, 2, in_channels[2], norm_layer, stride=2)
+        if dilation:
+            self.layer4 = _stage(spec, 3, in_channels[3], norm_layer, stride=1, dilation=2)
+        else:
+            self.layer4 = _stage(spec, 3, in_channels[3], norm_layer, stride=2)
+        self._initialise()
+
+    def _initialise(self) -> None:
+        """He initialisation by fan-out, as torchvision's; norms start as the identity by their own constructors."""
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, 3, H, W] -> the last stage's features [B, channels[3], H/strides[3], W/strides[3]], rounded up."""
+        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))  # [B, stem, H/4, W/4]
+        x = self.layer2(self.layer1(x))  # [B, channels[1], H/8, W/8]
+        return self.layer4(self.layer3(x))
+
+
+def _stage(
+    spec: Spec, index: int, in_channels: int, norm_layer: NormLayer, *, stride: int, dilation: int = 1
+) -> nn.Sequential:
+    """One stage; `dilation` holds from its second block on, `stride` in its first."""
+    width = spec.widths[index]
+    blocks = [spec.block(in_channels, width, stride, 1, norm_layer)]
+    for _ in range(spec.depths[index] - 1):
+        blocks.append(spec.block(width * spec.block.expansion, width, 1, dilation, norm_layer))
+    return nn.Sequential(*blocks)
+
+
+def build_resnet(name: str, *, norm_layer: NormLayer, dilation: bool = False) -> ResNet:
+    """A randomly initialised network by its name in `SPECS`.
+
+    Raises:
+        ValueError: there is no such name.
+    """
+    if name not in SPECS:
+        raise ValueError(f"unknown backbone {name!r}: choose one of {', '.join(SPECS)}")
+    return ResNet(SPECS[name], norm_layer=norm_layer, dilation=dilation)
