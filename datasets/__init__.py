@@ -1,0 +1,26 @@
+"""Data sets by name."""
+
+from argparse import Namespace
+
+from torch.utils.data import Dataset, Subset
+
+from datasets.coco import CocoDetection
+from datasets.coco import build as build_coco
+
+
+def build_dataset(image_set: str, args: Namespace) -> CocoDetection:
+    """The "train" or "val" split of the data set `args.dataset_file` names; ValueError for a name we do not have."""
+    if args.dataset_file == "coco":
+        return build_coco(image_set, args)
+    if args.dataset_file == "coco_panoptic":
+        raise ValueError("--dataset_file coco_panoptic is not there yet: train detection with --dataset_file coco")
+    raise ValueError(f"unknown --dataset_file {args.dataset_file!r}: there is 'coco'")
+
+
+def get_coco_api_from_dataset(dataset: Dataset):
+    """The pycocotools index of a COCO data set, also of a subset of it; TypeError where there is none."""
+    while isinstance(dataset, Subset):
+        dataset = dataset.dataset
+    if not hasattr(dataset, "coco"):
+        raise TypeError(f"{type(dataset).__name__} has no COCO annotations to evaluate against")
+    return dataset.coco

@@ -1,0 +1,148 @@
+"""Detections as columns: what a model says about many images in few arrays, and as COCO's list of results.
+
+A Python dict for each detection costs more time and memory than the evaluation itself, so dicts are made only for
+those who ask for them. Legend: n detections; boxes in pixels of the original image.
+"""
+
+import math
+from collections.abc import Iterable, Mapping
+from itertools import compress
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from pycocotools import mask as mask_util
+
+Predictions = Mapping[int, Mapping[str, torch.Tensor]]
+
+
+class Detections(NamedTuple):
+    """The detections of one image, or of many one after the other."""
+
+    rows: np.ndarray  # float64 [n, 7]: image id, x, y, width, height, score, category id
+    masks: list[dict[str, Any]]  # n compressed RLEs, or empty
+    keypoints: list[list[float]]  # n lists of x, y, visibility by turns, or empty
+
+
+def convert_to_xywh(boxes: torch.Tensor) -> torch.Tensor:
+    """Boxes [n, 4] from xyxy to x, y, width, height."""
+    return torch.cat((boxes[:, :2], boxes[:, 2:] - boxes[:, :2]), dim=1)
+
+
+def to_columns(predictions: Predictions, kinds: Iterable[str], images: Mapping[int, Any]) -> dict[int, Detections]:
+    """Bring predictions to the CPU, one `Detections` for each image.
+
+    Args:
+        predictions: image id -> {"scores": [n], "labels": [n], and by kind "boxes": [n, 4] xyxy, "masks": [n, h, w] or
+            [n, 1, h, w], "keypoints": [n, J, 3]}; an empty dict stands for an image without detections.
+        kinds: which of "bbox", "segm", "keypoints" to take; without "bbox" the boxes are zeros.
+        images: the COCO images by id; a mask must have its image's height and width.
+
+    Raises:
+        ValueError: an unknown image, or tensors that do not fit together or the image.
+        FloatingPointError: a box or a score that is not finite.
+    """
+    results = {int(image_id): result for image_id, result in predictions.items()}
+    if not results:
+        return {}
+    counts = [_count(image_id, results[image_id], kinds, images) for image_id in results]
+    filled = [result for result, count in zip(results.values(), counts, strict=True) if count]
+    rows = np.zeros((sum(counts), 7))
+    if filled:
+        rows[:, 0] = np.repeat(list(results), counts)
+        rows[:, 5] = _fetch([result["scores"] for result in filled]).double().numpy()
+        rows[:, 6] = _fetch([result["labels"] for result in filled]).double().numpy()
+        if "bbox" in kinds:
+            # Width and height are rounded in the model's precision, as the published code rounds them.
+            rows[:, 1:5] = convert_to_xywh(_fetch([result["boxes"] for result in filled])).double().numpy()
+        _refuse_non_finite(rows)
+    columns = {}
+    for image_id, image_rows in zip(results, np.split(rows, np.cumsum(counts)[:-1]), strict=True):
+        result = results[image_id] if len(image_rows) else {}
+        masks = _encode(image_id, result["masks"], images[image_id]) if "segm" in kinds and result else []
+        keypoints = result["keypoints"].flatten(start_dim=1).tolist() if "keypoints" in kinds and result else []
+        columns[image_id] = Detections(image_rows, masks, keypoints)
+    return columns
+
+
+def concatenate(parts: Iterable[Detections]) -> Detections:
+    """All detections one after the other."""
+    parts = list(parts)
+    return Detections(
+        np.concatenate([np.zeros((0, 7)), *(part.rows for part in parts)]),
+        [mask for part in parts for mask in part.masks],
+        [points for part in parts for points in part.keypoints],
+    )
+
+
+def of_categories(detections: Detections, category_ids: Iterable[int]) -> Detections:
+    """Those detections whose category is among `category_ids`."""
+    keep = np.isin(detections.rows[:, 6], list(category_ids))
+    return Detections(
+        detections.rows[keep], list(compress(detections.masks, keep)), list(compress(detections.keypoints, keep))
+    )
+
+
+def to_results(detections: Detections, kind: str) -> list[dict[str, Any]]:
+    """COCO's results format: one dict for each detection, https://cocodataset.org/#format-results."""
+    regions: Iterable[Any]
+    if kind == "bbox":
+        key, regions = "bbox", detections.rows[:, 1:5].tolist()
+    elif kind == "segm":
+        key, regions = "segmentation", (dict(mask) for mask in detections.masks)
+    else:
+        key, regions = "keypoints", detections.keypoints
+    return [
+        {"image_id": int(row[0]), "category_id": int(row[6]), key: region, "score": row[5]}
+        for row, region in zip(detections.rows.tolist(), regions, strict=True)
+    ]
+
+
+def _count(image_id: int, result: Mapping[str, torch.Tensor], kinds: Iterable[str], images: Mapping[int, Any]) -> int:
+    """Number of detections of an image, once its tensors are known to agree about it."""
+    if image_id not in images:
+        raise ValueError(
+            f"there are predictions for image {image_id}, but the ground truth has no such image: "
+            "evaluate with the annotation file that the images come from"
+        )
+    if not result:
+        return 0
+    by_kind = {"bbox": "boxes", "segm": "masks", "keypoints": "keypoints"}
+    names = ["scores", "labels", *(by_kind[kind] for kind in kinds)]
+    missing = [name for name in names if name not in result]
+    if missing:
+        raise ValueError(f"the predictions for image {image_id} lack {', '.join(missing)}: needed are {names}")
+    lengths = {name: len(result[name]) for name in names}
+    if len(set(lengths.values())) > 1:
+        raise ValueError(f"the predictions for image {image_id} differ in length: {lengths}")
+    return lengths["scores"]
+
+
+def _fetch(tensors: list[torch.Tensor]) -> torch.Tensor:
+    """All rows in one transfer; half types become float32, which arithmetic on the CPU is exact enough for."""
+    together = torch.cat([tensor.detach() for tensor in tensors])
+    return (together.float() if together.dtype in (torch.float16, torch.bfloat16) else together).cpu()
+
+
+def _refuse_non_finite(rows: np.ndarray) -> None:
+    # An overlap of NaN is below no threshold: COCO's matching would take such a box for a hit.
+    bad = np.flatnonzero(~np.isfinite(rows[:, 1:6]).all(axis=1))
+    if len(bad):
+        image_id, *box, score, label = rows[bad[0]].tolist()
+        raise FloatingPointError(
+            f"image {image_id:.0f} has a detection of class {label:.0f} with box {box} (x, y, width, height) and score "
+            f"{score}: look for NaN or infinity in the model's weights or outputs"
+        )
+
+
+def _encode(image_id: int, masks: torch.Tensor, image: Mapping[str, Any]) -> list[dict[str, Any]]:
+    size = tuple(masks.shape[-2:])
+    expected = (image.get("height", size[0]), image.get("width", size[1]))
+    if size != expected or math.prod(masks.shape[1:]) != math.prod(size):
+        raise ValueError(
+            f"the masks of image {image_id} have shape {list(masks.shape)}, but need to be [n, h, w] or [n, 1, h, w] "
+            f"of the image's own size, (h, w) = {expected}"
+        )
+    pixels = (masks.reshape(-1, *size) > 0.5).permute(1, 2, 0).byte().cpu().numpy()  # [h, w, n]
+    rles = mask_util.encode(np.asfortranarray(pixels))
+    return [{"size": rle["size"], "counts": rle["counts"].decode("utf-8")} for rle in rles]

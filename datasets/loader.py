@@ -1,0 +1,106 @@
+"""Batches: samplers, workers, and the seeds that make a sample the same whoever reads it."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset, DistributedSampler
+
+from util.dist import get_rank, get_world_size
+from util.nested_tensor import collate_fn
+
+
+@contextmanager
+def sample_generators(seed: int, epoch: int, index: int) -> Iterator[None]:
+    """Inside, the global generators of Python, NumPy and torch (CPU) are seeded from (seed, epoch, index) alone.
+
+    So a sample's augmentation depends neither on the worker that reads it nor on what was read before. Afterwards the
+    generators are where they were, whether or not an error came up; those of other devices are never touched.
+    """
+    kept_python, kept_numpy, kept_torch = random.getstate(), np.random.get_state(), torch.default_generator.get_state()
+    entropy = [seed % 2**64, epoch, index]  # SeedSequence takes no negative number
+    torch_seed, python_seed, numpy_seed = np.random.SeedSequence(entropy).generate_state(3, np.uint64).tolist()
+    try:
+        random.seed(python_seed)
+        np.random.seed(numpy_seed % 2**32)
+        torch.default_generator.manual_seed(torch_seed)
+        yield
+    finally:
+        random.setstate(kept_python)
+        np.random.set_state(kept_numpy)
+        torch.default_generator.set_state(kept_torch)
+
+
+def build_data_loader(
+    dataset: Dataset,
+    batch_size: int,
+    *,
+    train: bool,
+    num_workers: int = 0,
+    seed: int = 0,
+    pin_memory: bool = False,
+) -> DataLoader:
+    """Batches of `collate_fn` over this rank's share of `dataset`, `batch_size` images on each rank.
+
+    In training the order is shuffled by (seed, epoch), see `set_epoch`, and the last short batch is dropped; else the
+    order is the data set's and every image comes up.
+
+    Raises:
+        ValueError: an empty data set, a batch size below 1, or in training fewer images than one batch.
+    """
+    images = len(dataset)
+    if batch_size < 1:
+        raise ValueError(f"a batch holds at least 1 image, got batch_size {batch_size}: pass --batch_size 1 or more")
+    if images == 0:
+        raise ValueError("the data set has no images: its annotation file lists none under `images`")
+    # Also for one process: one code path, one order, and its shuffle leaves torch's generator alone.
+    sampler = DistributedSampler(
+        dataset, num_replicas=get_world_size(), rank=get_rank(), shuffle=train, seed=seed, drop_last=False
+    )
+    if train and len(sampler) < batch_size:
+        share = f" ({len(sampler)} on each of {get_world_size()} processes)" if get_world_size() > 1 else ""
+        raise ValueError(
+            f"the training set has {images} images{share}, fewer than one batch of {batch_size}, and training drops "
+            f"short batches: pass --batch_size {len(sampler)} or less"
+        )
+    return DataLoader(
+        dataset,
+        batch_size,
+        sampler=sampler,
+        drop_last=train,
+        collate_fn=collate_fn,
+        num_workers=num_workers,
+        persistent_workers=num_workers > 0,
+        worker_init_fn=_one_thread,
+        pin_memory=pin_memory,
+        # Without its own generator a loader draws from torch's global one each time it is iterated.
+        generator=torch.Generator().manual_seed(seed % 2**64),
+    )
+
+
+def set_epoch(loader: DataLoader, epoch: int) -> None:
+    """Tell the sampler (order) and the data set (augmentation) which epoch comes next; call it before iterating.
+
+    Reaches through `Subset` and `ConcatDataset`, and workers that live on from the epoch before.
+    """
+    for sampler in (loader.sampler, getattr(loader.batch_sampler, "sampler", None)):
+        if hasattr(sampler, "set_epoch"):
+            sampler.set_epoch(epoch)
+    _tell_epoch(loader.dataset, epoch)
+
+
+def _tell_epoch(dataset: Dataset, epoch: int) -> None:
+    if hasattr(dataset, "set_epoch"):
+        dataset.set_epoch(epoch)
+    for inner in (getattr(dataset, "dataset", None), *getattr(dataset, "datasets", ())):
+        if inner is not None:
+            _tell_epoch(inner, epoch)
+
+
+def _one_thread(worker_id: int) -> None:
+    # A worker with a thread for each core would take the cores from the training it feeds.
+    torch.set_num_threads(1)

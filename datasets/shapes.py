@@ -1,0 +1,309 @@
+"""The built-in data set: circles, squares and triangles on patterned ground, as COCO instances and COCO panoptic.
+
+    python -m datasets.shapes OUT --train 4000 --val 500 --size 96 --seed 0
+
+writes the published folder layout under OUT:
+
+    train2017/*.png            annotations/instances_train2017.json   panoptic_train2017/*.png
+    val2017/*.png              annotations/instances_val2017.json     panoptic_val2017/*.png
+    shapes.json                annotations/panoptic_{train,val}2017.json
+
+A thing's class is its outline and a stuff's class its pattern: colours are random and tell nothing. Picture number i
+of a split depends on (seed, split, i) and the size alone, so a larger set begins with the smaller one.
+"""
+
+import argparse
+import colorsys
+import json
+import math
+import tempfile
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+from pycocotools import mask as coco_mask
+
+CATEGORIES: list[dict[str, Any]] = [
+    {"id": 1, "name": "circle", "supercategory": "shape", "isthing": 1, "color": [230, 75, 90]},
+    {"id": 2, "name": "square", "supercategory": "shape", "isthing": 1, "color": [80, 130, 235]},
+    {"id": 3, "name": "triangle", "supercategory": "shape", "isthing": 1, "color": [245, 180, 60]},
+    {"id": 4, "name": "stripes", "supercategory": "ground", "isthing": 0, "color": [120, 170, 130]},
+    {"id": 5, "name": "checks", "supercategory": "ground", "isthing": 0, "color": [160, 140, 185]},
+    {"id": 6, "name": "clouds", "supercategory": "ground", "isthing": 0, "color": [150, 185, 200]},
+]
+THINGS = [category for category in CATEGORIES if category["isthing"]]
+STUFF = [category for category in CATEGORIES if not category["isthing"]]
+
+CORNERS = {"square": 4, "triangle": 3}  # a circle has none
+MAX_OBJECTS = 4
+SIDES = (16, 44)  # pixels of a 96-pixel picture; lengths grow with the picture
+MIN_VISIBLE = 0.5  # of an object, once everything above it is painted
+MIN_CONTRAST = 0.4  # between an object and all around it: distance of RGB colours in [0, 1]^3
+SPLITS = {"train": 0, "val": 1}
+FIRST_ID = {"train": 1, "val": 1_000_001}  # image ids of the splits do not meet, as in COCO
+DRAWING = 1  # to be raised with every change of the pictures: a set drawn otherwise is not the same set
+
+
+class Segment(NamedTuple):
+    """One object or one region of ground: `mask` is its visible part, bool [size, size]."""
+
+    category_id: int
+    mask: np.ndarray
+
+
+def draw_scene(rng: np.random.Generator, size: int = 96) -> tuple[Image.Image, list[Segment]]:
+    """Draw one picture of 1 to 4 objects.
+
+    Returns the RGB picture, `size` pixels wide and high, and its segments: objects in painting order (a later one may
+    cover an earlier one, never more than half of it), then the regions of ground. The masks are disjoint and
+    together fill the picture.
+    """
+    unit = size / 96
+    y, x = np.mgrid[:size, :size].astype(np.float32) + 0.5  # pixel centres
+    canvas, stuff, colors = _draw_ground(rng, x, y, unit)  # [3, size, size] in [0, 1]
+
+    things: list[Segment] = []
+    full_areas: list[int] = []
+    for _ in range(rng.integers(1, MAX_OBJECTS + 1)):
+        category = THINGS[rng.integers(len(THINGS))]
+        place = _find_place(rng, category["name"], x, y, unit, things, full_areas)
+        if place is None:
+            break  # the picture is full
+        depth, side = place
+        inside = depth >= 0
+        color = _contrasting_color(rng, colors)
+        things = [Segment(thing.category_id, thing.mask & ~inside) for thing in things]
+        things.append(Segment(category["id"], inside))
+        full_areas.append(int(inside.sum()))
+        colors.append(color)
+        canvas = _paint(rng, canvas, depth, color, side, unit)
+
+    free = ~np.any([thing.mask for thing in things], axis=0)
+    stuff = [Segment(region.category_id, region.mask & free) for region in stuff]
+    canvas = canvas + rng.uniform(0.01, 0.04) * rng.standard_normal(canvas.shape, np.float32)
+    pixels = np.round(np.clip(canvas, 0, 1) * 255).astype(np.uint8).transpose(1, 2, 0)  # [size, size, 3]
+    image = Image.fromarray(np.ascontiguousarray(pixels))
+    return image, things + [region for region in stuff if region.mask.any()]
+
+
+def write_shapes(out: str | Path, train: int = 4000, val: int = 500, size: int = 96, seed: int = 0) -> bool:
+    """Write a whole data set to the folder `out`, or nothing at all: it appears under its name when it is complete.
+
+    `train` and `val` count pictures, `size` is their side in pixels. The same arguments give the same bytes.
+    Returns False, having done nothing, when `out` already holds this very set.
+
+    Raises ValueError for settings that cannot be drawn, FileExistsError when `out` holds anything else.
+    """
+    out = Path(out).absolute()
+    settings = {"drawing": DRAWING, "train": train, "val": val, "size": size, "seed": seed}
+    _check(settings)
+    if _holds(out, settings):
+        return False
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as beside:
+        partial = Path(beside) / out.name
+        (partial / "annotations").mkdir(parents=True)
+        for split, count in (("train", train), ("val", val)):
+            _write_split(partial, split, count, size, seed)
+        _write_json(partial / "shapes.json", settings)
+        if out.exists():
+            out.rmdir()  # an empty folder: anything else was refused above
+        partial.rename(out)
+    return True
+
+
+def _draw_ground(rng, x, y, unit):
+    """One or two regions with different patterns, divided by a wavy line."""
+    size = len(x)
+    first, second = rng.choice(STUFF, 2, replace=False)
+    angle, phase = rng.uniform(0, 2 * math.pi, 2)
+    along, across = _turn(x - size / 2, y - size / 2, angle)
+    wave = 3 * unit * np.sin(along / (rng.uniform(7, 16) * unit) + phase)
+    offset = rng.uniform(-0.22, 0.22) * size if rng.random() < 0.8 else size  # past the corner: all ground alike
+    depth = offset - across - wave  # pixels from the dividing line; positive: the first pattern
+
+    layers, regions, colors = [], [], []
+    for category, mask in ((first, depth >= 0), (second, depth < 0)):
+        color = colorsys.hsv_to_rgb(rng.random(), rng.uniform(0.1, 0.5), rng.uniform(0.35, 0.9))
+        strength = rng.uniform(0.04, 0.09)
+        layers.append(_plane(color) + strength * _pattern(rng, category["name"], x, y, unit))
+        if mask.any():
+            regions.append(Segment(category["id"], mask))
+            colors.append(color)
+    cover = np.clip(depth + 0.5, 0, 1)
+    canvas = layers[0] * cover + layers[1] * (1 - cover)
+    return canvas, regions, colors
+
+
+def _pattern(rng, name, x, y, unit):
+    """[size, size], about -1 to 1."""
+    if name == "clouds":
+        coarse = rng.normal(0, 0.8, (10, 10)).astype(np.float32)
+        return np.asarray(Image.fromarray(coarse).resize(x.shape, Image.Resampling.BICUBIC))
+    u, v = _turn(x, y, rng.uniform(0, math.pi))
+    frequency = 2 * math.pi / (rng.uniform(7, 13) * unit)
+    wave = np.sin(frequency * u + rng.uniform(0, 2 * math.pi))
+    if name == "checks":
+        wave = wave * np.sin(frequency * v)
+    return np.tanh(3 * wave)
+
+
+def _plane(color):
+    return np.array(color, np.float32)[:, None, None]  # [3, 1, 1]
+
+
+def _turn(x, y, angle):
+    return x * math.cos(angle) + y * math.sin(angle), y * math.cos(angle) - x * math.sin(angle)
+
+
+def _find_place(rng, name, x, y, unit, things, full_areas, tries: int = 50):
+    """The new object's depth map and side, in pixels, where it hides too much of nothing; None if there is no room."""
+    size = len(x)
+    for _ in range(tries):
+        side = rng.uniform(*SIDES) * unit
+        center = rng.uniform(side / 2, size - side / 2, 2)
+        depth = _depth(name, x - center[0], y - center[1], side, rng.uniform(0, 2 * math.pi))
+        outside = depth < 0
+        if all(
+            (thing.mask & outside).sum() >= MIN_VISIBLE * area for thing, area in zip(things, full_areas, strict=True)
+        ):
+            return depth, side
+    return None
+
+
+def _depth(name, x, y, side, angle):
+    """How many pixels each point lies inside the outline (negative: outside); `side` is the circle's diameter."""
+    if name == "circle":
+        return side / 2 - np.hypot(x, y)
+    corners = CORNERS[name]
+    normals = [angle + 2 * math.pi * k / corners for k in range(corners)]
+    reach = np.max([x * math.cos(a) + y * math.sin(a) for a in normals], axis=0)
+    return side / (2 * math.tan(math.pi / corners)) - reach
+
+
+def _contrasting_color(rng, others):
+    """The first of some random colours that stands out from all others, else the one that does so most."""
+    h, s, v = rng.random(24), rng.uniform(0.5, 1, 24), rng.uniform(0.35, 1, 24)
+    candidates = np.array([colorsys.hsv_to_rgb(*hsv) for hsv in zip(h, s, v, strict=True)])  # [24, 3]
+    contrast = np.linalg.norm(candidates[:, None] - np.array(others), axis=2).min(axis=1)  # [24]
+    good = np.flatnonzero(contrast >= MIN_CONTRAST)
+    return candidates[good[0] if len(good) else contrast.argmax()]
+
+
+def _paint(rng, canvas, depth, color, side, unit):
+    """Lay an object with a dark rim, a soft shadow and a gentle shade over the canvas, its edge anti-aliased."""
+    shadow = 0.35 * np.clip(1 + depth / (4 * unit), 0, 1)
+    rim = 0.6 + 0.4 * np.clip(depth / unit - 0.7, 0, 1)
+    middle = 0.9 + rng.uniform(0.1, 0.3) * depth / side
+    cover = np.clip(depth + 0.5, 0, 1)
+    return canvas * ((1 - shadow) * (1 - cover)) + _plane(color) * (rim * middle * cover)
+
+
+def _write_split(root, split, count, size, seed):
+    """The pictures and panoptic maps of one split, and its two annotation files."""
+    pictures, maps = root / f"{split}2017", root / f"panoptic_{split}2017"
+    pictures.mkdir()
+    maps.mkdir()
+    images, annotations, panoptic = [], [], []
+    for index in range(count):
+        rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(SPLITS[split], index)))
+        image, segments = draw_scene(rng, size)
+        image_id = FIRST_ID[split] + index
+        file_name = f"{image_id:012d}.png"
+        image.save(pictures / file_name, compress_level=1)
+        images.append({"id": image_id, "file_name": file_name, "width": size, "height": size})
+        for segment in segments:
+            if segment.category_id <= len(THINGS):
+                facts = {**_facts(segment), "segmentation": _rle(segment.mask)}
+                annotations.append({"id": len(annotations) + 1, "image_id": image_id, **facts})
+        segments_info = _write_map(maps / file_name, segments)
+        panoptic.append({"image_id": image_id, "file_name": file_name, "segments_info": segments_info})
+
+    info = {"description": f"shapes, {split}: {count} pictures of {size} pixels, seed {seed}"}
+    common = {"info": info, "licenses": [], "images": images}
+    things = [{key: category[key] for key in ("id", "name", "supercategory")} for category in THINGS]
+    folder = root / "annotations"
+    _write_json(folder / f"instances_{split}2017.json", {**common, "annotations": annotations, "categories": things})
+    _write_json(folder / f"panoptic_{split}2017.json", {**common, "annotations": panoptic, "categories": CATEGORIES})
+
+
+def _write_map(path, segments):
+    """The picture of segment ids; returns its `segments_info`."""
+    ids = np.zeros(segments[0].mask.shape, np.uint32)
+    segments_info = []
+    for number, segment in enumerate(segments):
+        segment_id = _segment_id(segment.category_id, number)
+        ids[segment.mask] = segment_id
+        segments_info.append({"id": segment_id, **_facts(segment)})
+    rgb = np.stack([ids & 255, ids >> 8 & 255, ids >> 16], axis=-1).astype(np.uint8)  # [size, size, 3]
+    Image.fromarray(rgb).save(path, compress_level=1)
+    return segments_info
+
+
+def _segment_id(category_id, number):
+    """R + 256 G + 65536 B of a colour near the category's, another one for each segment of a picture."""
+    red, green, blue = (channel - 8 * number for channel in CATEGORIES[category_id - 1]["color"])
+    return red + 256 * green + 65536 * blue
+
+
+def _facts(segment):
+    """What instances and panoptic segments both say of their visible part; the box is xywh in pixels."""
+    mask = segment.mask
+    columns, rows = np.flatnonzero(mask.any(axis=0)), np.flatnonzero(mask.any(axis=1))
+    x, y = int(columns[0]), int(rows[0])
+    bbox = [x, y, int(columns[-1]) + 1 - x, int(rows[-1]) + 1 - y]
+    return {"category_id": segment.category_id, "area": int(mask.sum()), "bbox": bbox, "iscrowd": 0}
+
+
+def _rle(mask):
+    rle = coco_mask.encode(np.asfortranarray(mask, np.uint8))
+    return {"size": list(rle["size"]), "counts": rle["counts"].decode("ascii")}
+
+
+def _check(settings):
+    for name, least in (("train", 1), ("val", 1), ("size", 32), ("seed", 0)):
+        if settings[name] < least:
+            raise ValueError(f"--{name} {settings[name]} cannot be drawn: give {least} or more")
+
+
+def _holds(out, settings):
+    """Whether the folder holds the set with these settings already; a complaint if it holds anything else."""
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return False
+    record = out / "shapes.json"
+    held = json.loads(record.read_text()) if record.is_file() else None
+    if held == settings:
+        return True
+    what = f"the shapes of settings {held}, not {settings}" if held else "something other than a shapes data set"
+    raise FileExistsError(f"{out} holds {what}: name another folder, or delete this one first")
+
+
+def _write_json(path, content):
+    path.write_text(json.dumps(content, separators=(",", ":")) + "\n", encoding="utf-8")
+
+
+def get_args_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("python -m datasets.shapes", description="Draw the built-in data set of shapes.")
+    parser.add_argument("out", metavar="OUT", help="folder to make; later the --coco_path of a training")
+    parser.add_argument("--train", default=4000, type=int, metavar="N", help="training pictures")
+    parser.add_argument("--val", default=500, type=int, metavar="N", help="validation pictures")
+    parser.add_argument("--size", default=96, type=int, metavar="PIXELS", help="width and height of a picture")
+    parser.add_argument("--seed", default=0, type=int, help="another seed, another set")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> None:
+    """The command; `argv` defaults to the process's own arguments."""
+    parser = get_args_parser()
+    args = parser.parse_args(argv)
+    try:
+        written = write_shapes(**vars(args))
+    except (ValueError, FileExistsError) as error:
+        parser.error(str(error))
+    what = f"{args.train} training and {args.val} validation pictures of {args.size} pixels, seed {args.seed}"
+    print(f"{args.out}: wrote {what}" if written else f"{args.out}: already holds {what}; left as it is")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,295 @@
+"""Geometry of an image and its target together.
+
+Images are PIL images until `ToTensor`. A target is a dict whose per-object entries move with the image: boxes float32
+[n, 4] (xyxy, pixels), masks [n, h, w], keypoints [n, K, 3] (x, y, visibility), area [n], labels [n], iscrowd [n]; and
+`size` int64 [2] = (h, w), the image's present size. Every function and transform takes (image, target) and returns a
+new pair; it never changes the dict it was given.
+
+Choices (flip, branch, size) are drawn from Python's `random`, crop positions and erasing from torch's generator, in
+the order of the published augmentation: with both seeded, the same views come out.
+
+`n` objects, `h`, `w` height and width, `K` keypoints.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+import torchvision.transforms as T
+import torchvision.transforms.functional as F
+from PIL.Image import Image
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from util.box_ops import box_xyxy_to_cxcywh
+
+Target = dict[str, Any]
+Transform = Callable[[Any, "Target | None"], "tuple[Any, Target | None]"]
+
+# What a crop filters, besides the boxes and masks that decide it.
+PER_OBJECT = ("labels", "area", "iscrowd", "boxes", "masks", "keypoints")
+
+
+def crop(image: Image, target: Target, region: tuple[int, int, int, int]) -> tuple[Image, Target]:
+    """Cut `region` = (top, left, height, width), pixels, out of the image; what lies outside the image is black.
+
+    Boxes are clamped to the region and `area` becomes the area of the cropped box. Objects whose box has no size left
+    go, in every entry alike; in a target without boxes, those whose mask has no pixel left.
+    """
+    top, left, height, width = region
+    cropped_image = F.crop(image, top, left, height, width)
+    target = target.copy()
+    target["size"] = torch.tensor([height, width])
+    _move_keypoints(target, shift=(-left, -top))
+
+    keep = None
+    if "masks" in target:
+        target["masks"] = F.crop(target["masks"], top, left, height, width)  # [n, height, width]
+        keep = target["masks"].flatten(1).any(1)  # [n]
+    if "boxes" in target:
+        limit = torch.tensor([width, height], dtype=torch.float32)
+        corners = (target["boxes"] - torch.tensor([left, top, left, top])).reshape(-1, 2, 2)  # [n, corner, xy]
+        corners = torch.minimum(corners, limit).clamp(min=0)
+        target["boxes"] = corners.reshape(-1, 4)
+        target["area"] = (corners[:, 1] - corners[:, 0]).prod(dim=1)
+        keep = (corners[:, 1] > corners[:, 0]).all(dim=1)  # a sliver whose mask is empty still counts by its box
+    if keep is not None:
+        for name in PER_OBJECT:
+            if name in target:
+                target[name] = target[name][keep]
+    return cropped_image, target
+
+
+def hflip(image: Image, target: Target) -> tuple[Image, Target]:
+    """Mirror left and right. Boxes keep x0 <= x1. Keypoints move but are not renamed (left stays the left one)."""
+    width = image.width
+    target = target.copy()
+    if "boxes" in target:
+        x0, y0, x1, y1 = target["boxes"].unbind(-1)
+        target["boxes"] = torch.stack([width - x1, y0, width - x0, y1], dim=-1)  # [n, 4]
+    if "masks" in target:
+        target["masks"] = target["masks"].flip(-1)
+    _move_keypoints(target, scale=(-1, 1), shift=(width, 0))
+    return F.hflip(image), target
+
+
+def get_size_with_aspect_ratio(image_size: tuple[int, int], size: int, max_size: int | None = None) -> tuple[int, int]:
+    """(h, w) after the short side of an image of `image_size` = (w, h) has become `size`, the ratio kept.
+
+    Where the long side would pass `max_size`, the short side is lowered first, rounded, and the long side follows from
+    it by truncation. So the long side can end a little past `max_size`: 1000x200 at 1333 becomes 1335x267. That is the
+    published behaviour; clamping it would shift boxes against the published system's.
+    """
+    width, height = image_size
+    short, long = min(width, height), max(width, height)
+    if max_size is not None and long / short * size > max_size:
+        size = max(1, int(round(max_size * short / long)))  # never 0, however thin the image
+    if short == size:
+        return height, width
+    if width < height:
+        return int(size * height / width), size
+    return size, int(size * width / height)
+
+
+def resize(
+    image: Image, target: Target | None, size: int | Sequence[int], max_size: int | None = None
+) -> tuple[Image, Target | None]:
+    """Resize to a short side of `size` pixels (see `get_size_with_aspect_ratio`), or to exactly `size` = (w, h).
+
+    Boxes and areas scale by the true ratios of the two sizes, masks by nearest neighbour.
+    """
+    if isinstance(size, list | tuple):
+        new_width, new_height = size
+    else:
+        new_height, new_width = get_size_with_aspect_ratio(image.size, size, max_size)
+    resized = F.resize(image, [new_height, new_width])
+    if target is None:
+        return resized, None
+
+    scale_x, scale_y = new_width / image.width, new_height / image.height
+    target = target.copy()
+    target["size"] = torch.tensor([new_height, new_width])
+    if "boxes" in target:
+        target["boxes"] = target["boxes"] * torch.tensor([scale_x, scale_y, scale_x, scale_y])
+    if "area" in target:
+        target["area"] = target["area"] * (scale_x * scale_y)
+    if "masks" in target:
+        target["masks"] = _resize_masks(target["masks"], new_height, new_width)
+    _move_keypoints(target, scale=(scale_x, scale_y))
+    return resized, target
+
+
+def pad(image: Image, target: Target | None, padding: tuple[int, int]) -> tuple[Image, Target | None]:
+    """Add `padding` = (x, y) black pixels at the right and the bottom; boxes stay, masks grow with the image."""
+    pad_x, pad_y = padding
+    padded = F.pad(image, [0, 0, pad_x, pad_y])
+    if target is None:
+        return padded, None
+    target = target.copy()
+    target["size"] = torch.tensor([padded.height, padded.width])
+    if "masks" in target:
+        target["masks"] = torch.nn.functional.pad(target["masks"], (0, pad_x, 0, pad_y))
+    return padded, target
+
+
+def _resize_masks(masks: Tensor, height: int, width: int) -> Tensor:
+    """Masks [n, h, w] by nearest neighbour to bool [n, height, width]."""
+    if len(masks) == 0:
+        return masks.new_zeros((0, height, width), dtype=torch.bool)
+    grown = interpolate(masks[:, None].to(torch.uint8), size=(height, width), mode="nearest")  # [n, 1, height, width]
+    return grown[:, 0] > 0
+
+
+def _move_keypoints(target: Target, scale: tuple[float, float] = (1, 1), shift: tuple[float, float] = (0, 0)) -> None:
+    """Replace x, y of the target's keypoints, if it has any, by scale · (x, y) + shift; visibility stays."""
+    if "keypoints" in target:
+        factor, offset = torch.tensor([*scale, 1.0]), torch.tensor([*shift, 0.0])
+        target["keypoints"] = target["keypoints"] * factor + offset  # [n, K, 3]
+
+
+class RandomCrop:
+    """Cut `size` = (h, w) out at a random place; ValueError from torchvision where the image is smaller."""
+
+    def __init__(self, size: Sequence[int]):
+        self.size = size
+
+    def __call__(self, img: Image, target: Target) -> tuple[Image, Target]:
+        return crop(img, target, T.RandomCrop.get_params(img, self.size))
+
+
+class RandomSizeCrop:
+    """Cut a region out whose width and height are drawn from `min_size`..`max_size` pixels, at a random place.
+
+    A side of the image that is shorter than `min_size` is kept whole.
+    """
+
+    def __init__(self, min_size: int, max_size: int):
+        self.min_size = min_size
+        self.max_size = max_size
+
+    def __call__(self, img: Image, target: Target) -> tuple[Image, Target]:
+        width = self._draw(img.width)
+        height = self._draw(img.height)
+        return crop(img, target, T.RandomCrop.get_params(img, [height, width]))
+
+    def _draw(self, side: int) -> int:
+        longest = min(side, self.max_size)
+        return random.randint(min(self.min_size, longest), longest)
+
+
+class CenterCrop:
+    """Cut `size` = (h, w) out of the middle."""
+
+    def __init__(self, size: Sequence[int]):
+        self.size = size
+
+    def __call__(self, img: Image, target: Target) -> tuple[Image, Target]:
+        height, width = self.size
+        top = int(round((img.height - height) / 2.0))
+        left = int(round((img.width - width) / 2.0))
+        return crop(img, target, (top, left, height, width))
+
+
+class RandomHorizontalFlip:
+    """Mirror with probability `p`."""
+
+    def __init__(self, p: float = 0.5):
+        self.p = p
+
+    def __call__(self, img: Image, target: Target) -> tuple[Image, Target]:
+        if random.random() < self.p:
+            return hflip(img, target)
+        return img, target
+
+
+class RandomResize:
+    """Resize to a short side drawn from `sizes`, the long side limited near `max_size` (see `resize`)."""
+
+    def __init__(self, sizes: Sequence[int], max_size: int | None = None):
+        if not isinstance(sizes, list | tuple) or not sizes:
+            raise ValueError(f"RandomResize needs a list of at least one size, got {sizes!r}")
+        self.sizes = sizes
+        self.max_size = max_size
+
+    def __call__(self, img: Image, target: Target | None = None) -> tuple[Image, Target | None]:
+        return resize(img, target, random.choice(self.sizes), self.max_size)
+
+
+class RandomPad:
+    """Add 0..`max_pad` pixels at the right and, drawn anew, at the bottom."""
+
+    def __init__(self, max_pad: int):
+        self.max_pad = max_pad
+
+    def __call__(self, img: Image, target: Target | None) -> tuple[Image, Target | None]:
+        pad_x = random.randint(0, self.max_pad)
+        pad_y = random.randint(0, self.max_pad)
+        return pad(img, target, (pad_x, pad_y))
+
+
+class RandomSelect:
+    """`transforms1` with probability `p`, else `transforms2`."""
+
+    def __init__(self, transforms1: Transform, transforms2: Transform, p: float = 0.5):
+        self.transforms1 = transforms1
+        self.transforms2 = transforms2
+        self.p = p
+
+    def __call__(self, img: Image, target: Target | None) -> tuple[Any, Target | None]:
+        chosen = self.transforms1 if random.random() < self.p else self.transforms2
+        return chosen(img, target)
+
+
+class ToTensor:
+    """PIL image to float32 [3, h, w] in 0..1."""
+
+    def __call__(self, img: Image, target: Target | None) -> tuple[Tensor, Target | None]:
+        return F.to_tensor(img), target
+
+
+class RandomErasing:
+    """torchvision's `RandomErasing` (same parameters) on the image tensor; the target stays as it is."""
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        self.eraser = T.RandomErasing(*args, **kwargs)
+
+    def __call__(self, img: Tensor, target: Target | None) -> tuple[Tensor, Target | None]:
+        return self.eraser(img), target
+
+
+class Normalize:
+    """(image - mean) / std by channel; boxes from xyxy pixels to cxcywh fractions of this image's own size."""
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]):
+        self.mean = mean
+        self.std = std
+
+    def __call__(self, image: Tensor, target: Target | None = None) -> tuple[Tensor, Target | None]:
+        image = F.normalize(image, mean=self.mean, std=self.std)
+        if target is None:
+            return image, None
+        target = target.copy()
+        if "boxes" in target:
+            height, width = image.shape[-2:]
+            size = torch.tensor([width, height, width, height], dtype=torch.float32)
+            target["boxes"] = box_xyxy_to_cxcywh(target["boxes"]) / size  # [n, 4]
+        return image, target
+
+
+class Compose:
+    """One transform after the other."""
+
+    def __init__(self, transforms: Sequence[Transform]):
+        self.transforms = transforms
+
+    def __call__(self, image: Any, target: Target | None) -> tuple[Any, Target | None]:
+        for transform in self.transforms:
+            image, target = transform(image, target)
+        return image, target
+
+    def __repr__(self) -> str:
+        steps = "".join(f"\n    {transform}" for transform in self.transforms)
+        return f"{type(self).__name__}({steps}\n)"
