@@ -1,0 +1,24 @@
+"""What the tests of the commands share: tiny drawn data and the flags of a model that trains on it in seconds."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from main import get_args_parser
+
+TINY = """
+    --backbone tiny --backbone_weights none --trainable_layers 5 --backbone_norm gn
+    --hidden_dim 16 --nheads 2 --dim_feedforward 32 --enc_layers 1 --dec_layers 2 --num_queries 6
+    --dropout 0 --train_sizes 64 --max_size 64 --val_size 64 --no_crop --device cpu --batch_size 4 --num_workers 0
+""".split()
+
+
+def flags(data: Path | str, *more: str) -> list[str]:
+    """The command line of a tiny run on `data`; later flags win."""
+    return [*TINY, "--coco_path", str(data), *more]
+
+
+def parse(data: Path | str, *more: str) -> argparse.Namespace:
+    """The same, parsed."""
+    return argparse.ArgumentParser(parents=[get_args_parser()]).parse_args(flags(data, *more))

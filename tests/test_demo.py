@@ -1,0 +1,51 @@
+"""The demo, shortened: it draws, trains, evaluates and leaves what its last screen names."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from tools import demo
+
+SHORT = ["--train", "16", "--val", "5", "--pictures", "3", "--epochs", "1", "--warmup_steps", "0", "--num_workers", "0"]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The demo's folder and its last screen."""
+    out = tmp_path_factory.mktemp("demo")
+    lines: list[str] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("builtins.print", lambda *texts, **_: lines.extend(map(str, texts)))
+        demo.run(["--output_dir", str(out), *SHORT])
+    return out, "\n".join(lines)
+
+
+def test_everything_the_last_screen_names_is_there(made: tuple[Path, str]):
+    out, screen = made
+    named = [line.split()[0] for line in screen.split("made:")[1].split("try next:")[0].splitlines() if line.strip()]
+    assert len(named) == 5 and all(Path(path).is_file() for path in named)
+    assert len(list((out / "pictures").glob("*.png"))) == 3 + 1
+
+
+def test_the_screen_gives_the_logged_numbers(made: tuple[Path, str]):
+    out, screen = made
+    stats = json.loads((out / "log.txt").read_text().splitlines()[-1])["test_coco_eval_bbox"]
+    assert f"AP {stats[0]:.3f}, AP50 {stats[1]:.3f}" in screen
+
+
+def test_pictures_show_truth_beside_prediction(made: tuple[Path, str]):
+    picture = Image.open(min((made[0] / "pictures").glob("1*.png")))
+    assert picture.width > 1.8 * picture.height  # two squares side by side
+    assert len(picture.convert("RGB").getcolors(1 << 24)) > 100
+
+
+def test_a_second_demo_keeps_the_data_and_starts_a_new_log(made: tuple[Path, str]):
+    out, _ = made
+    before = (out / "data" / "train2017").stat().st_mtime_ns
+    demo.run(["--output_dir", str(out), *SHORT])
+    assert (out / "data" / "train2017").stat().st_mtime_ns == before
+    assert len((out / "log.txt").read_text().splitlines()) == 1

@@ -1,0 +1,140 @@
+"""The two loops: what they log, that they learn, and what they refuse."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from runs import parse
+
+from datasets import build_dataset, get_coco_api_from_dataset
+from datasets.loader import build_data_loader
+from engine import evaluate, train_one_epoch, weighted_sum
+from models import build_model
+from util.optim import build_lr_scheduler, build_optimizer
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def parts(shapes: Path):
+    torch.manual_seed(0)
+    args = parse(shapes, "--num_classes", "4", "--lr", "1e-3", "--lr_backbone", "1e-3")
+    model, criterion, postprocessors = build_model(args)
+    dataset = build_dataset("train", args)
+    loader = build_data_loader(dataset, 4, train=True)
+    return args, model, criterion, postprocessors, loader, build_optimizer(model, args)
+
+
+def test_training_lowers_the_loss(parts):
+    _, model, criterion, _, loader, optimizer = parts
+    losses = [train_one_epoch(model, criterion, loader, optimizer, CPU, epoch, 0.1)["loss"] for epoch in range(8)]
+    assert losses[-1] < 0.95 * losses[0]
+
+
+def test_stats_carry_the_published_names(parts):
+    _, model, criterion, _, loader, optimizer = parts
+    stats = train_one_epoch(model, criterion, loader, optimizer, CPU, 0, 0.1)
+    published = {"lr", "class_error", "loss", "loss_ce", "loss_bbox", "loss_giou"}
+    published |= {"loss_ce_0", "loss_bbox_0", "loss_giou_0"}
+    unscaled = {"loss_ce", "loss_bbox", "loss_giou", "class_error", "cardinality_error"}
+    unscaled |= {"loss_ce_0", "loss_bbox_0", "loss_giou_0", "cardinality_error_0"}
+    assert set(stats) == published | {f"{name}_unscaled" for name in unscaled}
+
+
+def test_scaled_losses_are_weighted_and_add_up(parts):
+    _, model, criterion, _, loader, optimizer = parts
+    stats = train_one_epoch(model, criterion, loader, optimizer, CPU, 0, 0.1)
+    assert stats["loss_bbox"] == pytest.approx(5 * stats["loss_bbox_unscaled"])
+    assert stats["loss_giou_0"] == pytest.approx(2 * stats["loss_giou_0_unscaled"])
+    assert stats["loss"] == pytest.approx(sum(stats[name] for name in criterion.weight_dict))
+
+
+def test_gradients_are_clipped_over_all_parameters(parts, monkeypatch):
+    _, model, criterion, _, loader, optimizer = parts
+    norms = []
+
+    def record(*_, **__):
+        gradients = [p.grad.flatten() for group in optimizer.param_groups for p in group["params"]]
+        norms.append(torch.cat(gradients).norm().item())
+
+    monkeypatch.setattr(optimizer, "step", record)
+    train_one_epoch(model, criterion, loader, optimizer, CPU, 0, 0.1)
+    assert norms and all(norm == pytest.approx(0.1, rel=1e-3) for norm in norms)
+    norms.clear()
+    train_one_epoch(model, criterion, loader, optimizer, CPU, 0, 0)
+    assert min(norms) > 0.2
+
+
+def test_a_per_step_schedule_is_stepped_with_every_step(parts):
+    args, model, criterion, _, loader, optimizer = parts
+    args.lr_schedule, args.epochs = "cosine", 1
+    scheduler, per_step = build_lr_scheduler(optimizer, args, len(loader))
+    train_one_epoch(model, criterion, loader, optimizer, CPU, 0, 0.1, lr_scheduler=scheduler)
+    assert per_step and optimizer.param_groups[0]["lr"] == pytest.approx(0, abs=1e-9)
+
+
+def test_max_steps_ends_the_epoch(parts):
+    _, model, criterion, _, loader, optimizer = parts
+    train_one_epoch(model, criterion, loader, optimizer, CPU, 0, max_steps=1)
+    assert {int(state["step"]) for state in optimizer.state.values()} == {1}
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_step(parts):
+    _, model, criterion, _, loader, optimizer = parts
+    criterion.weight_dict = dict(criterion.weight_dict, loss_ce=math.nan)
+    before = [p.clone() for p in model.parameters()]
+    with pytest.raises(FloatingPointError, match=r"epoch 7, step 0, images \[\d"):
+        train_one_epoch(model, criterion, loader, optimizer, CPU, 7)
+    assert all(torch.equal(a, b) for a, b in zip(before, model.parameters()))
+
+
+def test_a_batch_without_any_object_trains(parts):
+    _, model, criterion, _, loader, optimizer = parts
+    empty = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64), "image_id": torch.tensor([1])}
+    batches = [(samples, [dict(empty) for _ in targets]) for samples, targets in loader]
+    stats = train_one_epoch(model, criterion, batches, optimizer, CPU, 0, 0.1)
+    assert math.isfinite(stats["loss"]) and stats["loss_bbox"] == 0 and stats["loss_ce"] > 0
+
+
+def test_training_mode_in_training_and_eval_mode_in_evaluation(parts):
+    args, model, criterion, postprocessors, loader, optimizer = parts
+    modes = []
+    model.register_forward_hook(lambda module, *_: modes.append(module.training))
+    train_one_epoch(model, criterion, loader, optimizer, CPU, 0)
+    dataset = build_dataset("val", args)
+    base = get_coco_api_from_dataset(dataset)
+    evaluate(model, criterion, postprocessors, build_data_loader(dataset, 4, train=False), base, CPU, "")
+    assert modes == [True, True, False, False]
+
+
+def test_evaluation_scores_the_truth_with_one(parts, shapes):
+    args, _, criterion, postprocessors, _, _ = parts
+    dataset = build_dataset("val", args)
+    loader = build_data_loader(dataset, 2, train=False)  # five images: the last batch is short
+    batches = [targets for _, targets in loader]
+
+    class Oracle(torch.nn.Module):
+        def forward(self, samples):
+            targets = batches.pop(0)
+            logits = torch.full((len(targets), 6, 5), -20.0)
+            logits[..., -1] = 0  # no object
+            boxes = torch.full((len(targets), 6, 4), 0.5)
+            for i, target in enumerate(targets):
+                for query, (label, box) in enumerate(zip(target["labels"], target["boxes"])):
+                    logits[i, query, label], boxes[i, query] = 20, box
+            return {"pred_logits": logits, "pred_boxes": boxes}
+
+    base = get_coco_api_from_dataset(dataset)
+    stats, evaluator = evaluate(Oracle(), criterion, postprocessors, loader, base, CPU, "")
+    assert stats["coco_eval_bbox"][0] == pytest.approx(1)
+    assert len(stats["coco_eval_bbox"]) == 12
+    assert stats["class_error"] == 0 and stats["loss_bbox"] == pytest.approx(0, abs=1e-5)
+    assert evaluator.coco_eval["bbox"].stats.tolist() == stats["coco_eval_bbox"]
+
+
+def test_logs_are_not_optimised():
+    losses = {"loss_ce": torch.tensor(2.0), "class_error": torch.tensor(70.0), "cardinality_error": torch.tensor(3.0)}
+    assert weighted_sum(losses, {"loss_ce": 1, "loss_bbox": 5}) == 2

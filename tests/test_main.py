@@ -1,0 +1,162 @@
+"""The command: a run from data to files, going on from a checkpoint, and refusals in one sentence."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from runs import flags, parse
+
+import main
+from util.checkpoint import load_checkpoint
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module")
+def finished(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The output folder of two epochs."""
+    out = tmp_path_factory.mktemp("run") / "deep" / "out"
+    assert main.run(flags(shapes, "--output_dir", str(out), "--epochs", "2", "--checkpoint_every", "1")) == 0
+    return out
+
+
+def test_a_run_leaves_its_files(finished: Path):
+    files = {str(path.relative_to(finished)) for path in finished.rglob("*") if path.is_file()}
+    expected = {"log.txt", "checkpoint.pth", "checkpoint0000.pth", "checkpoint0001.pth", "checkpoint_best.pth"}
+    assert files == expected | {"eval/latest.pth", "eval/000.pth", "eval/per_class.json"}
+
+
+def test_log_lines_carry_the_published_keys(finished: Path):
+    lines = [json.loads(line) for line in (finished / "log.txt").read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == [0, 1]
+    wanted = {"train_lr", "train_loss", "train_loss_ce", "train_loss_bbox_unscaled", "train_class_error"}
+    wanted |= {"test_loss", "test_loss_giou_0_unscaled", "test_class_error", "test_coco_eval_bbox", "n_parameters"}
+    assert wanted <= lines[0].keys()
+    assert len(lines[0]["test_coco_eval_bbox"]) == 12
+
+
+def test_checkpoint_holds_plain_data_under_the_published_keys(finished: Path):
+    checkpoint = torch.load(finished / "checkpoint.pth", weights_only=True)
+    assert {"model", "optimizer", "lr_scheduler", "epoch", "args"} <= checkpoint.keys()
+    assert checkpoint["epoch"] == 1  # the last finished epoch, as published
+    assert checkpoint["args"]["hidden_dim"] == 16
+    assert [category["name"] for category in checkpoint["categories"]] == ["circle", "square", "triangle"]
+    assert checkpoint["model"]["class_embed.weight"].shape == (5, 16)  # ids 0..3 and no object
+
+
+def test_the_published_schedule_state_is_kept(finished: Path):
+    state = load_checkpoint(finished / "checkpoint.pth")["lr_scheduler"]
+    optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))])
+    scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 200)
+    scheduler.load_state_dict(state)
+    assert scheduler.last_epoch == 2
+
+
+def test_per_class_results_are_saved_with_the_batch_size(finished: Path):
+    saved = json.loads((finished / "eval" / "per_class.json").read_text())
+    assert saved["batch_size"] == 4 and saved["epoch"] == 1 and len(saved["stats"]) == 12
+    assert [row["name"] for row in saved["per_class"]] == ["circle", "square", "triangle"]
+
+
+def test_resume_goes_on_with_the_next_epoch(finished: Path, shapes: Path, tmp_path: Path):
+    resume = ["--resume", str(finished / "checkpoint0000.pth"), "--epochs", "2", "--output_dir", str(tmp_path)]
+    assert main.run(flags(shapes, *resume)) == 0
+    went_on, at_once = (load_checkpoint(folder / "checkpoint.pth") for folder in (tmp_path, finished))
+    assert went_on["epoch"] == 1
+    assert went_on["lr_scheduler"] == at_once["lr_scheduler"]
+    for name, value in at_once["model"].items():
+        torch.testing.assert_close(went_on["model"][name], value, msg=name)
+
+
+def test_resume_with_nothing_left_is_an_error(finished: Path, shapes: Path, capsys: pytest.CaptureFixture):
+    assert main.run(flags(shapes, "--resume", str(finished / "checkpoint.pth"), "--epochs", "2")) == 1
+    assert "nothing is left to train" in capsys.readouterr().err
+
+
+def test_eval_repeats_the_numbers_of_the_run(finished: Path, shapes: Path, tmp_path: Path):
+    evaluate = ["--eval", "--resume", str(finished / "checkpoint.pth"), "--output_dir", str(tmp_path)]
+    assert main.run(flags(shapes, *evaluate)) == 0
+    saved, first = (json.loads((f / "eval" / "per_class.json").read_text()) for f in (tmp_path, finished))
+    assert saved["stats"] == first["stats"]
+    assert (tmp_path / "eval.pth").exists() and not (tmp_path / "log.txt").exists()
+
+
+def test_a_published_checkpoint_evaluates(finished: Path, shapes: Path, tmp_path: Path):
+    ours = load_checkpoint(finished / "checkpoint.pth")
+    published = {name: ours[name] for name in ("model", "optimizer", "lr_scheduler", "epoch")}
+    torch.save(published | {"args": argparse.Namespace(lr=1e-4, output_dir=Path("out"))}, tmp_path / "theirs.pth")
+    assert main.run(flags(shapes, "--eval", "--resume", str(tmp_path / "theirs.pth"))) == 0
+
+
+def test_same_seed_same_numbers(finished: Path, shapes: Path, tmp_path: Path):
+    assert main.run(flags(shapes, "--output_dir", str(tmp_path), "--epochs", "2", "--num_workers", "2")) == 0
+    first, second = (load_checkpoint(folder / "checkpoint.pth")["model"] for folder in (finished, tmp_path))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_max_steps_ends_training_with_an_evaluation(shapes: Path, tmp_path: Path):
+    assert main.run(flags(shapes, "--max_steps", "3", "--eval_every", "50", "--output_dir", str(tmp_path))) == 0
+    lines = [json.loads(line) for line in (tmp_path / "log.txt").read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == [0, 1]
+    assert "test_coco_eval_bbox" not in lines[0] and "test_coco_eval_bbox" in lines[1]
+    optimizer = load_checkpoint(tmp_path / "checkpoint.pth")["optimizer"]
+    assert {int(state["step"]) for state in optimizer["state"].values()} == {3}
+
+
+def test_the_epoch_reaches_sampler_and_data(shapes: Path, monkeypatch: pytest.MonkeyPatch):
+    seen = []
+    monkeypatch.setattr(main, "set_epoch", lambda loader, epoch: seen.append(epoch))
+    main.main(parse(shapes, "--epochs", "2", "--start_epoch", "0", "--eval_every", "9"))
+    assert seen == [0, 1]
+
+
+def test_classes_come_from_the_annotations_unless_named(shapes: Path, tmp_path: Path):
+    assert main.run(flags(shapes, "--max_steps", "1", "--num_classes", "7", "--output_dir", str(tmp_path))) == 0
+    assert load_checkpoint(tmp_path / "checkpoint.pth")["model"]["class_embed.weight"].shape[0] == 8
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        (["--num_classes", "2"], "--num_classes 4"),
+        (["--batch_size", "9"], "fewer than one batch"),
+        (["--train_ann", "absent.json"], "absent.json"),
+        (["--coco_path", "absent"], "absent"),
+        (["--resume", "absent.pth"], "absent.pth"),
+        (["--warmup_steps", "5000"], "--warmup_steps"),
+        (["--device", "cuda:77"], "cuda"),
+        (["--backbone", "vgg"], "vgg"),
+        (["--output_dir", __file__ + "/below"], "cannot be made"),
+    ],
+)
+def test_what_cannot_work_is_refused_in_one_sentence(shapes, tmp_path, capsys, wrong, sentence):
+    out = [] if "--output_dir" in wrong else ["--output_dir", str(tmp_path / "out")]
+    assert main.run(flags(shapes, *out, *wrong)) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and sentence in error and "Traceback" not in error
+    assert not (tmp_path / "out").exists()
+
+
+def test_another_architecture_is_named(finished: Path, shapes: Path, capsys: pytest.CaptureFixture):
+    assert main.run(flags(shapes, "--eval", "--resume", str(finished / "checkpoint.pth"), "--hidden_dim", "32")) == 1
+    error = capsys.readouterr().err
+    assert "do not fit the model" in error and "--hidden_dim" in error
+
+
+def test_two_processes_train_together(shapes: Path, tmp_path: Path):
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    more = ["--batch_size", "2", "--epochs", "1", "--output_dir", str(tmp_path)]
+    environment = dict(os.environ, OMP_NUM_THREADS="1")
+    done = subprocess.run(
+        [*command, "main.py", *flags(shapes, *more)], cwd=REPOSITORY, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("start training") == 1  # one process speaks
+    assert len((tmp_path / "log.txt").read_text().splitlines()) == 1
