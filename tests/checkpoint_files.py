@@ -1,0 +1,36 @@
+"""Checkpoints for the tests: one as the published code writes it, and one that would run code."""
+
+import argparse
+import os
+import pathlib
+from collections import OrderedDict
+
+import torch
+from torch import nn
+
+
+class Canary:
+    """Makes a file when unpickled by a loader that runs what it reads."""
+
+    def __init__(self, path):
+        self.path = str(path)
+
+    def __reduce__(self):
+        return os.mkdir, (self.path,)
+
+
+def small_model():
+    """Three layers with names of a detector's parts."""
+    torch.manual_seed(0)
+    return nn.Sequential(OrderedDict(input_proj=nn.Linear(3, 4), norm=nn.BatchNorm1d(4), class_embed=nn.Linear(4, 5)))
+
+
+def published_checkpoint(model, **extra):
+    """The published keys after one step, with a Namespace and a path as they are; `extra` comes beside them."""
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
+    model(torch.ones(2, 3)).sum().backward()
+    optimizer.step()
+    scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 200)
+    args = argparse.Namespace(lr=1e-4, output_dir=pathlib.PosixPath("out/run"), betas=(0.9, 0.999), resume="")
+    states = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "lr_scheduler": scheduler.state_dict()}
+    return {**states, "epoch": 7, "args": args, **extra}

@@ -1,0 +1,206 @@
+"""Ranks, collectives and devices: alone, and in two gloo processes."""
+
+import json
+import os
+import time
+from argparse import Namespace
+from contextlib import redirect_stdout
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+from util.dist import (
+    all_gather,
+    get_rank,
+    get_world_size,
+    init_distributed_mode,
+    is_dist_avail_and_initialized,
+    is_main_process,
+    reduce_dict,
+    resolve_device,
+    save_on_master,
+)
+from util.logging import MetricLogger, SmoothedValue, get_logger
+
+LAUNCHERS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "SLURM_PROCID", "SLURM_LOCALID", "SLURM_STEP_NUM_TASKS", "MASTER_ADDR")
+
+
+@pytest.fixture(autouse=True)
+def no_launcher(monkeypatch):
+    for name in LAUNCHERS:
+        monkeypatch.delenv(name, raising=False)
+
+
+def one_of_two(rank: int, folder: str) -> None:
+    """What each process of the fixture below does; it leaves what it saw as JSON."""
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": str(rank)}
+    torch.set_num_threads(1)
+    args = Namespace(device="cpu", dist_url=f"file://{folder}/meeting_point")
+    init_distributed_mode(args)
+    facts = {"args": vars(args), "rank": get_rank(), "world_size": get_world_size(), "main": is_main_process()}
+
+    facts["gathered"] = all_gather({"rank": rank, "boxes": [0.5] * (1 + 1000 * rank)})
+    values = {"loss": torch.tensor(1.0 + rank), "error": torch.tensor(10.0 * rank)}
+    reordered = dict(sorted(values.items(), reverse=rank == 0))
+    facts["mean"] = {name: value.item() for name, value in reduce_dict(reordered).items()}
+    facts["sum"] = {name: value.item() for name, value in reduce_dict(reordered, average=False).items()}
+
+    logger = MetricLogger()
+    for value in [1.0] if rank == 0 else [4.0, 4.0, 7.0]:
+        logger.update(loss=value)
+    if rank == 1:
+        logger.update(only_here=3.0)
+    exchanges = []
+    gather = dist.all_gather_object
+    dist.all_gather_object = lambda *arguments: (exchanges.append(1), gather(*arguments))
+    logger.synchronize_between_processes()
+    facts["exchanges"] = len(exchanges)
+    facts["meters"] = {name: [meter.count, meter.global_avg] for name, meter in logger.meters.items()}
+    meter = SmoothedValue()
+    meter.update(float(rank), n=1 + rank)
+    meter.synchronize_between_processes()
+    facts["meter"] = [meter.count, meter.total, meter.value]
+
+    save_on_master(torch.tensor(rank), f"{folder}/saved_by_{rank}.pth")
+    with open(f"{folder}/said_by_{rank}.txt", "w") as said, redirect_stdout(said):
+        get_logger().info("news")
+        get_logger().warning("trouble")
+        list(logger.log_every([1, 2], 1, "Epoch: [0]"))
+    Path(folder, f"facts_{rank}.json").write_text(json.dumps(facts))
+    dist.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory):
+    """(facts of rank 0, facts of rank 1, their folder) after two processes met once."""
+    folder = tmp_path_factory.mktemp("pair")
+    processes = mp.spawn(one_of_two, args=(str(folder),), nprocs=2, join=False)
+    deadline = time.monotonic() + 240
+    while not processes.join(timeout=5):
+        if time.monotonic() > deadline:
+            for process in processes.processes:
+                process.terminate()
+            pytest.fail("the two processes did not finish within four minutes: they wait for each other")
+    return *(json.loads((folder / f"facts_{rank}.json").read_text()) for rank in (0, 1)), folder
+
+
+def test_a_lone_process_gets_back_what_it_gave():
+    losses = {"loss": torch.tensor(2.0)}
+    assert (get_rank(), get_world_size(), is_main_process()) == (0, 1, True)
+    assert not is_dist_avail_and_initialized()
+    assert all_gather({"a": 1}) == [{"a": 1}]
+    assert reduce_dict(losses) is losses
+
+
+def test_joining_fills_in_the_arguments(pair):
+    for rank, facts in enumerate(pair[:2]):
+        assert facts["args"] == {
+            "device": "cpu",
+            "dist_url": facts["args"]["dist_url"],
+            "distributed": True,
+            "rank": rank,
+            "world_size": 2,
+            "gpu": None,
+            "dist_backend": "gloo",
+        }
+        assert (facts["rank"], facts["world_size"], facts["main"]) == (rank, 2, rank == 0)
+
+
+def test_objects_of_unequal_size_are_gathered_in_rank_order(pair):
+    expected = [{"rank": 0, "boxes": [0.5]}, {"rank": 1, "boxes": [0.5] * 1001}]
+    assert pair[0]["gathered"] == pair[1]["gathered"] == expected
+
+
+def test_reduce_dict_matches_values_by_name_whatever_their_order(pair):
+    for facts in pair[:2]:
+        assert facts["mean"] == {"loss": 1.5, "error": 5.0}
+        assert facts["sum"] == {"loss": 3.0, "error": 10.0}
+
+
+def test_meters_agree_after_one_exchange_even_where_a_process_lacks_one(pair):
+    for facts in pair[:2]:
+        assert facts["meters"] == {"loss": [4, 4.0], "only_here": [1, 3.0]}
+        assert facts["exchanges"] == 1
+
+
+def test_a_meter_synchronises_count_and_total_but_keeps_its_window(pair):
+    assert pair[0]["meter"] == [3, 2.0, 0.0]
+    assert pair[1]["meter"] == [3, 2.0, 1.0]
+
+
+def test_only_the_main_process_saves_and_reports(pair):
+    folder = pair[2]
+    assert (folder / "saved_by_0.pth").exists() and not (folder / "saved_by_1.pth").exists()
+    assert (folder / "said_by_1.txt").read_text() == "trouble\n"
+    said = (folder / "said_by_0.txt").read_text()
+    assert said.startswith("news\ntrouble\n") and "Total time" in said
+
+
+def test_without_a_launcher_the_process_works_alone():
+    args = Namespace(device="cpu", world_size=1, dist_url="env://")
+    init_distributed_mode(args)
+    assert (args.distributed, args.rank, args.world_size, args.gpu) == (False, 0, 1, None)
+    assert not is_dist_avail_and_initialized()
+
+
+def test_a_world_size_without_a_launcher_is_an_error_that_names_torchrun():
+    with pytest.raises(ValueError, match="torchrun --nproc_per_node 4"):
+        init_distributed_mode(Namespace(device="cpu", world_size=4))
+
+
+@pytest.mark.parametrize(("tasks", "world_size"), [("2", 1), (None, 2)])
+def test_slurm_tasks_are_recognised_and_asked_where_to_meet(monkeypatch, tasks, world_size):
+    monkeypatch.setenv("SLURM_PROCID", "1")
+    if tasks:
+        monkeypatch.setenv("SLURM_STEP_NUM_TASKS", tasks)
+    with pytest.raises(ValueError, match="process 1 of 2 does not know where"):
+        init_distributed_mode(Namespace(device="cpu", world_size=world_size, dist_url="env://"))
+
+
+def test_a_single_slurm_task_works_alone(monkeypatch):
+    monkeypatch.setenv("SLURM_PROCID", "0")
+    args = Namespace(device="cpu", world_size=1)
+    init_distributed_mode(args)
+    assert not args.distributed
+
+
+def pretend(monkeypatch, cuda: int = 0, mps: bool = False) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: cuda)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+
+
+def test_auto_prefers_cuda_then_mps_then_cpu(monkeypatch):
+    pretend(monkeypatch)
+    assert resolve_device("auto") == torch.device("cpu")
+    pretend(monkeypatch, mps=True)
+    assert resolve_device("auto") == torch.device("mps")
+    pretend(monkeypatch, cuda=1, mps=True)
+    assert resolve_device("auto") == torch.device("cuda", 0)
+
+
+@pytest.mark.parametrize("name", ["cuda", "cuda:0", "mps", "meta", "gpu"])
+def test_a_device_that_is_not_there_is_an_error_that_names_it(monkeypatch, name):
+    pretend(monkeypatch)
+    with pytest.raises(ValueError, match=f"{name}.*: use (--device )?auto"):
+        resolve_device(name)
+
+
+def test_each_process_of_a_machine_gets_its_own_cuda_device(monkeypatch):
+    pretend(monkeypatch, cuda=2)
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert resolve_device("cuda") == torch.device("cuda", 1)
+    assert resolve_device("cuda:0") == torch.device("cuda", 0)
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    with pytest.raises(ValueError, match="cuda device 2 was asked for, but this machine has 2"):
+        resolve_device("cuda")
+
+
+def test_slurm_task_numbers_wrap_around_the_visible_devices(monkeypatch):
+    pretend(monkeypatch, cuda=2)
+    monkeypatch.setenv("SLURM_PROCID", "7")
+    monkeypatch.setenv("SLURM_LOCALID", "3")
+    assert resolve_device("cuda") == torch.device("cuda", 1)

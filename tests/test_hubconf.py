@@ -1,0 +1,191 @@
+"""`torch.hub` entry points; a small detector stands in for the real ones where their size is not the point."""
+
+import functools
+import hashlib
+import threading
+from collections.abc import Iterator
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+import hubconf
+from models.backbone import Backbone, Joiner
+from models.detr import DETR
+from models.position_encoding import PositionEmbeddingSine
+from models.postprocess import PostProcess
+from models.transformer import Transformer
+from util.checkpoint import CheckpointError, save_checkpoint
+
+ENTRIES = {  # name → backbone, stride of its features, published file
+    "detr_resnet50": ("resnet50", 32, "detr-r50-e632da11.pth"),
+    "detr_resnet50_dc5": ("resnet50", 16, "detr-r50-dc5-f0fb7ef5.pth"),
+    "detr_resnet101": ("resnet101", 32, "detr-r101-2c7b67e5.pth"),
+    "detr_resnet101_dc5": ("resnet101", 16, "detr-r101-dc5-a2e86def.pth"),
+}
+EACH = pytest.mark.parametrize("name", ENTRIES)
+
+
+def small_detr(backbone_name: str, dilation: bool, num_classes: int, backbone_weights: str | None) -> DETR:
+    backbone = Backbone("tiny", True, False, dilation, weights=backbone_weights)
+    joiner = Joiner(backbone, PositionEmbeddingSine(8, normalize=True))
+    joiner.num_channels = backbone.num_channels
+    return DETR(joiner, Transformer(16, 2, 1, 1, 16, return_intermediate_dec=True), num_classes, 4)
+
+
+@pytest.fixture
+def small(monkeypatch):
+    monkeypatch.setattr(hubconf, "_make_detr", small_detr)
+
+
+@pytest.fixture
+def no_network(monkeypatch):
+    def refuse(url: str, *args, **kwargs):
+        pytest.fail(f"asked for {url}")
+
+    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", refuse)
+    monkeypatch.setattr(torch.hub, "download_url_to_file", refuse)
+
+
+# --- Without weights --------------------------------------------------------------------------------------------------
+
+
+@EACH
+def test_each_entry_has_its_backbone_and_stride_and_downloads_nothing(name, no_network):
+    backbone_name, stride, _ = ENTRIES[name]
+    with torch.device("meta"):
+        model = getattr(hubconf, name)()
+    backbone = model.backbone[0]
+    assert backbone.strides[-1] == stride
+    assert len(backbone.body["layer3"]) == {"resnet50": 6, "resnet101": 23}[backbone_name]
+    assert backbone.body["layer4"][-1].conv2.dilation == ((2, 2) if stride == 16 else (1, 1))
+
+
+def test_the_model_is_the_published_architecture(no_network):
+    with torch.device("meta"):
+        model = hubconf.detr_resnet50()
+    transformer = model.transformer
+    assert (transformer.d_model, transformer.nhead) == (256, 8)
+    assert (transformer.encoder.num_layers, transformer.decoder.num_layers) == (6, 6)
+    assert transformer.encoder.norm is None, "post-norm"
+    assert {layer.self_attn.dropout for layer in transformer.encoder.layers} == {0.1}
+    assert {layer.linear1.out_features for layer in transformer.decoder.layers} == {2048}
+    assert (model.num_queries, model.class_embed.out_features, model.aux_loss) == (100, 92, False)
+    trainable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    assert trainable == 41_302_368
+
+
+@EACH
+def test_the_number_of_classes_is_an_argument(name, small):
+    assert getattr(hubconf, name)(num_classes=5).class_embed.out_features == 6
+    assert getattr(hubconf, name)().class_embed.out_features == 92
+
+
+@EACH
+def test_the_postprocessor_comes_on_request(name, small):
+    model, postprocessor = getattr(hubconf, name)(return_postprocessor=True)
+    assert isinstance(model, DETR) and isinstance(postprocessor, PostProcess)
+    result = postprocessor(model.eval()([torch.rand(3, 64, 64)]), torch.tensor([[100, 200]]))
+    assert result[0]["boxes"].shape == (4, 4)
+
+
+@EACH
+def test_backbone_weights_are_handed_on(name, small, tmp_path):
+    weights = {
+        name: torch.rand_like(value) for name, value in Backbone("tiny", True, False, False).body.state_dict().items()
+    }
+    torch.save(weights, tmp_path / "tiny.pth")
+    model = getattr(hubconf, name)(backbone_weights=str(tmp_path / "tiny.pth"))
+    torch.testing.assert_close(dict(model.backbone[0].body.state_dict()), weights)
+
+
+def test_torch_hub_loads_from_a_checkout(no_network):
+    with torch.device("meta"):
+        model = torch.hub.load(str(Path(hubconf.__file__).parent), "detr_resnet50", source="local", num_classes=7)
+    assert type(model).__name__ == "DETR" and model.class_embed.out_features == 8
+
+
+# --- Published weights ------------------------------------------------------------------------------------------------
+
+
+@EACH
+def test_each_entry_asks_for_its_published_file(name, small, monkeypatch):
+    asked = []
+    state = small_detr("", False, 91, None).state_dict()
+    monkeypatch.setattr(hubconf, "load_checkpoint", lambda url: asked.append(url) or {"model": state})
+    model = getattr(hubconf, name)(pretrained=True)
+    assert asked == ["https://dl.fbaipublicfiles.com/detr/" + ENTRIES[name][2]]
+    assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items())
+
+
+@EACH
+def test_published_weights_with_other_classes_are_refused(name, small, no_network):
+    with pytest.raises(ValueError, match="91 classes, not 20"):
+        getattr(hubconf, name)(pretrained=True, num_classes=20)
+
+
+def test_weights_of_another_model_are_refused(small, monkeypatch):
+    state = small_detr("", False, 90, None).state_dict()
+    monkeypatch.setattr(hubconf, "load_checkpoint", lambda url: {"model": state})
+    with pytest.raises(CheckpointError, match="detr-r50-e632da11.pth.*class_embed"):
+        hubconf.detr_resnet50(pretrained=True)
+
+
+@pytest.fixture
+def site(tmp_path, monkeypatch) -> Iterator[SimpleNamespace]:
+    """A server of weights on this machine: its folder, and the paths asked for."""
+    folder, asked = tmp_path / "site", []
+    folder.mkdir()
+
+    class Handler(SimpleHTTPRequestHandler):
+        def log_message(self, format: str, *args) -> None:
+            asked.append(self.path)
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=folder))
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    hub_dir = torch.hub.get_dir()
+    torch.hub.set_dir(tmp_path / "hub")
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.setattr(hubconf, "WEIGHTS_URL", f"http://127.0.0.1:{server.server_port}/")
+    yield SimpleNamespace(folder=folder, asked=asked, hub=tmp_path / "hub")
+    torch.hub.set_dir(hub_dir)
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def publish(site: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> tuple[nn.Module, str]:
+    """Weights on the site under a name with their own hash, for which the R50 entry then asks."""
+    model = small_detr("", False, 91, None)
+    save_checkpoint(site.folder / "weights", {"model": model.state_dict()})
+    digest = hashlib.sha256((site.folder / "weights").read_bytes()).hexdigest()
+    name = f"detr-r50-{digest[:8]}.pth"
+    (site.folder / "weights").rename(site.folder / name)
+    finish = hubconf._finish
+    monkeypatch.setattr(hubconf, "_finish", lambda model, weights, *rest: finish(model, weights and name, *rest))
+    return model, name
+
+
+def test_weights_are_downloaded_once_and_then_come_from_the_cache(small, site, monkeypatch):
+    published, name = publish(site, monkeypatch)
+    for _ in range(2):
+        model = hubconf.detr_resnet50(pretrained=True)
+        assert all(torch.equal(value, published.state_dict()[key]) for key, value in model.state_dict().items())
+    assert len(site.asked) == 1 and site.asked[0] == f"/{name}"
+    assert [path.name for path in (site.hub / "checkpoints").iterdir()] == [name]
+
+
+def test_weights_that_do_not_have_the_hash_of_their_name_are_refused(small, site):
+    save_checkpoint(site.folder / "detr-r50-e632da11.pth", {"model": small_detr("", False, 91, None).state_dict()})
+    with pytest.raises(CheckpointError, match="detr-r50-e632da11.pth does not have the hash in its name"):
+        hubconf.detr_resnet50(pretrained=True)
+    assert not list((site.hub / "checkpoints").iterdir()), "nothing false stays in the cache"
+
+
+def test_weights_that_are_not_there_are_an_error_that_names_them(small, site):
+    with pytest.raises(CheckpointError, match="detr-r50-e632da11.pth could not be downloaded"):
+        hubconf.detr_resnet50(pretrained=True)

@@ -1,0 +1,81 @@
+"""Image files of every kind come out as RGB; EXIF turns them only where it should."""
+
+import warnings
+
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+
+from datasets.images import read_image
+
+
+def colours(mode):
+    """A 4x3 image of the mode whose columns are black, dark grey, light grey and white, and its file name."""
+    grey = np.tile(np.array([0, 60, 200, 255], dtype=np.uint8), (3, 1))
+    image = Image.fromarray(grey)
+    if mode == "I;16":
+        return Image.fromarray(grey.astype(np.uint16) * 257), "image.png"
+    if mode.startswith("P"):
+        image = Image.fromarray(np.tile(np.arange(4, dtype=np.uint8), (3, 1))).convert("P")
+        image.putpalette([value for column in (0, 60, 200, 255) for value in [column] * 3])
+        return image, "image.png"
+    if mode == "CMYK":
+        return Image.merge("CMYK", [Image.new("L", (4, 3))] * 3 + [Image.fromarray(255 - grey)]), "image.tif"
+    if mode == "RGBA":
+        image = image.convert("RGB")
+        image.putalpha(Image.fromarray(np.tile(np.array([0, 255, 128, 9], dtype=np.uint8), (3, 1))))
+        return image, "image.png"
+    return image.convert(mode), "image.png"
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA", "P", "P transparent", "CMYK", "I;16"])
+def test_every_kind_of_image_comes_out_as_rgb(tmp_path, mode):
+    image, name = colours(mode)
+    options = {"transparency": bytes([0, 255, 128, 9])} if mode == "P transparent" else {}
+    image.save(tmp_path / name, **options)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        read = read_image(tmp_path / name)
+    assert read.mode == "RGB"
+    expected = np.repeat(np.array([0, 60, 200, 255])[None, :, None], 3, axis=0).repeat(3, axis=2)
+    np.testing.assert_array_equal(np.asarray(read), expected)
+
+
+def test_black_and_white_images_are_read_too(tmp_path):
+    Image.fromarray(np.array([[0, 255]], dtype=np.uint8)).convert("1").save(tmp_path / "image.png")
+    assert np.asarray(read_image(tmp_path / "image.png")).tolist() == [[[0] * 3, [255] * 3]]
+
+
+STORED = Image.fromarray(np.random.RandomState(0).randint(0, 256, (30, 40, 3)).astype(np.uint8))
+
+
+def save_with_orientation(path, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    STORED.save(path, exif=exif, quality=95)
+    return Image.open(path)
+
+
+@pytest.mark.parametrize("name", ["image.jpg", "image.png", "image.tif"])
+@pytest.mark.parametrize("orientation", [5, 6, 7, 8])
+def test_exif_turns_an_image_whose_annotations_were_turned(tmp_path, name, orientation):
+    turned = ImageOps.exif_transpose(save_with_orientation(tmp_path / name, orientation))
+    read = read_image(tmp_path / name, (30, 40))
+    assert read.size == (30, 40)
+    assert read.tobytes() == turned.tobytes()
+
+
+@pytest.mark.parametrize("name", ["image.jpg", "image.png", "image.tif"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_does_not_turn_an_image_annotated_as_stored(tmp_path, name, orientation):
+    save_with_orientation(tmp_path / name, orientation)
+    read = read_image(tmp_path / name, (40, 30))
+    STORED.save(tmp_path / name, quality=95)
+    assert read.size == (40, 30)
+    assert read.tobytes() == Image.open(tmp_path / name).tobytes()
+
+
+@pytest.mark.parametrize(("orientation", "annotated"), [(6, None), (6, (20, 20)), (3, (30, 40)), (1, (30, 40))])
+def test_exif_does_not_turn_an_image_where_no_turn_fits_the_annotations(tmp_path, orientation, annotated):
+    save_with_orientation(tmp_path / "image.png", orientation)
+    assert read_image(tmp_path / "image.png", annotated).tobytes() == STORED.tobytes()

@@ -1,0 +1,92 @@
+"""Predictions to detections: which class, which boxes, in which pixels."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from models.postprocess import PostProcess
+
+
+def outputs(
+    batch: int = 2, queries: int = 5, classes: int = 3, dtype: torch.dtype = torch.float32
+) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return {
+        "pred_logits": torch.randn(batch, queries, classes + 1, generator=generator).to(dtype),
+        "pred_boxes": torch.rand(batch, queries, 4, generator=generator).to(dtype),
+    }
+
+
+SIZES = torch.tensor([[120, 160], [90, 75]])  # (height, width)
+
+
+def test_every_query_of_every_image_is_returned():
+    results = PostProcess()(outputs(), SIZES)
+    assert len(results) == 2
+    for result in results:
+        assert set(result) == {"scores", "labels", "boxes"}
+        assert result["scores"].shape == result["labels"].shape == (5,)
+        assert result["boxes"].shape == (5, 4)
+        assert result["labels"].dtype == torch.int64
+
+
+def test_an_unlikely_query_is_returned_too():
+    logits = torch.tensor([[[0.0, 1.0, 0.5, 30.0]]])  # next to certainly nothing
+    (result,) = PostProcess()({"pred_logits": logits, "pred_boxes": torch.rand(1, 1, 4)}, SIZES[:1])
+    assert result["labels"].tolist() == [1]
+    assert 0 < result["scores"].item() < 1e-10
+
+
+def test_no_object_is_no_label_but_takes_its_share_of_the_score():
+    logits = torch.tensor([[[1.0, 2.0, 0.0, 4.0]]])
+    (result,) = PostProcess()({"pred_logits": logits, "pred_boxes": torch.rand(1, 1, 4)}, SIZES[:1])
+    assert result["labels"].tolist() == [1]
+    torch.testing.assert_close(result["scores"], logits.exp()[0, :, 1] / logits.exp().sum())
+
+
+def test_the_best_class_is_chosen():
+    prob = outputs()["pred_logits"].softmax(-1)
+    for image, result in enumerate(PostProcess()(outputs(), SIZES)):
+        for query in range(5):
+            classes = prob[image, query, :-1].tolist()
+            assert result["labels"][query].item() == classes.index(max(classes))
+            assert result["scores"][query].item() == pytest.approx(max(classes))
+
+
+def test_x_scales_by_width_and_y_by_height():
+    boxes = torch.tensor([[[0.5, 0.25, 0.2, 0.1]]]).repeat(2, 1, 1)
+    first, second = PostProcess()({"pred_logits": torch.zeros(2, 1, 4), "pred_boxes": boxes}, SIZES)
+    torch.testing.assert_close(first["boxes"], torch.tensor([[0.4 * 160, 0.2 * 120, 0.6 * 160, 0.3 * 120]]))
+    torch.testing.assert_close(second["boxes"], torch.tensor([[0.4 * 75, 0.2 * 90, 0.6 * 75, 0.3 * 90]]))
+
+
+def test_boxes_that_reach_past_the_image_are_not_clipped():
+    boxes = torch.tensor([[[0.0, 1.0, 0.5, 0.5]]])
+    (result,) = PostProcess()({"pred_logits": torch.zeros(1, 1, 4), "pred_boxes": boxes}, SIZES[:1])
+    torch.testing.assert_close(result["boxes"], torch.tensor([[-40.0, 90.0, 40.0, 150.0]]))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_types_are_raised(dtype):
+    halves = outputs(dtype=dtype)
+    results = PostProcess()(halves, SIZES)
+    expected = PostProcess()({name: value.float() for name, value in halves.items()}, SIZES)
+    for result, reference in zip(results, expected):
+        assert result["scores"].dtype == result["boxes"].dtype == torch.float32
+        assert torch.equal(result["boxes"], reference["boxes"]) and torch.equal(result["scores"], reference["scores"])
+
+
+def test_float64_is_kept():
+    result = PostProcess()(outputs(dtype=torch.float64), SIZES)[0]
+    assert result["scores"].dtype == result["boxes"].dtype == torch.float64
+
+
+def test_nothing_carries_a_gradient():
+    wanting = {name: value.requires_grad_() for name, value in outputs().items()}
+    assert not any(value.requires_grad for result in PostProcess()(wanting, SIZES) for value in result.values())
+
+
+@pytest.mark.parametrize("sizes", [SIZES[:1], SIZES.repeat(2, 1), SIZES.repeat(1, 2), SIZES[0]])
+def test_sizes_that_do_not_fit_the_batch_are_refused(sizes):
+    with pytest.raises(ValueError, match=r"target_sizes has shape .* 2 images need \(2, 2\)"):
+        PostProcess()(outputs(), sizes)

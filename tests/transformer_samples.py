@@ -1,0 +1,48 @@
+"""Small layers, random states and a recorder of dropout, for the tests of encoder and decoder."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+D, H, INNER, S, Q, B = 16, 4, 24, 6, 5, 2
+PRE_OR_POST = pytest.mark.parametrize("pre_norm", [False, True], ids=["post", "pre"])
+
+
+def tensors(*shape: int, count: int, seed: int = 0) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return list(torch.randn(count, *shape, generator=generator))
+
+
+def randomised(module: nn.Module) -> nn.Module:
+    """Every parameter moved off its start, so that norms and biases show."""
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.add_(0.3 * torch.randn(parameter.shape, generator=generator))
+    return module
+
+
+PLACES = {
+    "encoder": ["weights", "sublayer", "inside", "sublayer"],
+    "decoder": ["weights", "sublayer", "weights", "sublayer", "inside", "sublayer"],
+}
+
+
+def record_dropout(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, float]]:
+    """From now on (place, effective rate) of every dropout; modules and functions both end in the patched ones."""
+    calls: list[tuple[str, float]] = []
+    dropout, fused = F.dropout, F.scaled_dot_product_attention
+
+    def spy_dropout(input, p=0.5, training=True, inplace=False):
+        place = "weights" if input.ndim == 4 else {D: "sublayer", INNER: "inside"}[input.shape[-1]]
+        calls.append((place, p if training else 0.0))
+        return dropout(input, p, training, inplace)
+
+    def spy_fused(*args, dropout_p=0.0, **kwargs):
+        calls.append(("weights", dropout_p))
+        return fused(*args, dropout_p=dropout_p, **kwargs)
+
+    monkeypatch.setattr(F, "dropout", spy_dropout)
+    monkeypatch.setattr(F, "scaled_dot_product_attention", spy_fused)
+    return calls
