@@ -18,6 +18,7 @@ from datasets.coco_eval import CocoEvaluator, format_per_class
 from datasets.loader import build_data_loader, set_epoch
 from engine import evaluate, train_one_epoch
 from models import build_model
+from models.backbone import check_backbone, wanted_weights
 from util.arguments import check_args, get_args_parser
 from util.checkpoint import CheckpointError, load_checkpoint, load_weights, plain, save_checkpoint, write_json
 from util.dist import get_rank, init_distributed_mode, is_main_process, resolve_device
@@ -37,6 +38,7 @@ def main(args: argparse.Namespace) -> None:
     """
     log = get_logger()
     check_args(args)
+    check_backbone(args.backbone, args.backbone_norm, wanted_weights(args))
     args.device = str(resolve_device(args.device))
     init_distributed_mode(args)
     seed_everything(args.seed + get_rank())

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.position_encoding import build_position_encoding
-from models.resnet import NormLayer, build_resnet
+from models.resnet import SPECS, NormLayer, build_resnet
 from util.checkpoint import CheckpointError, load_checkpoint, load_weights
 from util.dist import is_main_process
 from util.nested_tensor import NestedTensor
@@ -185,13 +185,10 @@ class Backbone(BackboneBase):
         norm: str = "frozen_bn",
         weights: str | None = None,
     ):
-        if norm not in NORM_LAYERS:
-            raise ValueError(f"unknown backbone norm {norm!r}: choose one of {', '.join(NORM_LAYERS)}")
+        check_backbone(name, norm, weights)  # on every rank: none must wait for a main process that gave up
         resnet = build_resnet(name, norm_layer=NORM_LAYERS[norm], dilation=dilation)
-        if weights == "imagenet":
-            _check_imagenet(name, norm)  # on every rank: the others must not wait for a main process that gave up
         if weights not in (None, "none") and is_main_process():
-            state = _imagenet_state(name) if weights == "imagenet" else _file_state(weights)
+            state = _imagenet_state(name) if weights == "imagenet" else load_checkpoint(weights)
             source = IMAGENET_FILES[name] if weights == "imagenet" else weights
             trunk = {key: value for key, value in state.items() if not key.startswith("fc.")}  # no classifier here
             load_weights(resnet, trunk, source)
@@ -202,16 +199,31 @@ class Backbone(BackboneBase):
         self.strides = resnet.strides if return_interm_layers else resnet.strides[-1:]
 
 
-def _check_imagenet(name: str, norm: str) -> None:
-    if name not in IMAGENET_FILES:
+def check_backbone(name: str, norm: str, weights: str | None) -> None:
+    """Refuse a backbone that cannot be built, before anything is; arguments as in `Backbone`.
+
+    Raises:
+        ValueError: an unknown name or norm, or ImageNet weights that do not exist for it.
+        FileNotFoundError: no file at `weights`.
+    """
+    if name not in SPECS:
+        raise ValueError(f"unknown backbone {name!r}: choose one of {', '.join(SPECS)}")
+    if norm not in NORM_LAYERS:
+        raise ValueError(f"unknown backbone norm {norm!r}: choose one of {', '.join(NORM_LAYERS)}")
+    if weights == "imagenet" and name not in IMAGENET_FILES:
         raise ValueError(
             f"there are no ImageNet weights for the backbone {name}: pass --backbone_weights none, or one of "
             f"--backbone {', '.join(IMAGENET_FILES)}"
         )
-    if norm == "gn":
+    if weights == "imagenet" and norm == "gn":
         raise ValueError(
             "the ImageNet weights were trained with batch norm and do not fit --backbone_norm gn: pass "
             "--backbone_weights none, or --backbone_norm frozen_bn or bn"
+        )
+    if weights not in (None, "none", "imagenet") and not Path(weights).is_file():
+        raise FileNotFoundError(
+            f"there are no backbone weights at {weights}: pass --backbone_weights imagenet, none, or the path of a "
+            "state_dict in torchvision's format"
         )
 
 
@@ -235,15 +247,6 @@ def _imagenet_state(name: str) -> dict[str, Tensor]:
         ) from error
 
 
-def _file_state(path: str) -> dict[str, Tensor]:
-    if not Path(path).is_file():
-        raise FileNotFoundError(
-            f"there are no backbone weights at {path}: pass --backbone_weights imagenet, none, or the path of a "
-            "state_dict in torchvision's format"
-        )
-    return load_checkpoint(path)
-
-
 class Joiner(nn.Sequential):
     """Backbone and position encoding: `[0]` and `[1]`."""
 
@@ -260,6 +263,13 @@ class Joiner(nn.Sequential):
         return features, positions
 
 
+def wanted_weights(args: argparse.Namespace) -> str | None:
+    """`args.backbone_weights`, or None where another checkpoint brings the backbone's weights too."""
+    if any(getattr(args, flag, None) for flag in ("resume", "init_from", "frozen_weights")):
+        return None
+    return getattr(args, "backbone_weights", "imagenet")
+
+
 def build_backbone(args: argparse.Namespace) -> Joiner:
     """The trunk and position encoding that the command line asks for.
 
@@ -269,9 +279,7 @@ def build_backbone(args: argparse.Namespace) -> Joiner:
     position_embedding = build_position_encoding(args)
     train_backbone = args.lr_backbone > 0
     trainable_layers = getattr(args, "trainable_layers", 3)
-    weights = getattr(args, "backbone_weights", "imagenet")
-    if any(getattr(args, flag, None) for flag in ("resume", "init_from", "frozen_weights")):
-        weights = None  # that checkpoint brings the backbone's weights too
+    weights = wanted_weights(args)
     if weights == "none" and not (train_backbone and trainable_layers == 5):
         warnings.warn(
             "the backbone starts from random weights, and its frozen layers keep them "

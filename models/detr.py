@@ -18,6 +18,7 @@ from models.criterion import SetCriterion, build_weight_dict
 from models.matcher import build_matcher
 from models.postprocess import PostProcess
 from models.transformer import build_transformer
+from util.dist import resolve_device
 from util.nested_tensor import NestedTensor, nested_tensor_from_tensor_list
 
 __all__ = ["DETR", "MLP", "PostProcess", "SetCriterion", "build", "resolve_num_classes"]
@@ -125,5 +126,5 @@ def build(args: argparse.Namespace) -> tuple[DETR, SetCriterion, dict[str, nn.Mo
         eos_coef=args.eos_coef,
         losses=["labels", "boxes", "cardinality"],
     )
-    device = torch.device(args.device)
+    device = resolve_device(args.device)
     return model.to(device), criterion.to(device), {"bbox": PostProcess()}

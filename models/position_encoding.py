@@ -112,11 +112,11 @@ def build_position_encoding(args: argparse.Namespace) -> nn.Module:
         ValueError: an unknown name, or a width that the axes cannot share.
     """
     features = args.hidden_dim // 2
+    if args.hidden_dim % (4 if args.position_embedding in ("v2", "sine") else 2):
+        raise ValueError(
+            f"--hidden_dim {args.hidden_dim} cannot be shared by the position encoding's two axes: use a multiple of 4"
+        )
     if args.position_embedding in ("v2", "sine"):
-        if args.hidden_dim % 4:
-            raise ValueError(
-                f"--hidden_dim {args.hidden_dim} cannot be shared by sines and cosines of two axes: use a multiple of 4"
-            )
         return PositionEmbeddingSine(features, getattr(args, "pos_temperature", 10000), normalize=True)
     if args.position_embedding in ("v3", "learned"):
         return PositionEmbeddingLearned(features)

@@ -17,10 +17,10 @@ def check(flags: str, data: str = "--coco_path DATA") -> None:
 
 AT_LEAST_1 = (
     "batch_size epochs lr_drop dim_feedforward hidden_dim nheads num_queries dec_layers max_size val_size eval_every"
-    " num_classes max_steps print_freq checkpoint_every"
+    " num_classes max_steps print_freq checkpoint_every pos_temperature"
 ).split()
 AT_LEAST_0 = (
-    "lr lr_backbone weight_decay clip_max_norm enc_layers num_workers warmup_steps start_epoch eos_coef set_cost_class"
+    "lr lr_backbone weight_decay clip_max_norm enc_layers num_workers warmup_steps start_epoch set_cost_class"
     " set_cost_bbox set_cost_giou bbox_loss_coef giou_loss_coef mask_loss_coef dice_loss_coef"
 ).split()
 
@@ -32,7 +32,7 @@ def test_the_defaults_and_a_data_folder_will_do():
 @pytest.mark.parametrize("flag", AT_LEAST_1)
 def test_counts_and_sizes_below_1_are_refused(flag):
     for value in ("0", "-1"):
-        with pytest.raises(ValueError, match=f"--{flag} {value} .*1 or more"):
+        with pytest.raises(ValueError, match=rf"--{flag} {value}(\.0)? .*1 or more"):
             check(f"--{flag} {value}")
 
 
@@ -56,6 +56,10 @@ REFUSED = {
     "--train_sizes 480 0": "--train_sizes holds 0",
     "--set_cost_class 0 --set_cost_bbox 0 --set_cost_giou 0": "--set_cost_class, --set_cost_bbox and --set_cost_giou",
     "--hidden_dim 100 --nheads 8": "--hidden_dim 100 .*--nheads 8",
+    "--eos_coef 0": "--eos_coef 0",
+    "--max_steps 10 --warmup_steps 10": "--warmup_steps 10 .*--max_steps 10",
+    "--hidden_dim 34 --nheads 2": "--hidden_dim 34",
+    "--hidden_dim 33 --nheads 3 --position_embedding learned": "--hidden_dim 33",
     "--train_sizes 480 1400": "--train_sizes .*1400.* exceeds --max_size 1333",
     "--val_size 1400": "--val_size 1400 exceeds --max_size 1333",
     "--max_size 512 --val_size 400": "--train_sizes .* exceeds --max_size 512",
@@ -115,6 +119,8 @@ ACCEPTED = [
     "--batch_size 1",
     "--set_cost_class 0 --set_cost_bbox 0",
     "--hidden_dim 96 --nheads 8",
+    "--hidden_dim 34 --nheads 2 --position_embedding learned",
+    "--max_steps 10 --warmup_steps 9",
     "--train_sizes 64 96 --val_size 96 --max_size 96",
     "--epochs 5 --start_epoch 4",
     "--eval --resume checkpoint.pth",

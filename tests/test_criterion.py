@@ -9,6 +9,7 @@ from torch import Tensor
 
 from models.criterion import SetCriterion, build_weight_dict
 from models.matcher import HungarianMatcher
+from util.box_ops import box_cxcywh_to_xyxy, generalized_box_iou
 
 CLASSES = 3
 LOSSES = ["labels", "boxes", "cardinality"]
@@ -101,8 +102,10 @@ def test_objects_that_no_query_is_left_for_count_in_the_divisor():
     outputs, targets = random_case([5], queries=2)
     losses = criterion()(outputs, targets)
     ((src, tgt),) = HungarianMatcher(1, 5, 2)(outputs, targets)
-    l1 = (outputs["pred_boxes"][0, src] - targets[0]["boxes"][tgt]).abs().sum()
-    assert losses["loss_bbox"].item() == pytest.approx(l1.item() / 5, rel=1e-5)
+    found, wanted = outputs["pred_boxes"][0, src], targets[0]["boxes"][tgt]
+    giou = generalized_box_iou(box_cxcywh_to_xyxy(found), box_cxcywh_to_xyxy(wanted)).diag()
+    assert losses["loss_bbox"].item() == pytest.approx((found - wanted).abs().sum().item() / 5, rel=1e-5)
+    assert losses["loss_giou"].item() == pytest.approx((1 - giou).sum().item() / 5, rel=1e-5)
 
 
 def test_a_batch_without_objects_has_finite_losses_with_gradients():

@@ -120,6 +120,7 @@ def test_a_wrong_import_is_seen(path, source):
         ("main.py", "from engine import evaluate\nfrom models import build_model\nfrom datasets import build_dataset"),
         ("tools/plot_logs.py", "from util.plot_utils import plot_logs\nimport main"),
         ("datasets/coco_eval.py", "def load():\n    import hotcoco\n    return hotcoco"),
+        ("tests/test_plot_logs.py", "from tools.plot_logs import main"),
         ("tests/test_resnet.py", "from torchvision.models import resnet50\nfrom models.resnet import resnet50 as ours"),
     ],
 )

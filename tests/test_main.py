@@ -132,7 +132,9 @@ def test_classes_come_from_the_annotations_unless_named(shapes: Path, tmp_path: 
         (["--resume", "absent.pth"], "absent.pth"),
         (["--warmup_steps", "5000"], "--warmup_steps"),
         (["--device", "cuda:77"], "cuda"),
-        (["--backbone", "vgg"], "vgg"),
+        (["--backbone", "vgg", "--coco_path", "absent"], "vgg"),  # said before the data are looked at
+        (["--backbone_weights", "imagenet", "--coco_path", "absent"], "no ImageNet weights for the backbone tiny"),
+        (["--backbone_weights", "absent.pth"], "no backbone weights at absent.pth"),
         (["--output_dir", __file__ + "/below"], "cannot be made"),
     ],
 )

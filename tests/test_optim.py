@@ -90,6 +90,27 @@ def test_the_optimizer_is_adamw_of_the_command_line():
     assert optimizer.defaults["betas"] == (0.9, 0.999) and optimizer.defaults["eps"] == 1e-8
 
 
+def test_the_fused_optimizer_is_the_plain_one():
+    fused, plain = Detector(), Detector()
+    plain.load_state_dict(fused.state_dict())
+    optimizers = (
+        build_optimizer(fused, flags()),
+        torch.optim.AdamW(param_groups(plain, LR, LR_BACKBONE), weight_decay=0.1, foreach=False),
+    )
+    assert optimizers[0].defaults["fused"]
+    for _ in range(5):
+        for model, optimizer in zip((fused, plain), optimizers):
+            optimizer.zero_grad()
+            sum(parameter.pow(3).sum() for parameter in model.parameters()).backward()
+            optimizer.step()
+    for (name, parameter), other in zip(fused.named_parameters(), plain.parameters()):
+        torch.testing.assert_close(parameter, other, msg=name)
+
+
+def test_a_device_without_the_fused_kernel_does_without_it():
+    assert not build_optimizer(Detector().to("meta"), flags()).defaults["fused"]
+
+
 def test_a_frozen_backbone_leaves_its_group_empty():
     model = Detector()
     model.backbone.requires_grad_(False)

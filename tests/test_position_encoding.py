@@ -117,8 +117,8 @@ def test_learned_past_50_says_what_to_do(h, w):
         PositionEmbeddingLearned(4)(features(h, w))
 
 
-def build(name: str, hidden_dim: int = 32) -> torch.nn.Module:
-    return build_position_encoding(argparse.Namespace(position_embedding=name, hidden_dim=hidden_dim))
+def build(name: str, hidden_dim: int = 32, **ours: int) -> torch.nn.Module:
+    return build_position_encoding(argparse.Namespace(position_embedding=name, hidden_dim=hidden_dim, **ours))
 
 
 @pytest.mark.parametrize("name", ["sine", "v2"])
@@ -126,6 +126,10 @@ def test_the_sine_encoding_is_built_normalised_to_two_pi(name):
     encoding = build(name)
     assert (encoding.num_pos_feats, encoding.normalize, encoding.temperature) == (16, True, 10000)
     assert encoding.scale == 2 * math.pi
+
+
+def test_the_temperature_of_the_command_line_is_used():
+    assert build("sine", pos_temperature=20).temperature == 20
 
 
 @pytest.mark.parametrize("name", ["learned", "v3"])
@@ -141,3 +145,5 @@ def test_an_unknown_encoding_is_refused():
 def test_a_width_that_the_axes_cannot_share_is_refused():
     with pytest.raises(ValueError, match="--hidden_dim 30"):
         build("sine", hidden_dim=30)
+    with pytest.raises(ValueError, match="--hidden_dim 33"):
+        build("learned", hidden_dim=33)

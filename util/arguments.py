@@ -149,7 +149,7 @@ def _check_numbers(args: argparse.Namespace) -> None:
     at_least = {
         1: "pos_temperature batch_size epochs lr_drop dim_feedforward hidden_dim nheads num_queries dec_layers "
         "max_size val_size eval_every num_classes max_steps print_freq checkpoint_every",
-        0: "lr lr_backbone weight_decay clip_max_norm enc_layers num_workers warmup_steps start_epoch eos_coef "
+        0: "lr lr_backbone weight_decay clip_max_norm enc_layers num_workers warmup_steps start_epoch "
         "set_cost_class set_cost_bbox set_cost_giou bbox_loss_coef giou_loss_coef mask_loss_coef dice_loss_coef",
     }
     for bound, names in at_least.items():
@@ -157,6 +157,10 @@ def _check_numbers(args: argparse.Namespace) -> None:
             value = getattr(args, name)
             if value is not None and not (bound <= value < math.inf):  # NaN compares as False
                 raise ValueError(f"--{name} {value} makes no sense: use a number of {bound} or more")
+    if not 0 < args.eos_coef < math.inf:
+        raise ValueError(f"--eos_coef {args.eos_coef} leaves images without objects no loss: use a number above 0")
+    if args.max_steps is not None and args.warmup_steps >= args.max_steps:
+        raise ValueError(f"--warmup_steps {args.warmup_steps} leaves none of --max_steps {args.max_steps}: lower it")
     if not 0 <= args.dropout < 1:
         raise ValueError(f"--dropout {args.dropout} is no share: use a number from 0 to below 1")
     if min(args.train_sizes) < 1:
@@ -170,6 +174,10 @@ def _check_shapes(args: argparse.Namespace) -> None:
         raise ValueError(
             f"--hidden_dim {args.hidden_dim} cannot be split into --nheads {args.nheads} heads: "
             "make the first a multiple of the second"
+        )
+    if args.hidden_dim % (4 if args.position_embedding == "sine" else 2):
+        raise ValueError(
+            f"--hidden_dim {args.hidden_dim} cannot be shared by the position encoding's two axes: use a multiple of 4"
         )
     for name in ("train_sizes", "val_size"):
         value = getattr(args, name)
