@@ -220,7 +220,8 @@ def check_backbone(name: str, norm: str, weights: str | None) -> None:
             "the ImageNet weights were trained with batch norm and do not fit --backbone_norm gn: pass "
             "--backbone_weights none, or --backbone_norm frozen_bn or bn"
         )
-    if weights not in (None, "none", "imagenet") and not Path(weights).is_file():
+    # The main process reads the file, so that is where it must be.
+    if weights not in (None, "none", "imagenet") and is_main_process() and not Path(weights).is_file():
         raise FileNotFoundError(
             f"there are no backbone weights at {weights}: pass --backbone_weights imagenet, none, or the path of a "
             "state_dict in torchvision's format"

@@ -126,5 +126,5 @@ def build(args: argparse.Namespace) -> tuple[DETR, SetCriterion, dict[str, nn.Mo
         eos_coef=args.eos_coef,
         losses=["labels", "boxes", "cardinality"],
     )
-    device = resolve_device(args.device)
+    device = resolve_device() if args.device == "auto" else torch.device(args.device)
     return model.to(device), criterion.to(device), {"bbox": PostProcess()}

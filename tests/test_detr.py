@@ -126,6 +126,11 @@ def test_the_model_runs_on_the_meta_device():
     assert criterion.empty_weight.is_meta
 
 
+def test_the_default_device_is_resolved_when_building():
+    model, _, _ = build_model(parse(f"{TINY} --device auto"))
+    assert next(model.parameters()).device.type in ("cpu", "cuda", "mps")
+
+
 @pytest.mark.parametrize("flags", ["", "--no_aux_loss", "--pre_norm", "--position_embedding learned"])
 def test_every_trainable_parameter_takes_part_in_the_loss(flags):
     model, criterion = detector(flags)  # DDP waits for each of them
