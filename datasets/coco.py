@@ -18,13 +18,12 @@ import datasets.transforms as T
 from datasets.annotations import Objects, pack_objects, read_coco
 from datasets.images import read_image
 from datasets.loader import sample_generators
+from util.arguments import TRAIN_SIZES
 from util.logging import get_logger
+from util.visualize import IMAGENET_MEAN, IMAGENET_STD
 
-TRAIN_SIZES = tuple(range(480, 801, 32))
 MAX_SIZE = 1333
 VAL_SIZE = 800
-IMAGENET_MEAN = [0.485, 0.456, 0.406]
-IMAGENET_STD = [0.229, 0.224, 0.225]
 
 
 class CocoDetection(Dataset):
@@ -82,7 +81,7 @@ class CocoDetection(Dataset):
         self._epoch.fill_(epoch)
 
     def check_classes(self, num_classes: int) -> None:
-        """Refuse objects that a model of classes 0…num_classes−1 could not name: ValueError with the first of them."""
+        """Refuse objects that a model of classes below num_classes could not name: ValueError with the first."""
         beyond = np.flatnonzero(self._objects.labels >= num_classes)
         if len(beyond):
             first = beyond[0]
