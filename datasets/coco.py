@@ -10,16 +10,15 @@ from typing import Any
 import numpy as np
 import torch
 from PIL.Image import Image
-from pycocotools import mask as coco_mask
 from torch import Tensor
 from torch.utils.data import Dataset
 
 import datasets.transforms as T
 from datasets.annotations import Objects, pack_objects, read_coco
-from datasets.images import read_image
+from datasets.image_files import ImageFiles
 from datasets.loader import sample_generators
+from datasets.masks import segmentation_to_mask
 from util.arguments import TRAIN_SIZES
-from util.logging import get_logger
 from util.visualize import IMAGENET_MEAN, IMAGENET_STD
 
 MAX_SIZE = 1333
@@ -31,19 +30,30 @@ class CocoDetection(Dataset):
 
     A sample is (image, target) after `transforms`; the target holds boxes float32 [n, 4] (xyxy pixels, or what the
     transforms make of them), labels int64 [n] (category ids as they are), image_id int64 [1], area float32 [n],
-    iscrowd int64 [n] (all 0: crowd regions are left out), orig_size and size int64 [2] = (h, w), masks bool [n, h, w]
-    with `return_masks`, and keypoints float32 [n, K, 3] where the file has them.
+    iscrowd int64 [n] (all 0: crowd regions are left out), annotation_id int64 [n] (-1 without), orig_size and size
+    int64 [2] = (h, w), masks bool [n, h, w] with `return_masks`, and keypoints float32 [n, K, 3] where the file has
+    them.
 
     What the transforms draw depends on (seed, epoch, index) alone and leaves the global generators as they were.
+
+    Args:
+        img_folder, ann_file: the images and their annotations.
+        transforms: (image, target) → (image, target).
+        return_masks: put masks into the targets.
+        seed: of what the transforms draw.
+        skip_bad_images: in place of an image that is missing or cannot be read give the sample of the next one that
+            can, objects, id and draws included. Evaluation counts an image once, so it does without the bad ones.
+        max_bad_images: how many such images to put up with; counted in this process and its workers.
 
     Attributes:
         coco: the pycocotools index, with crowds, for evaluation.
         ids: image ids, ascending: the order of the samples.
         categories: [{"id", "name"}], ascending; `num_classes` is the largest id + 1.
         problems: one sentence on boxes that are clamped or dropped, empty if there are none.
+        bad_images: paths of the images skipped so far.
 
     Raises:
-        FileNotFoundError, ValueError: see `datasets.annotations.read_coco`.
+        FileNotFoundError, OSError, ValueError: see `datasets.annotations.read_coco` and `ImageFiles`.
     """
 
     def __init__(
@@ -54,6 +64,8 @@ class CocoDetection(Dataset):
         return_masks: bool,
         *,
         seed: int = 0,
+        skip_bad_images: bool = False,
+        max_bad_images: int = 10,
     ):
         self.img_folder = Path(img_folder)
         self.return_masks = return_masks
@@ -66,15 +78,23 @@ class CocoDetection(Dataset):
 
         # Packed once: workers read arrays, never the millions of small objects in `coco`, which they would copy.
         images = [self.coco.imgs[image_id] for image_id in self.ids]
-        self._file_names = [image["file_name"] for image in images]
-        self._sizes = [(image.get("width") or 0, image.get("height") or 0) for image in images]  # 0: not said
+        self._files = ImageFiles(
+            self.img_folder,
+            [image["file_name"] for image in images],
+            [(image.get("width") or 0, image.get("height") or 0) for image in images],  # 0: not said
+            skip_bad=skip_bad_images,
+            max_bad=max_bad_images,
+        )
         per_image = [[a for a in self.coco.imgToAnns.get(i, ()) if not a["iscrowd"]] for i in self.ids]
         self._objects = pack_objects([annotation for group in per_image for annotation in group], return_masks)
         self._starts = np.cumsum([0, *map(len, per_image)])  # objects of image i: starts[i]..starts[i + 1]
 
         # In shared memory, so that workers that live on from the epoch before see it change.
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
-        self._told_of_size = False
+
+    @property
+    def bad_images(self) -> list[str]:
+        return self._files.bad
 
     def set_epoch(self, epoch: int) -> None:
         """Draw other augmentations from the next sample on."""
@@ -98,15 +118,7 @@ class CocoDetection(Dataset):
 
     def __getitem__(self, index: int) -> tuple[Any, T.Target]:
         index = range(len(self))[index]  # a negative index and its positive twin are one sample
-        annotated_size = self._sizes[index]
-        path = self.img_folder / self._file_names[index]
-        image = read_image(path, annotated_size if all(annotated_size) else None)
-        if all(annotated_size) and image.size != annotated_size and not self._told_of_size:
-            self._told_of_size = True
-            get_logger().warning(
-                f"{path} is {image.width}x{image.height} pixels, but its annotations were drawn on "
-                f"{annotated_size[0]}x{annotated_size[1]}: its boxes may be wrong (said once)"
-            )
+        image, index = self._files.read(index)
         objects = self._objects.between(self._starts[index], self._starts[index + 1])
         target = make_target(objects, image.size, self.ids[index], self.return_masks)
         if self._transforms is None:
@@ -138,40 +150,27 @@ def make_target(objects: Objects, image_size: tuple[int, int], image_id: int, re
         "image_id": torch.tensor([image_id]),
         "area": torch.from_numpy(objects.area[keep]),
         "iscrowd": torch.zeros_like(labels),
+        "annotation_id": torch.from_numpy(objects.names[keep]),
         "orig_size": torch.tensor([height, width]),
         "size": torch.tensor([height, width]),
     }
     if return_masks:
-        kept = [objects.segmentations[i] for i in np.flatnonzero(keep)]
-        try:
-            target["masks"] = convert_coco_poly_to_mask(kept, height, width)  # [n, h, w]
-        except ValueError as error:
-            raise ValueError(f"image {image_id}, annotations {objects.names[keep].tolist()}: {error}") from error
+        masks = np.zeros((len(labels), height, width), dtype=bool)
+        for mask, row in zip(masks, np.flatnonzero(keep), strict=True):
+            try:
+                mask[:] = segmentation_to_mask(objects.segmentations[row], height, width)
+            except ValueError as error:
+                raise ValueError(f"annotation {objects.names[row]} of image {image_id} has {error}") from error
+        target["masks"] = torch.from_numpy(masks)  # [n, h, w]
     if objects.keypoints is not None:
         target["keypoints"] = torch.from_numpy(objects.keypoints[keep])  # [n, K, 3]
     return target
 
 
 def convert_coco_poly_to_mask(segmentations: Sequence[Any], height: int, width: int) -> Tensor:
-    """COCO segmentations → bool masks [n, height, width].
-
-    Each is a list of polygons, whose union counts, or an RLE with plain or compressed counts. A polygon of fewer
-    than three points covers nothing. ValueError for an RLE of another size.
-    """
-    masks = np.zeros((len(segmentations), height, width), dtype=bool)
-    for mask, segmentation in zip(masks, segmentations, strict=True):
-        if isinstance(segmentation, dict):
-            if tuple(segmentation["size"]) != (height, width):
-                raise ValueError(f"a mask of (h, w) = {tuple(segmentation['size'])} on an image of {(height, width)}")
-            compressed = not isinstance(segmentation["counts"], list)
-            rle = segmentation if compressed else coco_mask.frPyObjects(segmentation, height, width)
-        else:
-            polygons = [polygon for polygon in segmentation if len(polygon) >= 6]
-            if not polygons:
-                continue
-            rle = coco_mask.merge(coco_mask.frPyObjects(polygons, height, width))
-        mask[:] = coco_mask.decode(rle)
-    return torch.from_numpy(masks)
+    """COCO segmentations → bool masks [n, height, width]; see `datasets.masks.segmentation_to_mask`."""
+    masks = [segmentation_to_mask(segmentation, height, width) for segmentation in segmentations]
+    return torch.from_numpy(np.stack(masks) if masks else np.zeros((0, height, width), dtype=bool))
 
 
 def make_coco_transforms(
@@ -213,7 +212,15 @@ def build(image_set: str, args: Namespace) -> CocoDetection:
         val_size=getattr(args, "val_size", None) or VAL_SIZE,
         crop=not getattr(args, "no_crop", False),
     )
-    return CocoDetection(img_folder, ann_file, transforms, args.masks, seed=getattr(args, "seed", 0))
+    return CocoDetection(
+        img_folder,
+        ann_file,
+        transforms,
+        args.masks,
+        seed=getattr(args, "seed", 0),
+        skip_bad_images=getattr(args, "skip_bad_images", False),
+        max_bad_images=getattr(args, "max_bad_images", 10),
+    )
 
 
 def _locate(image_set: str, args: Namespace) -> tuple[Path, Path]:

@@ -1,12 +1,11 @@
 """Predictions in, COCO's numbers out.
 
-Batches are kept as plain arrays, gathered over the processes and evaluated once at the end, by hotcoco where it is
-installed and by pycocotools otherwise; both give the same precision, recall and score curves to the last bit.
+Batches are kept as plain arrays, gathered on the main process and evaluated there once at the end, by hotcoco where it
+is installed and by pycocotools otherwise; both give the same precision, recall and score curves to the last bit.
 Definitions: https://cocodataset.org/#detection-eval. Boxes are in pixels of the original image.
 """
 
 import io
-import math
 from collections.abc import Iterable, Sequence
 from contextlib import redirect_stdout
 from datetime import datetime
@@ -18,13 +17,26 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from datasets import hotcoco_eval
-from datasets.detections import Detections, Predictions, concatenate, of_categories, to_columns, to_results
-from util.dist import all_gather
+from datasets.detections import (
+    Detections,
+    Predictions,
+    concatenate,
+    of_categories,
+    pack,
+    to_columns,
+    to_results,
+    unpack,
+)
+from datasets.ground_truth import copy_ground_truth
+from util.dist import gather_to_main, run_on_main
 from util.logging import get_logger
 
 BACKENDS = ("auto", "hotcoco", "pycocotools")
 KINDS = {"bbox": "bbox", "segm": "segmentation", "keypoints": "keypoints"}  # kind -> key of an annotation
-LARGEST_ID = 2**53  # up to here float64 tells whole numbers apart
+RENUMBERED = (
+    "the ground truth has annotations with an id below 1 or with the same id, which COCO's matching takes for "
+    "unmatched or for one another: they are numbered anew for the evaluation"
+)
 
 
 class CocoEvaluator:
@@ -37,8 +49,11 @@ class CocoEvaluator:
         evaluator.coco_eval["bbox"].stats               # the 12 numbers, float64
 
     Evaluated are the images that `update` was given, on all processes together; an image with no detections counts, an
-    image given again (a distributed sampler repeats some) does not: the first one stays, lower ranks first. After
-    `synchronize_between_processes` every process holds all detections, and so every one ends with the same `stats`.
+    image given again (a distributed sampler repeats some) does not: the first one stays, lower ranks first.
+
+    `synchronize_between_processes` gives all detections to the main process. From then on it alone evaluates, and
+    `accumulate` and `summarize` are to be called on every process: the others wait and get `stats`, nothing else.
+    Without it each process evaluates what it has been given.
 
     `coco_eval[kind]` is a pycocotools `COCOeval`. Its `params` may be changed until `accumulate`; afterwards `eval`
     holds the curves; `evalImgs` is filled by pycocotools only. Keypoints, which DETR does not predict, are evaluated by
@@ -59,15 +74,24 @@ class CocoEvaluator:
             raise ValueError(f"iou_types must be a list or tuple of {', '.join(KINDS)}; got {iou_types!r}")
         self.backend = _choose_backend(backend)
         self.iou_types = list(iou_types)
-        self.coco_gt = _copy_ground_truth(coco_gt, self.iou_types)
+        self.coco_gt, renumbered = copy_ground_truth(coco_gt, {KINDS[kind] for kind in self.iou_types} | {"bbox"})
+        if renumbered:
+            _say_once(RENUMBERED)
         with redirect_stdout(io.StringIO()):
             self.coco_eval = {kind: COCOeval(self.coco_gt, iouType=kind) for kind in self.iou_types}
         self._seen: dict[int, Detections] = {}
+        self._gathered = False
 
     @property
     def img_ids(self) -> list[int]:
         """Ids of the images seen so far, ascending."""
         return sorted(self._seen)
+
+    @property
+    def detections(self) -> Detections:
+        """All detections of categories that the ground truth knows, by ascending image id."""
+        together = concatenate(self._seen[image_id] for image_id in self.img_ids)
+        return of_categories(together, list(self.coco_gt.cats))
 
     def update(self, predictions: Predictions) -> None:
         """Take the detections of some images.
@@ -105,19 +129,30 @@ class CocoEvaluator:
         return self.prepare(predictions, "keypoints")
 
     def synchronize_between_processes(self) -> None:
-        """Give every process the detections of all; a lone process keeps its own."""
-        merged: dict[int, Detections] = {}
-        for seen in all_gather(self._seen):
-            for image_id, detections in seen.items():
-                merged.setdefault(image_id, detections)
-        self._seen = merged
+        """Give the main process the detections of all; to be called on every process."""
+        shares = gather_to_main(pack(self._seen))
+        self._gathered = True
+        if shares is not None:
+            merged: dict[int, Detections] = {}
+            for share in shares:
+                merged = unpack(share) | merged
+            self._seen = merged
 
     def accumulate(self) -> None:
-        """Match detections to ground truth and fill `coco_eval[kind].eval`."""
+        """Match detections to ground truth and fill `coco_eval[kind].eval`.
+
+        Raises:
+            ValueError: no image was given to `update`.
+        """
+        if self._gathered:
+            run_on_main(self._accumulate)
+        else:
+            self._accumulate()
+
+    def _accumulate(self) -> None:
         if not self._seen:
             raise ValueError("there is nothing to evaluate: call update() with the detections of at least one image")
-        detections = concatenate(self._seen[image_id] for image_id in self.img_ids)
-        detections = of_categories(detections, list(self.coco_gt.cats))
+        detections = self.detections
         hot_gt = hotcoco_eval.load_ground_truth(self.coco_gt.dataset) if self.backend == "hotcoco" else None
         for kind, coco_eval in self.coco_eval.items():
             coco_eval.params.imgIds = self.img_ids
@@ -141,21 +176,33 @@ class CocoEvaluator:
 
         The numbers are pycocotools' means of the curves whichever the backend; -1 stands for "no ground truth".
         """
+        stats = run_on_main(self._summarize) if self._gathered else self._summarize()
+        for kind, numbers in stats.items():
+            self.coco_eval[kind].stats = numbers
+
+    def _summarize(self) -> dict[str, np.ndarray]:
         for kind, coco_eval in self.coco_eval.items():
             with redirect_stdout(io.StringIO()) as printed:
                 coco_eval.summarize()
             get_logger().info("\n".join([f"IoU metric: {kind}", *printed.getvalue().splitlines()]))
+        return {kind: np.asarray(coco_eval.stats) for kind, coco_eval in self.coco_eval.items()}
 
     def per_class(self, kind: str = "bbox") -> list[dict[str, Any]]:
-        """The metrics of each category, by ascending id; to be called after `accumulate`.
+        """The metrics of each category, by ascending id; to be called after `accumulate`, on the main process.
 
         Returns:
             Dicts of `id`, `name`, `AP` (over all overlap thresholds), `AP50`, `AR` (at most as many detections an image
             as `params` allows, 100 by default). Categories without ground truth in the evaluated images have -1, as
             in `stats`.
+
+        Raises:
+            ValueError: there are no curves here.
         """
-        if not self.coco_eval[kind].eval:
-            raise ValueError(f"there are no {kind} curves yet: call accumulate() first")
+        if kind not in self.coco_eval or not self.coco_eval[kind].eval:
+            raise ValueError(
+                f"there are no {kind} curves here: name {kind} among iou_types and call accumulate(); of several "
+                "processes the main one has the curves"
+            )
         curves, params = self.coco_eval[kind].eval, self.coco_eval[kind].params
         precision = curves["precision"][:, :, :, 0, -1]  # [T, R, K]: any size, most detections
         recall = curves["recall"][:, :, 0, -1]  # [T, K]
@@ -206,43 +253,3 @@ def _say_once(message: str) -> None:
 
 def _mean(values: np.ndarray) -> float:
     return float(values.mean()) if values.size else -1.0
-
-
-def _copy_ground_truth(coco_gt: COCO, kinds: Iterable[str]) -> COCO:
-    """What the evaluation reads of `coco_gt`, in annotations of our own: pycocotools writes into them.
-
-    A missing `iscrowd` counts as 0, a missing `area` as the box's.
-    """
-    for image_id in coco_gt.imgs:
-        if not 0 <= image_id <= LARGEST_ID:
-            raise ValueError(f"the ground truth has an image with id {image_id}, but ids must be 0..{LARGEST_ID}")
-    needed = {KINDS[kind] for kind in kinds} | {"bbox"}
-    annotations = [_copy_annotation(annotation, needed) for annotation in coco_gt.dataset.get("annotations", [])]
-    ids = {annotation["id"] for annotation in annotations}
-    if min(ids, default=1) < 1 or len(ids) < len(annotations):
-        _say_once(
-            "the ground truth has annotations with an id below 1 or with the same id, which COCO's matching takes for "
-            "unmatched or for one another: they are numbered anew for the evaluation"
-        )
-        for number, annotation in enumerate(annotations, start=1):
-            annotation["id"] = number
-    own = COCO()
-    own.dataset = {**coco_gt.dataset, "annotations": annotations}
-    with redirect_stdout(io.StringIO()):
-        own.createIndex()
-    return own
-
-
-def _copy_annotation(annotation: dict[str, Any], needed: set[str]) -> dict[str, Any]:
-    which = f"annotation {annotation['id']} of image {annotation['image_id']}"
-    missing = sorted(name for name in needed if annotation.get(name) is None)
-    if missing:
-        raise ValueError(f"{which} has no {', '.join(missing)}: complete the annotation file, or evaluate without")
-    box = annotation["bbox"]
-    if len(box) != 4 or not all(math.isfinite(number) for number in box):
-        raise ValueError(f"{which} has bbox {box}: needed are four finite numbers x, y, width, height")
-    keys = ("id", "image_id", "category_id", "area", "num_keypoints", *needed)
-    own = {key: annotation[key] for key in keys if annotation.get(key) is not None}
-    own.setdefault("area", box[2] * box[3])
-    own["iscrowd"] = annotation.get("iscrowd") or 0
-    return own

@@ -83,6 +83,42 @@ def of_categories(detections: Detections, category_ids: Iterable[int]) -> Detect
     )
 
 
+def pack(columns: Mapping[int, Detections]) -> dict[str, Any]:
+    """Detections by image id in a handful of arrays, to be sent elsewhere; `unpack` gives them back to the bit.
+
+    Numbers are narrowed where each of them survives it: a detection of a float32 model takes 24 bytes, not 56.
+    """
+    rows, masks, keypoints = concatenate(columns.values())
+    runs = [mask["counts"].encode("utf-8") for mask in masks]
+    return {
+        "image_ids": np.array(list(columns), dtype=np.int64),  # [I]
+        "counts": _narrow(np.array([len(part.rows) for part in columns.values()], dtype=np.int64), np.int32),  # [I]
+        "boxes": _narrow(rows[:, 1:5], np.float32),  # [n, 4]
+        "scores": _narrow(rows[:, 5], np.float32),  # [n]
+        "labels": _narrow(rows[:, 6], np.int32),  # [n]
+        "mask_sizes": _narrow(np.array([mask["size"] for mask in masks], dtype=np.int64).reshape(-1, 2), np.int32),
+        "mask_lengths": _narrow(np.array([len(run) for run in runs], dtype=np.int64), np.int32),  # [n] or [0]
+        "mask_runs": b"".join(runs),
+        "point_lengths": _narrow(np.array([len(points) for points in keypoints], dtype=np.int64), np.int32),
+        "points": _narrow(np.array([value for points in keypoints for value in points], np.float64), np.float32),
+    }
+
+
+def unpack(packed: Mapping[str, Any]) -> dict[int, Detections]:
+    """What was given to `pack`."""
+    image_ids, counts = packed["image_ids"], packed["counts"]
+    columns = (np.repeat(image_ids, counts)[:, None], packed["boxes"], packed["scores"][:, None])
+    rows = np.concatenate([column.astype(np.float64) for column in (*columns, packed["labels"][:, None])], axis=1)
+    masks = [
+        {"size": size, "counts": run.decode("utf-8")}
+        for size, run in zip(packed["mask_sizes"].tolist(), _split(packed["mask_runs"], packed["mask_lengths"]))
+    ]
+    keypoints = _split(packed["points"].astype(np.float64).tolist(), packed["point_lengths"])
+    ends = np.cumsum(counts).tolist()
+    parts = {image_id: slice(end - n, end) for image_id, n, end in zip(image_ids.tolist(), counts.tolist(), ends)}
+    return {image_id: Detections(rows[part], masks[part], keypoints[part]) for image_id, part in parts.items()}
+
+
 def to_results(detections: Detections, kind: str) -> list[dict[str, Any]]:
     """COCO's results format: one dict for each detection, https://cocodataset.org/#format-results."""
     regions: Iterable[Any]
@@ -96,6 +132,17 @@ def to_results(detections: Detections, kind: str) -> list[dict[str, Any]]:
         {"image_id": int(row[0]), "category_id": int(row[6]), key: region, "score": row[5]}
         for row, region in zip(detections.rows.tolist(), regions, strict=True)
     ]
+
+
+def _narrow(values: np.ndarray, dtype: type) -> np.ndarray:
+    with np.errstate(over="ignore", invalid="ignore"):  # what does not survive is seen by the comparison
+        small = values.astype(dtype)
+    return small if np.array_equal(small, values) else values
+
+
+def _split(values: Any, lengths: np.ndarray) -> list[Any]:
+    """A list or bytes cut into pieces of these lengths."""
+    return [values[end - length : end] for length, end in zip(lengths.tolist(), np.cumsum(lengths).tolist())]
 
 
 def _count(image_id: int, result: Mapping[str, torch.Tensor], kinds: Iterable[str], images: Mapping[int, Any]) -> int:

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import struct
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 ORIENTATION = 0x0112  # the EXIF tag
-TURN_BACK = {  # Pillow turns TIFF files, and no others, by their tag while loading; this undoes it
+TURN = {  # what makes an image upright that is stored with this tag
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
     5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_90,
+    6: Image.Transpose.ROTATE_270,
     7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_270,
+    8: Image.Transpose.ROTATE_90,
 }
-# What Pillow raises on files that are damaged, cut short, or no images.
-UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, Image.DecompressionBombError)
+# Pillow turns TIFF files, and no others, by their tag while loading; this undoes it.
+TURN_BACK = TURN | {6: Image.Transpose.ROTATE_90, 8: Image.Transpose.ROTATE_270}
 
 
 def read_image(path: str | Path, annotated_size: tuple[int, int] | None = None) -> Image.Image:
@@ -36,11 +35,11 @@ def read_image(path: str | Path, annotated_size: tuple[int, int] | None = None) 
     """
     try:
         with Image.open(path) as image:
-            orientation = image.getexif().get(ORIENTATION) if image.format == "TIFF" else None
+            tag = _orientation(image) if image.format == "TIFF" else None  # Pillow drops it while loading
             image.load()
-            stored = image.transpose(TURN_BACK[orientation]) if orientation in TURN_BACK else image
+            stored = image.transpose(TURN_BACK[tag]) if tag in TURN_BACK else image
             if annotated_size not in (None, stored.size):
-                turned = image if orientation in TURN_BACK else ImageOps.exif_transpose(image)
+                turned = image if tag in TURN_BACK else _upright(image)
                 if turned.size == annotated_size:
                     return to_rgb(turned)
             return to_rgb(stored)
@@ -48,10 +47,23 @@ def read_image(path: str | Path, annotated_size: tuple[int, int] | None = None) 
         raise FileNotFoundError(
             f"image file {path} does not exist: check the image folder and the annotation's file_name"
         ) from None
-    except UNREADABLE as error:
+    except Exception as error:  # damaged files surface as whatever the decoder stumbled over, of almost any type
+        cause = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise OSError(
-            f"image file {path} cannot be read ({error}): replace the file or take it out of the annotations"
+            f"image file {path} cannot be read ({cause}): replace the file or take it out of the annotations"
         ) from error
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    orientation = _orientation(image)
+    return image.transpose(TURN[orientation]) if orientation in TURN else image
+
+
+def _orientation(image: Image.Image) -> int | None:
+    try:
+        return image.getexif().get(ORIENTATION)
+    except Exception:  # a damaged EXIF block; the pixels beside it may well be whole
+        return None
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
+from datasets.same_size import Size, same_size_batches
 from util.dist import get_rank, get_world_size
 from util.nested_tensor import collate_fn
+from util.signals import ignore_in_worker
 
 
 @contextmanager
@@ -35,6 +39,15 @@ def sample_generators(seed: int, epoch: int, index: int) -> Iterator[None]:
         torch.default_generator.set_state(kept_torch)
 
 
+class _ResumableSampler(DistributedSampler):
+    """A rank's share of the images, from `start` on; its length stays that of the whole share."""
+
+    start = 0
+
+    def __iter__(self) -> Iterator[int]:
+        return islice(super().__iter__(), self.start, None)
+
+
 def build_data_loader(
     dataset: Dataset,
     batch_size: int,
@@ -43,11 +56,13 @@ def build_data_loader(
     num_workers: int = 0,
     seed: int = 0,
     pin_memory: bool = False,
+    sizes: Sequence[Size | None] | None = None,
 ) -> DataLoader:
     """Batches of `collate_fn` over this rank's share of `dataset`, `batch_size` images on each rank.
 
     In training the order is shuffled by (seed, epoch), see `set_epoch`, and the last short batch is dropped; else the
-    order is the data set's and every image comes up.
+    order is the data set's and every image comes up. Given the images' `sizes` after the transforms, evaluation has
+    batches of one size each, without padding, see `datasets.same_size`.
 
     Raises:
         ValueError: an empty data set, a batch size below 1, or in training fewer images than one batch.
@@ -57,39 +72,44 @@ def build_data_loader(
         raise ValueError(f"a batch holds at least 1 image, got batch_size {batch_size}: pass --batch_size 1 or more")
     if images == 0:
         raise ValueError("the data set has no images: its annotation file lists none under `images`")
-    # Also for one process: one code path, one order, and its shuffle leaves torch's generator alone.
-    sampler = DistributedSampler(
-        dataset, num_replicas=get_world_size(), rank=get_rank(), shuffle=train, seed=seed, drop_last=False
-    )
-    if train and len(sampler) < batch_size:
-        share = f" ({len(sampler)} on each of {get_world_size()} processes)" if get_world_size() > 1 else ""
-        raise ValueError(
-            f"the training set has {images} images{share}, fewer than one batch of {batch_size}, and training drops "
-            f"short batches: pass --batch_size {len(sampler)} or less"
+    if sizes is not None:
+        batching = {"batch_sampler": same_size_batches(sizes, batch_size, get_rank(), get_world_size())}
+    else:
+        # Also for one process: one code path, one order, and its shuffle leaves torch's generator alone.
+        sampler = _ResumableSampler(
+            dataset, num_replicas=get_world_size(), rank=get_rank(), shuffle=train, seed=seed, drop_last=False
         )
+        if train and len(sampler) < batch_size:
+            share = f" ({len(sampler)} on each of {get_world_size()} processes)" if get_world_size() > 1 else ""
+            raise ValueError(
+                f"the training set has {images} images{share}, fewer than one batch of {batch_size}, and training "
+                f"drops short batches: pass --batch_size {len(sampler)} or less"
+            )
+        batching = {"batch_size": batch_size, "sampler": sampler, "drop_last": train}
     return DataLoader(
         dataset,
-        batch_size,
-        sampler=sampler,
-        drop_last=train,
+        **batching,
         collate_fn=collate_fn,
         num_workers=num_workers,
         persistent_workers=num_workers > 0,
-        worker_init_fn=_one_thread,
+        worker_init_fn=_set_up_worker,
         pin_memory=pin_memory,
         # Without its own generator a loader draws from torch's global one each time it is iterated.
         generator=torch.Generator().manual_seed(seed % 2**64),
     )
 
 
-def set_epoch(loader: DataLoader, epoch: int) -> None:
+def set_epoch(loader: DataLoader, epoch: int, first_step: int = 0) -> None:
     """Tell the sampler (order) and the data set (augmentation) which epoch comes next; call it before iterating.
 
+    With `first_step` the epoch begins with that batch: those before it were seen before an interruption.
     Reaches through `Subset` and `ConcatDataset`, and workers that live on from the epoch before.
     """
     for sampler in (loader.sampler, getattr(loader.batch_sampler, "sampler", None)):
         if hasattr(sampler, "set_epoch"):
             sampler.set_epoch(epoch)
+        if isinstance(sampler, _ResumableSampler):
+            sampler.start = first_step * (loader.batch_size or 1)
     _tell_epoch(loader.dataset, epoch)
 
 
@@ -101,6 +121,20 @@ def _tell_epoch(dataset: Dataset, epoch: int) -> None:
             _tell_epoch(inner, epoch)
 
 
-def _one_thread(worker_id: int) -> None:
+def fingerprint(dataset: Dataset) -> str:
+    """Eight hex digits that change with the images' ids and file names, and the annotations' ids, classes and boxes.
+
+    So a resumed training notices other data, wherever they lie. Empty for data sets without a COCO index.
+    """
+    coco = getattr(dataset, "coco", None)
+    if coco is None:
+        return ""
+    images = [(key, coco.imgs[key]["file_name"]) for key in sorted(coco.imgs)]
+    rows = [[a["id"], a["image_id"], a["category_id"], *a["bbox"]] for a in coco.dataset["annotations"]]
+    return f"{zlib.crc32(np.asarray(rows, dtype=np.float64).tobytes(), zlib.crc32(repr(images).encode())):08x}"
+
+
+def _set_up_worker(worker_id: int) -> None:
     # A worker with a thread for each core would take the cores from the training it feeds.
     torch.set_num_threads(1)
+    ignore_in_worker()

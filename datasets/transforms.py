@@ -1,9 +1,9 @@
 """Geometry of an image and its target together.
 
 Images are PIL images until `ToTensor`. A target is a dict whose per-object entries move with the image: boxes float32
-[n, 4] (xyxy, pixels), masks [n, h, w], keypoints [n, K, 3] (x, y, visibility), area [n], labels [n], iscrowd [n]; and
-`size` int64 [2] = (h, w), the image's present size. Every function and transform takes (image, target) and returns a
-new pair; it never changes the dict it was given.
+[n, 4] (xyxy, pixels), masks [n, h, w], keypoints [n, K, 3] (x, y, visibility), area [n], labels [n], iscrowd [n],
+annotation_id [n]; and `size` int64 [2] = (h, w), the image's present size. Every function and transform takes
+(image, target) and returns a new pair; it never changes the dict it was given.
 
 Choices (flip, branch, size) are drawn from Python's `random`, crop positions and erasing from torch's generator, in
 the order of the published augmentation: with both seeded, the same views come out.
@@ -29,8 +29,8 @@ from util.box_ops import box_xyxy_to_cxcywh
 Target = dict[str, Any]
 Transform = Callable[[Any, "Target | None"], "tuple[Any, Target | None]"]
 
-# What a crop filters, besides the boxes and masks that decide it.
-PER_OBJECT = ("labels", "area", "iscrowd", "boxes", "masks", "keypoints")
+# Entries of one row an object: when an object goes, it goes from all of them.
+PER_OBJECT = ("labels", "area", "iscrowd", "boxes", "masks", "keypoints", "annotation_id")
 
 
 def crop(image: Image, target: Target, region: tuple[int, int, int, int]) -> tuple[Image, Target]:
@@ -57,9 +57,7 @@ def crop(image: Image, target: Target, region: tuple[int, int, int, int]) -> tup
         target["area"] = (corners[:, 1] - corners[:, 0]).prod(dim=1)
         keep = (corners[:, 1] > corners[:, 0]).all(dim=1)  # a sliver whose mask is empty still counts by its box
     if keep is not None:
-        for name in PER_OBJECT:
-            if name in target:
-                target[name] = target[name][keep]
+        _keep_objects(target, keep)
     return cropped_image, target
 
 
@@ -133,6 +131,13 @@ def pad(image: Image, target: Target | None, padding: tuple[int, int]) -> tuple[
     if "masks" in target:
         target["masks"] = torch.nn.functional.pad(target["masks"], (0, pad_x, 0, pad_y))
     return padded, target
+
+
+def _keep_objects(target: Target, keep: Tensor) -> None:
+    """Filter every per-object entry alike; `keep` bool [n]."""
+    for name in PER_OBJECT:
+        if name in target:
+            target[name] = target[name][keep]
 
 
 def _resize_masks(masks: Tensor, height: int, width: int) -> Tensor:
@@ -261,7 +266,11 @@ class RandomErasing:
 
 
 class Normalize:
-    """(image - mean) / std by channel; boxes from xyxy pixels to cxcywh fractions of this image's own size."""
+    """(image - mean) / std by channel; boxes from xyxy pixels to cxcywh fractions of this image's own size.
+
+    An object whose box has a side of exactly 0 goes: a sliver that a crop left is one rounding away from it, and no
+    loss can be computed on it. What is not finite stays, for `datasets.targets.check_targets` to name.
+    """
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]):
         self.mean = mean
@@ -276,6 +285,9 @@ class Normalize:
             height, width = image.shape[-2:]
             size = torch.tensor([width, height, width, height], dtype=torch.float32)
             target["boxes"] = box_xyxy_to_cxcywh(target["boxes"]) / size  # [n, 4]
+            gone = (target["boxes"][:, 2:] == 0).any(dim=1)  # [n]
+            if gone.any():
+                _keep_objects(target, ~gone)
         return image, target
 
 

@@ -38,6 +38,7 @@ def test_a_target_holds_the_published_entries(tmp_path, said):
         "image_id": torch.tensor([2]),
         "area": torch.tensor([120.0, 5]),
         "iscrowd": torch.tensor([0, 0]),
+        "annotation_id": torch.tensor([1, 2]),
         "orig_size": torch.tensor([30, 40]),
         "size": torch.tensor([30, 40]),
     }
@@ -73,7 +74,7 @@ def test_images_without_objects_stay(tmp_path):
     assert len(data) == 3
     for _, target in data:
         assert target["boxes"].shape == (0, 4) and target["boxes"].dtype == torch.float32
-        assert all(len(target[name]) == 0 for name in ("labels", "area", "iscrowd"))
+        assert all(len(target[name]) == 0 for name in ("labels", "area", "iscrowd", "annotation_id"))
 
 
 def test_keypoints_come_along(tmp_path):
@@ -114,7 +115,7 @@ def test_masks_belong_to_the_boxes_that_stay(tmp_path):
     boxes = [[4, 5, 10, 12], [3, 3, 0, 0], [20, 10, 8, 6]]
     data = dataset(tmp_path, [annotation(n, 1, box) for n, box in enumerate(boxes)], return_masks=True)
     target = data[0][1]
-    assert target["masks"].shape == (2, 30, 40)
+    assert target["masks"].shape == (2, 30, 40) and target["annotation_id"].tolist() == [0, 2]
     assert target["masks"].sum((1, 2)).tolist() == [120, 48]
     assert data[1][1]["masks"].shape == (0, 30, 40)
 
@@ -124,7 +125,7 @@ def test_masks_without_a_fitting_segmentation_are_refused_by_name(tmp_path):
         dataset(tmp_path, [annotation(4, 1, [4, 5, 10, 12], segmentation=None)], return_masks=True)
     other_size = {"size": [10, 10], "counts": [100]}
     data = dataset(tmp_path, [annotation(4, 1, [4, 5, 10, 12], segmentation=other_size)], return_masks=True)
-    with pytest.raises(ValueError, match=r"image 1, annotations \[4\].*\(10, 10\)"):
+    with pytest.raises(ValueError, match=r"annotation 4 of image 1 has a mask of \(h, w\) = \(10, 10\)"):
         data[0]
 
 
@@ -139,6 +140,10 @@ def test_the_converter_makes_the_targets_of_the_data_set(tmp_path):
     _, converted = ConvertCocoPolysToMask(return_masks=True)(image, {"image_id": 2, "annotations": annotations})
     assert converted.keys() == target.keys()
     assert all(torch.equal(converted[name], target[name]) for name in target)
+    for bare in annotations:
+        del bare["id"]
+    _, unnamed = ConvertCocoPolysToMask()(image, {"image_id": 2, "annotations": annotations})
+    assert unnamed["annotation_id"].tolist() == [-1, -1]
     _, without = ConvertCocoPolysToMask()(image, {"image_id": 2, "annotations": []})
     assert without["boxes"].shape == (0, 4) and "masks" not in without
 

@@ -1,11 +1,18 @@
 import copy
 import json
 import logging
+import os
+import pickle
 import sys
+from argparse import Namespace
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
+import processes
 import pytest
 import torch
+import torch.distributed as dist
 from coco_samples import (
     HEIGHT,
     WIDTH,
@@ -17,8 +24,9 @@ from coco_samples import (
     perturbed,
 )
 
-from datasets import coco_eval
+from datasets import coco_eval, hotcoco_eval
 from datasets.coco_eval import CocoEvaluator, format_per_class
+from util.dist import init_distributed_mode
 from util.logging import get_logger
 
 
@@ -68,28 +76,63 @@ def test_an_image_given_twice_counts_once_and_the_first_time(backend):
     assert_same_bits(twice.coco_eval["bbox"], once.coco_eval["bbox"])
 
 
-@both_backends
-def test_processes_together_get_the_numbers_of_one(backend, monkeypatch):
-    coco = made_ground_truth(images=12)
-    predictions = perturbed(coco, most=110, masks=True)
-    kinds = ("bbox", "segm")
-    alone = evaluated(coco, predictions, backend, kinds)
+def made_for_two():
+    coco = made_ground_truth(images=13)
+    return coco, perturbed(coco, most=110, masks=True)
+
+
+def one_of_two(rank: int, folder: str) -> None:
+    """What each process of the fixture below does; it leaves what it ended with."""
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": str(rank)}
+    init_distributed_mode(Namespace(device="cpu", dist_url=f"file://{folder}/meeting_point"))
+    coco, predictions = made_for_two()
     ids = list(predictions)
-    shares = [ids[0::2], [*ids[1::2], ids[2]]]  # a distributed sampler repeats an image to fill the last batch
-    ranks = [CocoEvaluator(coco, kinds, backend=backend) for _ in shares]
-    for rank, share in zip(ranks, shares, strict=True):
-        rank.update({i: predictions[i] for i in share})
-    repeated = ranks[1]._seen[ids[2]]
-    repeated.rows[:, 1:3] += 20  # what the second process found for it must not matter
-    gathered = [rank._seen for rank in ranks]
-    monkeypatch.setattr(coco_eval, "all_gather", lambda mine: copy.deepcopy(gathered))
-    for rank in ranks:
-        rank.synchronize_between_processes()
-        rank.accumulate()
-        rank.summarize()
-        assert rank.img_ids == alone.img_ids
-        for kind in kinds:
-            assert_same_bits(rank.coco_eval[kind], alone.coco_eval[kind])
+    share = ids[0::2] if rank == 0 else [*ids[1::2], ids[2]]  # a sampler repeats an image to fill the last batch
+    found = {}
+    for backend in ("hotcoco", "pycocotools") if hotcoco_eval.reason_to_do_without() is None else ("pycocotools",):
+        evaluator = CocoEvaluator(coco, ["bbox", "segm"], backend=backend)
+        evaluator.update({i: predictions[i] for i in share})
+        if rank == 1:
+            evaluator._seen[ids[2]].rows[:, 1:3] += 20  # what the second process found for it must not matter
+        evaluator.synchronize_between_processes()
+        evaluator.accumulate()
+        evaluator.summarize()
+        found[backend] = {kind: (part.eval, part.stats) for kind, part in evaluator.coco_eval.items()}
+    empty = CocoEvaluator(coco, ["bbox"])
+    empty.synchronize_between_processes()
+    try:
+        empty.accumulate()
+    except ValueError as error:
+        found["error"] = str(error)
+    Path(folder, f"found_by_{rank}.pickle").write_bytes(pickle.dumps(found))
+    dist.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory):
+    """What two processes ended with after they met."""
+    folder = tmp_path_factory.mktemp("pair")
+    assert processes.wait(processes.start(one_of_two, [(rank, str(folder)) for rank in (0, 1)]), 240) == [0, 0]
+    return [pickle.loads((folder / f"found_by_{rank}.pickle").read_bytes()) for rank in (0, 1)]
+
+
+@both_backends
+def test_two_processes_get_the_numbers_of_one(backend, pair):
+    alone = evaluated(*made_for_two(), backend, ("bbox", "segm"))
+    for kind, part in alone.coco_eval.items():
+        curves, stats = pair[0][backend][kind]
+        assert_same_bits(SimpleNamespace(eval=curves, stats=stats), part)
+
+
+@both_backends
+def test_other_processes_than_the_main_one_get_the_12_numbers_and_nothing_else(backend, pair):
+    for (_, expected), (curves, stats) in zip(pair[0][backend].values(), pair[1][backend].values(), strict=True):
+        assert curves == {} and stats.dtype == np.float64
+        np.testing.assert_array_equal(stats, expected)
+
+
+def test_all_processes_learn_that_there_is_nothing_to_evaluate(pair):
+    assert "nothing to evaluate" in pair[0]["error"] and pair[1]["error"] == pair[0]["error"]
 
 
 @both_backends
@@ -203,8 +246,10 @@ def test_nothing_to_evaluate_is_an_error():
     evaluator = CocoEvaluator(made_ground_truth(images=2), ["bbox"])
     with pytest.raises(ValueError, match="nothing to evaluate"):
         evaluator.accumulate()
-    with pytest.raises(ValueError, match="call accumulate"):
+    with pytest.raises(ValueError, match="call accumulate.* the main one has the curves"):
         evaluator.per_class()
+    with pytest.raises(ValueError, match="no segm curves here: name segm among iou_types"):
+        evaluator.per_class("segm")
 
 
 def test_ground_truth_that_cannot_be_evaluated_names_the_annotation():

@@ -1,4 +1,5 @@
 import json
+import pickle
 
 import numpy as np
 import pytest
@@ -7,6 +8,7 @@ from coco_samples import HEIGHT, WIDTH, made_ground_truth
 from pycocotools import mask as mask_util
 
 from datasets.coco_eval import CocoEvaluator
+from datasets.detections import pack, to_columns, unpack
 
 
 def test_detections_become_results_with_corner_width_and_height():
@@ -74,3 +76,54 @@ def test_bad_predictions_name_the_image_and_leave_nothing_behind(change, error, 
     assert evaluator.img_ids == []
     evaluator.update({10: good})
     assert evaluator.img_ids == [10]
+
+
+def made_columns(dtype: torch.dtype) -> dict:
+    """Detections of three images in numbers of every size, the second image without any."""
+    random = torch.Generator().manual_seed(0)
+    largest = 2**53 - 1
+    predictions = {largest: {}, 7: {}, 3: {}}
+    for image_id, count in ((largest, 4), (3, 9)):
+        corner = torch.rand(count, 2, generator=random, dtype=dtype) * 300 - 20
+        predictions[image_id] = {
+            "boxes": torch.cat([corner, corner + torch.rand(count, 2, generator=random, dtype=dtype)], dim=1),
+            "scores": torch.rand(count, generator=random, dtype=dtype) ** 20,
+            "labels": torch.randint(0, 1000, (count,), generator=random),
+            "masks": torch.rand(count, 1, 24, 32, generator=random, dtype=dtype),
+            "keypoints": torch.rand(count, 17, 3, generator=random, dtype=dtype),
+        }
+    images = {image_id: {"height": 24, "width": 32} for image_id in predictions}
+    return to_columns(predictions, ["bbox", "segm", "keypoints"], images)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_packed_detections_come_back_to_the_bit(dtype):
+    columns = made_columns(dtype)
+    again = unpack(pickle.loads(pickle.dumps(pack(columns))))
+    assert list(again) == list(columns)
+    for image_id, detections in columns.items():
+        assert again[image_id].rows.dtype == np.float64
+        assert again[image_id].rows.tobytes() == detections.rows.tobytes()
+        assert again[image_id].masks == detections.masks and again[image_id].keypoints == detections.keypoints
+    assert unpack(pack({})) == {}
+
+
+def test_packed_detections_are_a_few_arrays_of_24_bytes_a_detection():
+    predictions = {
+        image_id: {
+            "boxes": torch.rand(100, 4).sort(dim=1).values * 640,
+            "scores": torch.rand(100),
+            "labels": torch.randint(0, 91, (100,)),
+        }
+        for image_id in range(50)
+    }
+    packed = pack(to_columns(predictions, ["bbox"], dict.fromkeys(range(50))))
+    assert {type(value) for value in packed.values()} == {np.ndarray, bytes}
+    assert len(pickle.dumps(packed)) < 24 * 5000 + 12 * 50 + 2000
+
+
+def test_numbers_that_do_not_survive_narrowing_stay_wide():
+    labels, score = torch.tensor([1.0, 2.0**40]), torch.tensor([0.1, 1e-300], dtype=torch.float64)
+    boxes = torch.tensor([[0, 0, 1e300, 1], [0, 0, 2, 2]], dtype=torch.float64)
+    columns = to_columns({1: {"boxes": boxes, "scores": score, "labels": labels}}, ["bbox"], {1: {}})
+    assert unpack(pack(columns))[1].rows.tobytes() == columns[1].rows.tobytes()

@@ -1,6 +1,7 @@
 """Image files of every kind come out as RGB; EXIF turns them only where it should."""
 
 import warnings
+import zlib
 
 import numpy as np
 import pytest
@@ -79,3 +80,79 @@ def test_exif_does_not_turn_an_image_annotated_as_stored(tmp_path, name, orienta
 def test_exif_does_not_turn_an_image_where_no_turn_fits_the_annotations(tmp_path, orientation, annotated):
     save_with_orientation(tmp_path / "image.png", orientation)
     assert read_image(tmp_path / "image.png", annotated).tobytes() == STORED.tobytes()
+
+
+# --- Files that are none ---------------------------------------------------------------------------------------------
+
+
+def saved(path, image=STORED, **options):
+    image.save(path, **options)
+    return path.read_bytes()
+
+
+def refused(path, content, sentence=""):
+    path.write_bytes(content)
+    with pytest.raises(OSError, match=f"{path.name} cannot be read .*{sentence}.*: replace the file or take it out"):
+        read_image(path)
+
+
+@pytest.mark.parametrize("name", ["image.jpg", "image.png", "image.webp", "image.tif", "image.bmp", "image.gif"])
+def test_a_file_that_is_empty_cut_short_or_no_image_is_named(tmp_path, name):
+    path = tmp_path / name
+    whole = saved(path)
+    refused(path, b"")
+    refused(path, b"<!DOCTYPE html>\n<html>")
+    refused(path, bytes(1000))
+    for share in (0.01, 0.5):
+        refused(path, whole[: int(len(whole) * share)])
+
+
+def test_missing_files_and_folders_are_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="nowhere.png does not exist: check the image folder"):
+        read_image(tmp_path / "nowhere.png")
+    with pytest.raises(OSError, match="cannot be read .Is a directory"):
+        read_image(tmp_path)
+
+
+def test_a_decompression_bomb_is_refused_before_it_is_unpacked(tmp_path, monkeypatch):
+    whole = saved(tmp_path / "image.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 40 * 30 // 2 - 1)
+    refused(tmp_path / "image.png", whole, "exceeds limit")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [MemoryError(), ZeroDivisionError("x"), KeyError("x"), AttributeError("x"), RuntimeError("x"), zlib.error("x")],
+)
+def test_whatever_a_decoder_stumbles_over_the_file_is_named(tmp_path, monkeypatch, error):
+    saved(tmp_path / "image.png")
+
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr("PIL.PngImagePlugin.PngImageFile.load", fail)
+    with pytest.raises(OSError, match="image.png cannot be read") as caught:
+        read_image(tmp_path / "image.png")
+    assert caught.value.__cause__ is error
+
+
+def test_colours_that_have_no_way_to_rgb_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("datasets.images.to_rgb", lambda image: Image.new("LAB", (1, 1)).convert("1"))
+    refused(tmp_path / "image.png", saved(tmp_path / "image.png"), "conversion")
+
+
+def test_a_damaged_exif_block_turns_nothing(tmp_path):
+    for exif in (b"Exif\0\0nonsense", b"Exif\0\0II*\0\xff\xff\xff\xff", b"Exif\0\0MM\0*\0\0\0\x08\xff\xff"):
+        STORED.save(tmp_path / "image.jpg", exif=exif)
+        assert read_image(tmp_path / "image.jpg", (30, 40)).size == (40, 30)
+
+
+def test_the_first_picture_of_an_animation_is_taken(tmp_path):
+    red, blue = (Image.new("RGB", (4, 3), colour) for colour in ("red", "blue"))
+    red.save(tmp_path / "image.gif", save_all=True, append_images=[blue])
+    assert np.asarray(read_image(tmp_path / "image.gif"))[0, 0].tolist() == [255, 0, 0]
+
+
+def test_an_image_of_one_pixel_is_read(tmp_path):
+    Image.new("RGB", (1, 1), "red").save(tmp_path / "image.png")
+    assert np.asarray(read_image(tmp_path / "image.png")).tolist() == [[[255, 0, 0]]]

@@ -30,6 +30,7 @@ def sample(boxes=((3, 4, 20, 30), (25, 10, 49, 36), (0, 0, 50, 37), (30, 2, 34, 
         "labels": torch.arange(10, 10 + n),
         "area": (boxes[:, 2:] - boxes[:, :2]).prod(1),
         "iscrowd": torch.arange(n) % 2,
+        "annotation_id": torch.arange(800, 800 + n),
         "masks": masks,
         "keypoints": torch.cat([boxes.reshape(n, 2, 2), torch.full((n, 2, 1), 2.0)], dim=-1),  # the corners
         "size": torch.tensor([height, width]),
@@ -51,6 +52,7 @@ def assert_together(image, target, slack):
     assert target["masks"].shape == (n, height, width) and target["masks"].dtype == torch.bool
     assert target["boxes"].dtype == torch.float32
     assert all(len(target[name]) == n for name in ("labels", "area", "iscrowd", "keypoints"))
+    assert torch.equal(target["annotation_id"] - 800, target["labels"] - 10)
     for box, mask in zip(target["boxes"].tolist(), target["masks"]):
         assert box[0] < box[2] and box[1] < box[3]
         if mask.any():
@@ -234,6 +236,24 @@ def test_normalised_boxes_are_fractions_of_the_images_own_size():
     torch.testing.assert_close(back, target["boxes"])
     expected = (np.asarray(image) / 255 - [0.5, 0.4, 0.3]) / [0.2, 0.3, 0.4]
     np.testing.assert_allclose(tensor.permute(1, 2, 0), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_sliver_that_rounding_takes_goes_from_every_entry():
+    edge = torch.tensor(498.0)
+    sliver = [torch.nextafter(edge, torch.tensor(0.0)).item(), 4, edge.item(), 30]  # what a crop may leave of an object
+    image, target = T.resize(*sample(boxes=[(3, 4, 20, 30), sliver, (25, 10, 49, 36)], width=500), (517, 37))
+    assert target["boxes"][1, 0] == target["boxes"][1, 2]
+    _, normalised = T.Normalize([0] * 3, [1] * 3)(*T.ToTensor()(image, target))
+    assert normalised["labels"].tolist() == [10, 12] and normalised["annotation_id"].tolist() == [800, 802]
+    assert all(len(normalised[name]) == 2 for name in T.PER_OBJECT)
+    assert len(target["boxes"]) == 3
+
+
+def test_boxes_that_are_not_finite_stay_to_be_named():
+    _, target = sample()
+    target["boxes"][1, 2] = float("nan")
+    _, normalised = T.Normalize([0] * 3, [1] * 3)(torch.zeros(3, HEIGHT, WIDTH), target)
+    assert len(normalised["boxes"]) == 4
 
 
 def test_random_resize_refuses_an_empty_list():

@@ -1,0 +1,58 @@
+"""The ground truth of an evaluation: a copy of what is read of it."""
+
+import io
+import math
+from collections.abc import Iterable
+from contextlib import redirect_stdout
+from typing import Any
+
+from pycocotools.coco import COCO
+
+LARGEST_ID = 2**53  # up to here float64 tells whole numbers apart
+
+
+def copy_ground_truth(coco_gt: COCO, needed: Iterable[str]) -> tuple[COCO, bool]:
+    """What an evaluation reads of `coco_gt`, in annotations of our own: pycocotools writes into them.
+
+    A missing `iscrowd` counts as 0, a missing `area` as the box's. Annotations whose ids are below 1 or not all
+    different are numbered anew: COCO's matching keeps an annotation's id where 0 stands for "unmatched".
+
+    Args:
+        coco_gt: stays as it is.
+        needed: keys that every annotation must have, `bbox` among them.
+
+    Returns:
+        (the copy, whether annotations were numbered anew).
+
+    Raises:
+        ValueError: an image's id, or an annotation, cannot be evaluated.
+    """
+    for image_id in coco_gt.imgs:
+        if not 0 <= image_id <= LARGEST_ID:
+            raise ValueError(f"the ground truth has an image with id {image_id}, but ids must be 0..{LARGEST_ID}")
+    annotations = [_copy_annotation(annotation, set(needed)) for annotation in coco_gt.dataset.get("annotations", [])]
+    ids = {annotation["id"] for annotation in annotations}
+    renumbered = min(ids, default=1) < 1 or len(ids) < len(annotations)
+    if renumbered:
+        for number, annotation in enumerate(annotations, start=1):
+            annotation["id"] = number
+    own = COCO()
+    own.dataset = {**coco_gt.dataset, "annotations": annotations}
+    with redirect_stdout(io.StringIO()):
+        own.createIndex()
+    return own, renumbered
+
+
+def _copy_annotation(annotation: dict[str, Any], needed: set[str]) -> dict[str, Any]:
+    which = f"annotation {annotation['id']} of image {annotation['image_id']}"
+    missing = sorted(name for name in needed if annotation.get(name) is None)
+    if missing:
+        raise ValueError(f"{which} has no {', '.join(missing)}: complete the annotation file, or evaluate without")
+    box = annotation["bbox"]
+    if len(box) != 4 or not all(math.isfinite(number) for number in box):
+        raise ValueError(f"{which} has bbox {box}: needed are four finite numbers x, y, width, height")
+    keys = ("id", "image_id", "category_id", "area", "num_keypoints", *needed)
+    own = {key: annotation[key] for key in keys if annotation.get(key) is not None}
+    own.setdefault("area", box[2] * box[3])
+    own["iscrowd"] = annotation.get("iscrowd") or 0
+    return own

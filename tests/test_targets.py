@@ -1,0 +1,66 @@
+"""The last look at a batch: what cannot be learnt from is named by image and annotation."""
+
+import pytest
+import torch
+
+from datasets.targets import check_targets
+
+
+def target(boxes=((0.5, 0.5, 0.2, 0.2), (0.1, 0.1, 0.2, 0.2)), labels=(0, 3), image_id=17, names=(811, 812)):
+    entries = {
+        "boxes": torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
+        "labels": torch.tensor(labels, dtype=torch.int64),
+        "image_id": torch.tensor([image_id]),
+        "annotation_id": torch.tensor(names, dtype=torch.int64),
+    }
+    return {name: value for name, value in entries.items() if value is not None}
+
+
+EMPTY = target(boxes=(), labels=(), image_id=16, names=())
+
+
+def test_what_can_be_learnt_from_passes():
+    check_targets([], 4)
+    check_targets([EMPTY], 4)
+    check_targets([target(), EMPTY, target(labels=(0, 0))], 4)
+    check_targets([target(boxes=((0.5, 0.5, 1e-30, 1), (-3, 2, 5, 9)))], 4)  # a sliver, and a box past the border
+
+
+@pytest.mark.parametrize("label", [4, -1, 2**40])
+def test_a_label_that_is_no_class_is_named(label):
+    message = rf"annotation 812 of image 17 has label {label}, .* 0\.\.3: pass --num_classes"
+    with pytest.raises(ValueError, match=message):
+        check_targets([EMPTY, target(labels=(3, label)), target(image_id=18)], 4)
+
+
+@pytest.mark.parametrize("place", range(4))
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_a_box_that_is_not_finite_is_named(place, value):
+    box = [0.5, 0.5, 0.2, 0.2]
+    box[place] = value
+    with pytest.raises(ValueError, match="annotation 811 of image 17 has a box with numbers that are not finite"):
+        check_targets([target(image_id=18), target(boxes=(box, box))], 4)
+
+
+@pytest.mark.parametrize("size", [(0, 0.2), (0.2, 0), (-0.1, 0.2), (0.2, -0.0)])
+def test_a_box_of_no_size_is_named(size):
+    with pytest.raises(ValueError, match="annotation 812 of image 17 has a box with no size"):
+        check_targets([target(boxes=((0.5, 0.5, 0.2, 0.2), (0.1, 0.1, *size)))], 4)
+
+
+def test_without_annotation_ids_the_place_in_the_image_is_named():
+    bare = target(labels=(0, 9))
+    del bare["annotation_id"]
+    with pytest.raises(ValueError, match="object 1 of image 17 has label 9"):
+        check_targets([EMPTY, bare], 4)
+    with pytest.raises(ValueError, match="object 1 of image 17 has label 9"):  # -1: the annotation has no id
+        check_targets([EMPTY, target(labels=(0, 9), names=(-1, -1))], 4)
+    del bare["image_id"]
+    with pytest.raises(ValueError, match="object 1 of an image without image_id"):
+        check_targets([bare], 4)
+
+
+@pytest.mark.parametrize("boxes", [torch.zeros(1, 4), torch.zeros(2, 5), torch.zeros(4), torch.zeros(0)])
+def test_boxes_that_do_not_belong_to_the_labels_are_refused(boxes):
+    with pytest.raises(ValueError, match="image 17 has boxes of shape"):
+        check_targets([target(), target() | {"boxes": boxes}], 4)
