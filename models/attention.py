@@ -27,8 +27,6 @@ class MultiheadAttention(nn.Module):
         ValueError: D is not divisible by H.
     """
 
-    fused: bool
-
     def __init__(self, embed_dim: int, num_heads: int, dropout: float = 0.0):
         super().__init__()
         if embed_dim % num_heads:

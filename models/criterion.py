@@ -6,6 +6,7 @@ Shapes: `B` batch, `Q` queries, `C` classes (index C is "no object"), `M` matche
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Sequence
 
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from models.matcher import at_least_float32
 from util.box_ops import box_cxcywh_to_xyxy, unchecked_generalized_box_iou
 from util.dist import get_world_size, is_dist_avail_and_initialized
-from util.logging import accuracy
+from util.meters import accuracy
 
 Matches = Sequence[tuple[Tensor, Tensor]]
 
@@ -45,21 +46,49 @@ class SetCriterion(nn.Module):
         empty_weight[-1] = eos_coef
         self.register_buffer("empty_weight", empty_weight)
 
-    def forward(self, outputs: dict[str, Tensor], targets: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    def forward(
+        self,
+        outputs: dict[str, Tensor],
+        targets: Sequence[dict[str, Tensor]],
+        *,
+        num_boxes: Tensor | float | None = None,
+    ) -> dict[str, Tensor]:
         """All losses and logs.
+
+        In a process group, where an error on one process would leave the others waiting for it, predictions that
+        cannot be matched make NaN of all losses here and of the box losses everywhere: who averages the losses over
+        the processes sees it on all of them at the same step. Gradients still reach every output.
 
         Args:
             outputs: of `DETR`, with or without `aux_outputs`.
             targets: for each image `labels` int64 [n] in 0…C−1 and `boxes` cxcywh fractions [n, 4].
+            num_boxes: what the box losses are divided by. None: the boxes of a process, averaged over all of them,
+                which must then all call this; with a number the process is on its own.
 
         Returns:
             `loss_ce`, `loss_bbox`, `loss_giou` (to be weighted and summed), `class_error` and `cardinality_error`
             (logs); for auxiliary layer i the same with `_i` behind, without class error.
+
+        Raises:
+            ValueError: a label outside 0…C−1, or a target box that is not finite, by the image's index. Not looked
+                for on other devices than the CPU, which would have to be waited for.
+            FloatingPointError: predictions cannot be matched, and this process is on its own.
         """
+        self._check(targets)
         aux_outputs = outputs.get("aux_outputs", [])
         layers = [{k: v for k, v in outputs.items() if k != "aux_outputs"}, *aux_outputs]
-        matches = self._match(layers, targets)
-        num_boxes = self._num_boxes(targets, outputs["pred_logits"].device)
+        alone = num_boxes is not None or not is_dist_avail_and_initialized()
+        unmatched = False
+        try:
+            matches = self._match(layers, targets)
+        except FloatingPointError:
+            if alone:
+                raise
+            unmatched = True
+            nothing = torch.zeros(0, dtype=torch.int64)
+            matches = [[(nothing, nothing)] * len(targets)] * len(layers)
+        if num_boxes is None:
+            num_boxes = self._num_boxes(targets, outputs["pred_logits"].device, unmatched)
 
         losses: dict[str, Tensor] = {}
         for index, (layer, indices) in enumerate(zip(layers, matches)):
@@ -68,7 +97,7 @@ class SetCriterion(nn.Module):
                 options = {"log": index == 0} if loss == "labels" else {}
                 values = self.get_loss(loss, layer, targets, indices, num_boxes, **options)
                 losses.update({name + suffix: value for name, value in values.items()})
-        return losses
+        return {name: value * math.nan for name, value in losses.items()} if unmatched else losses
 
     def get_loss(
         self,
@@ -148,9 +177,29 @@ class SetCriterion(nn.Module):
         batch = len(targets)
         return [indices[start : start + batch] for start in range(0, len(indices), batch)]
 
-    def _num_boxes(self, targets: Sequence[dict[str, Tensor]], device: torch.device) -> Tensor:
-        """Boxes per process, averaged over all of them, at least one: every process divides by the same number."""
-        count = torch.tensor(float(sum(len(target["labels"]) for target in targets)), device=device)
+    def _check(self, targets: Sequence[dict[str, Tensor]]) -> None:
+        for image, target in enumerate(targets):
+            labels, boxes = target["labels"], target["boxes"]
+            if labels.is_cpu and not ((labels >= 0) & (labels < self.num_classes)).all():
+                wrong = next(label for label in labels.tolist() if not 0 <= label < self.num_classes)
+                raise ValueError(
+                    f"image {image} of the batch has an object of label {wrong}, but the model has classes "
+                    f"0..{self.num_classes - 1}: build it with more (--num_classes), or correct the annotations"
+                )
+            if boxes.is_cpu and not boxes.isfinite().all():
+                wrong = next(i for i, box in enumerate(boxes) if not box.isfinite().all())
+                raise ValueError(
+                    f"box {wrong} of image {image} of the batch is {boxes[wrong].tolist()}, which is not finite: "
+                    "correct the annotations, or the transforms that made it so"
+                )
+
+    def _num_boxes(self, targets: Sequence[dict[str, Tensor]], device: torch.device, failed: bool) -> Tensor:
+        """Boxes per process, averaged over all of them, at least one: every process divides by the same number.
+
+        That is NaN as soon as one process says `failed`.
+        """
+        boxes = math.nan if failed else float(sum(len(target["labels"]) for target in targets))
+        count = torch.tensor(boxes, device=device)
         if is_dist_avail_and_initialized():
             torch.distributed.all_reduce(count)
         return (count / get_world_size()).clamp(min=1)

@@ -7,7 +7,6 @@ Shapes: `B` batch, `Q` object queries, `D` transformer width, `C` classes; logit
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -32,8 +31,11 @@ class DETR(nn.Module):
         transformer: a `Transformer` that returns every decoder layer's output.
         num_classes: C, "no object" not counted: the largest class id + 1.
         num_queries: Q, the most objects that one image can yield.
-        aux_loss: also return the predictions of the decoder layers before the last.
+        aux_loss: also return the predictions of the decoder layers before the last. TorchScript, whose dictionaries
+            hold one type, takes the model without them.
     """
+
+    __constants__ = ["aux_loss"]  # TorchScript then leaves out the branch that is off
 
     def __init__(
         self, backbone: nn.Module, transformer: nn.Module, num_classes: int, num_queries: int, aux_loss: bool = False
@@ -49,12 +51,12 @@ class DETR(nn.Module):
         self.backbone = backbone
         self.aux_loss = aux_loss
 
-    def forward(self, samples: NestedTensor | Sequence[Tensor] | Tensor) -> dict[str, Tensor | list[dict[str, Tensor]]]:
+    def forward(self, samples: NestedTensor) -> dict[str, Tensor]:
         """Detect.
 
         Args:
-            samples: a batch as NestedTensor ([B, 3, H, W] and its mask), a tensor [B, 3, H, W], or a list of images
-                [3, h_i, w_i]; RGB, normalised by ImageNet's mean and standard deviation.
+            samples: a batch as NestedTensor ([B, 3, H, W] and its mask); in Python also a tensor [B, 3, H, W], or a
+                list of images [3, h_i, w_i]. RGB, normalised by ImageNet's mean and standard deviation.
 
         Returns:
             `pred_logits` [B, Q, C+1]; `pred_boxes` [B, Q, 4] as cxcywh fractions of the un-padded image; with aux_loss
@@ -74,7 +76,6 @@ class DETR(nn.Module):
             outputs["aux_outputs"] = self._set_aux_loss(logits, boxes)
         return outputs
 
-    @torch.jit.unused
     def _set_aux_loss(self, logits: Tensor, boxes: Tensor) -> list[dict[str, Tensor]]:
         return [{"pred_logits": a, "pred_boxes": b} for a, b in zip(logits[:-1], boxes[:-1])]
 
