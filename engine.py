@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,10 +13,17 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 
 from datasets.coco_eval import CocoEvaluator
+from datasets.targets import check_targets
 from util.dist import reduce_dict
-from util.logging import MetricLogger, SmoothedValue, get_logger
+from util.forensics import report_non_finite
+from util.logging import get_logger
+from util.meters import MetricLogger, SmoothedValue
+from util.progress import length_of
+from util.signals import StopSignals
 
 SHOWN = ("lr", "loss", "loss_ce", "loss_bbox", "loss_giou", "class_error")
+AtRequest = Callable[[int, MetricLogger, bool], None]  # steps of the epoch done, its meters, whether to stop
+Watch = Callable[[int, dict[str, float]], None]  # step, values
 
 
 def train_one_epoch(
@@ -30,6 +38,12 @@ def train_one_epoch(
     lr_scheduler: LRScheduler | None = None,
     max_steps: int | None = None,
     print_freq: int = 10,
+    first_step: int = 0,
+    meters: dict[str, Any] | None = None,
+    signals: StopSignals | None = None,
+    at_request: AtRequest | None = None,
+    watch: Watch | None = None,
+    output_dir: str = "",
 ) -> dict[str, float]:
     """Train on every batch of `data_loader` once.
 
@@ -42,48 +56,67 @@ def train_one_epoch(
         lr_scheduler: stepped after every step, if given.
         max_steps: stop after so many steps of this epoch.
         print_freq: steps between progress lines.
+        first_step, meters: an interrupted epoch goes on: the loader begins with batch `first_step`, the meters where
+            `MetricLogger.state_dict` left them.
+        signals, at_request: when a process is asked to stop or to save, all of them call
+            `at_request(steps of this epoch done, meters, stop)` after the same step; it may raise to end the epoch.
+        watch: called as `watch(step, values)` with every progress line.
+        output_dir: where a batch that gives non-finite numbers is saved for study; empty: nowhere.
 
     Returns:
         Each meter's mean over the epoch and all processes: `loss` (weighted total), the weighted losses by their
         names, every value as computed with `_unscaled` behind, `class_error`, `lr`.
 
     Raises:
-        FloatingPointError: the loss is not finite; the optimizer has not taken that step.
+        FloatingPointError: a loss or gradient is not finite on any process; no process has taken that step.
+        ValueError: a target that cannot be, by image and annotation.
     """
     model.train()
     criterion.train()
-    metric_logger = MetricLogger(delimiter="  ", shown=SHOWN)
+    metric_logger = _new_meters()
     metric_logger.add_meter("lr", SmoothedValue(window_size=1, fmt="{value:.6f}"))
-    metric_logger.add_meter("class_error", SmoothedValue(window_size=1, fmt="{value:.2f}"))
+    if meters is not None:
+        metric_logger.load_state_dict(meters)
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
 
-    for step, (samples, targets) in enumerate(metric_logger.log_every(data_loader, print_freq, f"Epoch: [{epoch}]")):
+    length = min((n for n in (length_of(data_loader), max_steps) if n is not None), default=None)
+    progress = {"start": first_step, "length": length}
+    batches = metric_logger.log_every(data_loader, print_freq, f"Epoch: [{epoch}]", **progress)
+    for step, (samples, targets) in enumerate(batches, start=first_step):
+        check_targets(targets, criterion.num_classes)
         samples, targets = _to_device(samples, targets, device)
-        loss_dict = criterion(model(samples), targets)
-        total = weighted_sum(loss_dict, criterion.weight_dict)
-        logs = _read_losses(loss_dict, criterion.weight_dict)
-        if not math.isfinite(logs["loss"]):
-            images = [int(target["image_id"]) for target in targets]
-            raise FloatingPointError(
-                f"the loss is {logs['loss']} in epoch {epoch}, step {step}, images {images}, parts "
-                f"{ {name: logs[name] for name in criterion.weight_dict if name in logs} }: "
-                "lower --lr or --clip_max_norm"
-            )
-
+        batch = (model, samples, targets, criterion)
+        explain = partial(report_non_finite, epoch=epoch, step=step, output_dir=output_dir)
+        try:
+            loss_dict = criterion(model(samples), targets)
+        except FloatingPointError as error:
+            raise FloatingPointError(explain(str(error), *batch)) from error
         optimizer.zero_grad()
-        total.backward()
+        weighted_sum(loss_dict, criterion.weight_dict).backward()
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        grad_norm = torch.nn.utils.get_total_norm(gradients)
+        logs, asked = _read_losses(loss_dict, criterion.weight_dict, signals, grad_norm=grad_norm)
+        if not math.isfinite(logs["loss"] + logs["grad_norm"]):
+            found = f"the loss is {logs['loss']}, the gradient's norm {logs['grad_norm']}"
+            raise FloatingPointError(explain(found, *batch))
         if max_norm > 0:
-            torch.nn.utils.clip_grad_norm_(model.parameters(), max_norm)
+            torch.nn.utils.clip_grads_with_norm_(parameters, max_norm, grad_norm)
         optimizer.step()
 
         metric_logger.update(**logs, lr=optimizer.param_groups[0]["lr"])
+        if watch is not None and step % print_freq == 0:
+            watch(step, {**logs, **_rates(optimizer), **metric_logger.watched()})
         if lr_scheduler is not None:
             lr_scheduler.step()
+        if asked is not None and at_request is not None:
+            at_request(step + 1, metric_logger, asked == "stop")
         if step + 1 == max_steps:
             break
 
+    batches.close()  # after a break, too, the progress ends with its summary
     metric_logger.synchronize_between_processes()
     get_logger().info(f"Averaged stats: {metric_logger}")
-    return {name: meter.global_avg for name, meter in metric_logger.meters.items()}
+    return metric_logger.averages()
 
 
 @torch.no_grad()
@@ -98,6 +131,8 @@ def evaluate(
     *,
     evaluator: str = "auto",
     print_freq: int = 10,
+    signals: StopSignals | None = None,
+    at_request: Callable[[bool], None] | None = None,
 ) -> tuple[dict[str, Any], CocoEvaluator]:
     """Losses and COCO's numbers over every batch of `data_loader`.
 
@@ -106,32 +141,56 @@ def evaluate(
         base_ds: ground truth, crowds included.
         output_dir: kept for its published place; detection writes nothing here.
         evaluator: who computes AP, see `CocoEvaluator`.
+        signals, at_request: as in `train_one_epoch`, but `at_request(stop)`.
 
     Returns:
         (stats, evaluator): the meters' means as in `train_one_epoch`, and `coco_eval_bbox`, the 12 numbers.
+
+    Raises:
+        FloatingPointError: an output or loss is not finite on any process.
     """
     model.eval()
     criterion.eval()
-    metric_logger = MetricLogger(delimiter="  ", shown=SHOWN)
-    metric_logger.add_meter("class_error", SmoothedValue(window_size=1, fmt="{value:.2f}"))
+    metric_logger = _new_meters()
     coco_evaluator = CocoEvaluator(base_ds, ["bbox"], backend=evaluator)
 
     for samples, targets in metric_logger.log_every(data_loader, print_freq, "Test:"):
+        check_targets(targets, criterion.num_classes)
         samples, targets = _to_device(samples, targets, device)
         outputs = model(samples)
-        metric_logger.update(**_read_losses(criterion(outputs, targets), criterion.weight_dict))
+        try:
+            loss_dict = criterion(outputs, targets)
+        except FloatingPointError as error:
+            raise FloatingPointError(f"{error}; in evaluation, images {_image_ids(targets)}") from error
+        logs, asked = _read_losses(loss_dict, criterion.weight_dict, signals)
+        if not math.isfinite(logs["loss"]):
+            raise FloatingPointError(f"the loss is {logs['loss']} in evaluation, images {_image_ids(targets)}")
+        metric_logger.update(**logs)
         sizes = torch.stack([target["orig_size"] for target in targets])  # [B, 2]
         results = postprocessors["bbox"](outputs, sizes)
         coco_evaluator.update({int(target["image_id"]): result for target, result in zip(targets, results)})
+        if asked is not None and at_request is not None:
+            at_request(asked == "stop")
 
     metric_logger.synchronize_between_processes()
     get_logger().info(f"Averaged stats: {metric_logger}")
     coco_evaluator.synchronize_between_processes()
     coco_evaluator.accumulate()
     coco_evaluator.summarize()
-    stats: dict[str, Any] = {name: meter.global_avg for name, meter in metric_logger.meters.items()}
+    stats: dict[str, Any] = metric_logger.averages()
     stats["coco_eval_bbox"] = coco_evaluator.coco_eval["bbox"].stats.tolist()
     return stats, coco_evaluator
+
+
+def trial_step(model: nn.Module, criterion: nn.Module, device: torch.device) -> Callable[[Any, Sequence[dict]], None]:
+    """Forward, loss and backward of one batch as in training, but on this process alone and without an update."""
+
+    def step(samples: Any, targets: Sequence[dict[str, Tensor]]) -> None:
+        samples, targets = _to_device(samples, targets, device)
+        losses = criterion(model(samples), targets, num_boxes=max(1.0, float(sum(len(t["labels"]) for t in targets))))
+        weighted_sum(losses, criterion.weight_dict).backward()
+
+    return step
 
 
 def weighted_sum(loss_dict: dict[str, Tensor], weight_dict: dict[str, float]) -> Tensor:
@@ -139,13 +198,43 @@ def weighted_sum(loss_dict: dict[str, Tensor], weight_dict: dict[str, float]) ->
     return sum(loss_dict[name] * weight for name, weight in weight_dict.items() if name in loss_dict)
 
 
-def _read_losses(loss_dict: dict[str, Tensor], weight_dict: dict[str, float]) -> dict[str, float]:
-    """Means over all processes as numbers, under the published names; the host waits for the device once."""
-    reduced = reduce_dict({name: value.detach() for name, value in loss_dict.items()})
-    values = dict(zip(reduced, torch.stack(list(reduced.values())).tolist()))
-    scaled = {name: value * weight_dict[name] for name, value in values.items() if name in weight_dict}
-    unscaled = {f"{name}_unscaled": value for name, value in values.items()}
-    return {"loss": sum(scaled.values()), **scaled, **unscaled, "class_error": values["class_error"]}
+def _new_meters() -> MetricLogger:
+    metric_logger = MetricLogger(delimiter="  ", shown=SHOWN, watch_only=("grad_norm",))
+    metric_logger.add_meter("class_error", SmoothedValue(window_size=1, fmt="{value:.2f}"))
+    return metric_logger
+
+
+def _read_losses(
+    loss_dict: dict[str, Tensor], weight_dict: dict[str, float], signals: StopSignals | None, **more: Tensor
+) -> tuple[dict[str, float], str | None]:
+    """Means over all processes as numbers, under the published names; the host waits for the device once.
+
+    The wishes of `signals` travel along, so that every process hears of them at the same step.
+
+    Returns:
+        (numbers, "stop" or "save" or None).
+    """
+    names, device = list(loss_dict), loss_dict["class_error"].device
+    values = {name: value.detach() for name, value in {**loss_dict, **more}.items()}
+    if signals is not None:
+        wishes = {"wish_stop": signals.stop, "wish_save": signals.save}
+        values |= {name: torch.full([], float(wish), device=device) for name, wish in wishes.items()}
+    reduced = reduce_dict(values)
+    numbers = dict(zip(reduced, torch.stack(list(reduced.values())).tolist()))
+    scaled = {name: numbers[name] * weight_dict[name] for name in names if name in weight_dict}
+    unscaled = {f"{name}_unscaled": numbers[name] for name in names}
+    watched = {name: numbers[name] for name in more}
+    logs = {"loss": sum(scaled.values()), **scaled, **unscaled, "class_error": numbers["class_error"], **watched}
+    asked = "stop" if numbers.get("wish_stop") else "save" if numbers.get("wish_save") else None
+    return logs, asked
+
+
+def _rates(optimizer: torch.optim.Optimizer) -> dict[str, float]:
+    return {f"lr_{index}": group["lr"] for index, group in enumerate(optimizer.param_groups)}
+
+
+def _image_ids(targets: Sequence[dict[str, Tensor]]) -> list[int]:
+    return [int(target["image_id"]) for target in targets]
 
 
 def _to_device(samples: Any, targets: Sequence[dict[str, Tensor]], device: torch.device) -> tuple[Any, list[dict]]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 import time
+import warnings
+from contextlib import closing
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,19 +16,37 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from datasets import build_dataset, get_coco_api_from_dataset
+from datasets.classes import settle_classes
+from datasets.coco import CocoDetection
 from datasets.coco_eval import CocoEvaluator, format_per_class
-from datasets.loader import build_data_loader, set_epoch
-from engine import evaluate, train_one_epoch
+from datasets.eval_report import write_evaluation
+from datasets.loader import build_data_loader, fingerprint, set_epoch
+from datasets.same_size import resized_sizes
+from datasets.worst_batch import objects_per_image, typical_batches, worst_batch
+from engine import evaluate, train_one_epoch, trial_step
 from models import build_model
 from models.backbone import check_backbone, wanted_weights
-from util.arguments import check_args, get_args_parser
-from util.checkpoint import CheckpointError, load_checkpoint, load_weights, plain, save_checkpoint, write_json
-from util.dist import get_rank, init_distributed_mode, is_main_process, resolve_device
-from util.logging import append_json_line, get_logger, get_sha
+from util.advice import more_objects_than_queries, too_short_training
+from util.arguments import check_args, get_args_parser, given_flags
+from util.checkpoint import load_checkpoint, load_weights, plain
+from util.dist import get_rank, get_world_size, init_distributed_mode, is_main_process, resolve_device
+from util.dist_errors import ProcessGroupError, lost_process
+from util.errors import CheckpointError, one_sentence
+from util.init_weights import init_weights
+from util.logging import get_logger, get_sha
+from util.meters import MetricLogger
 from util.optim import build_lr_scheduler, build_optimizer
+from util.preflight import preflight
+from util.resume import Position, check_same_position, follow_checkpoint, restore_training, surroundings
+from util.run_folder import CHECKPOINT, RunFolder, find_checkpoint
 from util.seed import seed_everything
+from util.signals import StopRequested, StopSignals
+from util.tensorboard import TensorBoardWriter, require_tensorboard
 
 __all__ = ["get_args_parser", "main"]
+
+# Errors that a user can mend; any other is a fault of the program and shows where it is.
+MENDABLE = (ValueError, OSError, ImportError, FloatingPointError, CheckpointError, ProcessGroupError)
 
 
 def main(args: argparse.Namespace) -> None:
@@ -35,183 +55,255 @@ def main(args: argparse.Namespace) -> None:
     Raises:
         ValueError, OSError, ImportError, CheckpointError: settings, data, weights or a package cannot be used.
         FloatingPointError: training produced a number that is not finite.
+        StopRequested: a signal asked for the end; the state is saved.
     """
     log = get_logger()
     check_args(args)
-    check_backbone(args.backbone, args.backbone_norm, wanted_weights(args))
+    if args.tensorboard:
+        require_tensorboard()
     args.device = str(resolve_device(args.device))
     init_distributed_mode(args)
+    folder = RunFolder(args.output_dir)
+    checkpoint = find_checkpoint(args, folder)
+    follow_checkpoint(args, checkpoint)
+    check_args(args)  # what came out of the checkpoint, too
+    check_backbone(args.backbone, args.backbone_norm, wanted_weights(args))
     seed_everything(args.seed + get_rank())
     log.info(f"git: {get_sha()}\n{args}")
 
-    checkpoint = load_checkpoint(args.resume) if args.resume else {}
     dataset_val = build_dataset("val", args)
     dataset_train = None if args.eval else build_dataset("train", args)
     categories = settle_classes(args, checkpoint, [d for d in (dataset_train, dataset_val) if d is not None])
-
     model, criterion, postprocessors = build_model(args)
     model.to(memory_format=torch.channels_last)  # the same numbers, faster convolutions
     if checkpoint:
         load_weights(model, checkpoint["model"], args.resume)
-    distributed_model = _distribute(model, args)
-    log.info(f"parameters that train: {_count_trainable(model):,}; classes: {args.num_classes}; device: {args.device}")
-
-    loading = {"num_workers": args.num_workers, "seed": args.seed, "pin_memory": args.device.startswith("cuda")}
-    loader_val = build_data_loader(dataset_val, args.batch_size, train=False, **loading)
-    base_ds = get_coco_api_from_dataset(dataset_val)
-    CocoEvaluator(base_ds, ["bbox"], backend=args.evaluator)  # refuses now what it would refuse after an epoch
-
-    def run_evaluation() -> tuple[dict[str, Any], CocoEvaluator]:
-        device = torch.device(args.device)
-        parts = (distributed_model, criterion, postprocessors, loader_val, base_ds, device, args.output_dir)
-        stats, evaluator = evaluate(*parts, evaluator=args.evaluator, print_freq=args.print_freq)
-        log.info(f"evaluated at batch size {args.batch_size}\n{format_per_class(evaluator.per_class())}")
-        return stats, evaluator
-
+    elif args.init_from:
+        log.info(init_weights(model, load_checkpoint(args.init_from), args.init_from, categories))
+    run = Run(args, model, criterion, postprocessors, dataset_val, categories, folder)
     if args.eval:
-        _, evaluator = run_evaluation()
-        save_evaluation(args, evaluator, checkpoint.get("epoch"), ["eval.pth"])
-        return
+        run.evaluate()
+        run.save_evaluation(checkpoint.get("epoch"))
+    else:
+        run.prepare_training(dataset_train, checkpoint)
+        run.train()
 
-    loader_train = build_data_loader(dataset_train, args.batch_size, train=True, **loading)
-    optimizer = build_optimizer(model, args)
-    lr_scheduler, per_step = build_lr_scheduler(optimizer, args, len(loader_train))
-    best = restore(args, checkpoint, optimizer, lr_scheduler)
 
-    log.info(f"start training: epochs {args.start_epoch} to {args.epochs - 1}, {len(loader_train)} steps each")
-    start = time.time()
-    for epoch in range(args.start_epoch, args.epochs):
-        set_epoch(loader_train, epoch)
-        steps_left = None if args.max_steps is None else args.max_steps - epoch * len(loader_train)
-        train_stats = train_one_epoch(
-            distributed_model,
-            criterion,
-            loader_train,
-            optimizer,
-            torch.device(args.device),
-            epoch,
-            args.clip_max_norm,
-            lr_scheduler=lr_scheduler if per_step else None,
-            max_steps=steps_left,
-            print_freq=args.print_freq,
-        )
-        if not per_step:
-            lr_scheduler.step()
-        last = epoch + 1 == args.epochs or (steps_left is not None and steps_left <= len(loader_train))
+class Run:
+    """One training, or one evaluation: the parts, once they are built, and the order in which they act."""
 
-        record = {f"train_{name}": value for name, value in train_stats.items()}
-        is_best = False
+    def __init__(
+        self,
+        args: argparse.Namespace,
+        model: nn.Module,
+        criterion: nn.Module,
+        postprocessors: dict[str, nn.Module],
+        dataset_val: CocoDetection,
+        categories: list[dict[str, Any]],
+        folder: RunFolder,
+    ):
+        self.args, self.categories, self.folder = args, categories, folder
+        self.model, self.criterion, self.postprocessors = model, criterion, postprocessors
+        self.distributed_model = _distribute(model, args)
+        self.device = torch.device(args.device)
+        self.loading = {"num_workers": args.num_workers, "seed": args.seed, "pin_memory": self.device.type == "cuda"}
+        sizes = resized_sizes(dataset_val, args.val_size, args.max_size) if args.eval_no_pad else None
+        self.loader_val = build_data_loader(dataset_val, args.batch_size, train=False, sizes=sizes, **self.loading)
+        self.image_folder = dataset_val.img_folder
+        self.base_ds = get_coco_api_from_dataset(dataset_val)
+        CocoEvaluator(self.base_ds, ["bbox"], backend=args.evaluator)  # refuses now, not after an epoch
+        self.trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
+        self.log = get_logger()
+        self.log.info(f"parameters that train: {self.trainable:,}; classes: {args.num_classes}; device: {args.device}")
+
+    def prepare_training(self, dataset_train: CocoDetection, checkpoint: dict[str, Any]) -> None:
+        """Build what only training needs and put everything where the checkpoint left it."""
+        args = self.args
+        self.loader_train = build_data_loader(dataset_train, args.batch_size, train=True, **self.loading)
+        self.steps_per_epoch = len(self.loader_train)
+        self.data = fingerprint(dataset_train)
+        self.optimizer = build_optimizer(self.model, args)
+        self.lr_scheduler, self.per_step = build_lr_scheduler(self.optimizer, args, self.steps_per_epoch)
+        own_log = bool(checkpoint) and self.folder.owns(args.resume)
+        if own_log:  # also if nothing is left to train
+            self.folder.align_log(checkpoint.get("epoch", -1), checkpoint.get("record"), drop_later=False)
+        where = {"steps_per_epoch": self.steps_per_epoch, "data": self.data}
+        self.position = restore_training(args, checkpoint, self.optimizer, self.lr_scheduler, **where)
+        check_same_position(self.position, args.resume)
+        self.advise(dataset_train)
+        self.folder.clean()
+        if own_log:
+            self.folder.align_log(self.position.epoch - 1, checkpoint.get("record"))
+
+    def advise(self, dataset_train: CocoDetection) -> None:
+        """Warn of what will disappoint and, on request, try the largest batch and forecast the run."""
+        args = self.args
+        steps = min(args.epochs * self.steps_per_epoch, args.max_steps or math.inf)
+        per_step, from_scratch = args.batch_size * get_world_size(), not (args.resume or args.init_from)
+        plan = {"backbone": args.backbone, "from_scratch": from_scratch}
+        for advice in (
+            more_objects_than_queries(objects_per_image(dataset_train), args.num_queries, dataset_train.ids),
+            too_short_training(steps, per_step, len(dataset_train), **plan),
+        ):
+            if advice and is_main_process():
+                self.log.warning(advice)
+        if args.preflight:
+            step = trial_step(self.model, self.criterion, self.device)
+            batches = worst_batch(dataset_train, args.batch_size), typical_batches(dataset_train, args.batch_size, 5)
+            trial = {"device": self.device, "optimizer": self.optimizer, "steps": steps - self.position.steps_taken}
+            self.log.info(preflight(self.model, step, *batches, **trial))
+
+    def train(self) -> None:
+        """The epochs that are left."""
+        args, first = self.args, self.position.epoch
+        curves = f"{args.output_dir}/tensorboard" if args.tensorboard else None
+        writer = TensorBoardWriter(curves, purge_step=self.position.steps_taken + 1)
+        start = time.time()
+        self.log.info(f"start training: epochs {first} to {args.epochs - 1}, {self.steps_per_epoch} steps each")
+        with StopSignals() as self.signals, closing(writer) as self.curves:
+            for epoch in range(first, args.epochs):
+                last = self.train_epoch(epoch)
+                _report_pace(epoch + 1 - first, args.epochs - first, time.time() - start)
+                if last:
+                    break
+        self.log.info(f"Training time {timedelta(seconds=int(time.time() - start))}")
+        if self.folder.failed:
+            raise OSError(self.folder.failed)
+
+    def train_epoch(self, epoch: int) -> bool:
+        """Train, evaluate where it is due, save; True after the last epoch."""
+        args, position = self.args, self.position
+        epoch_start = position.steps_taken - position.step  # in steps since the start
+        steps = self.steps_per_epoch if args.max_steps is None else args.max_steps - epoch_start
+        steps = min(steps, self.steps_per_epoch)
+        last = epoch + 1 == args.epochs or epoch_start + steps == args.max_steps
+
+        stats = position.train_stats
+        if stats is None:
+            set_epoch(self.loader_train, epoch, position.step)
+            stats = train_one_epoch(
+                self.distributed_model,
+                self.criterion,
+                self.loader_train,
+                self.optimizer,
+                self.device,
+                epoch,
+                args.clip_max_norm,
+                lr_scheduler=self.lr_scheduler if self.per_step else None,
+                max_steps=steps,
+                print_freq=args.print_freq,
+                first_step=position.step,
+                meters=position.meters,
+                signals=self.signals,
+                at_request=self._save_inside,
+                watch=lambda step, values: self.curves.scalars(values, epoch_start + step + 1),
+                output_dir=args.output_dir,
+            )
+        self.position = Position(epoch, steps, epoch_start + steps, position.best_ap, train_stats=stats)
+
+        record = {f"train_{name}": value for name, value in stats.items()}
+        names = []
+        if (epoch + 1) % args.lr_drop == 0 or (epoch + 1) % args.checkpoint_every == 0:
+            names.append(f"checkpoint{epoch:04}.pth")
         if last or (epoch + 1) % args.eval_every == 0:
-            test_stats, evaluator = run_evaluation()
-            kept = [f"eval/{epoch:03}.pth"] if epoch % 50 == 0 else []
-            save_evaluation(args, evaluator, epoch, ["eval/latest.pth", *kept])
+            test_stats = self.evaluate()
+            self.save_evaluation(epoch)
             record |= {f"test_{name}": value for name, value in test_stats.items()}
-            is_best = test_stats["coco_eval_bbox"][0] > best
-            best = max(best, test_stats["coco_eval_bbox"][0])
-        record |= {"epoch": epoch, "n_parameters": _count_trainable(model)}
-        state = {
-            "model": model.state_dict(),
-            "optimizer": optimizer.state_dict(),
-            "lr_scheduler": lr_scheduler.state_dict(),
-            "epoch": epoch,
-            "args": plain(args),
-            "categories": categories,
-            "best_ap": best,
-        }
-        save_epoch(args, state, record, is_best)
-        _report_pace(epoch + 1 - args.start_epoch, args.epochs - args.start_epoch, time.time() - start)
-        if last:
-            break
-    log.info(f"Training time {timedelta(seconds=int(time.time() - start))}")
+            ap = test_stats["coco_eval_bbox"][0]
+            if ap > self.position.best_ap:
+                self.position.best_ap = ap
+                names.append("checkpoint_best.pth")
+        if not self.per_step:
+            with warnings.catch_warnings():  # where only an evaluation was left, PyTorch misses the optimizer's step
+                warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step")
+                self.lr_scheduler.step()
+        record |= {"epoch": epoch, "n_parameters": self.trainable}
+        self.position = Position(epoch + 1, 0, self.position.steps_taken, self.position.best_ap)
+        # What the epoch adds comes first: after a kill in between, the epoch is trained again and adds it again.
+        self.folder.save(self.state() | {"record": record}, [*names, CHECKPOINT])
+        self.folder.log(record)
+        self.curves.epoch(record, self.position.steps_taken)
+        return last
 
-
-def settle_classes(args: argparse.Namespace, checkpoint: dict[str, Any], datasets: list) -> list[dict[str, Any]]:
-    """Decide `args.num_classes`: the command line's, else the checkpoint's, else the annotations'.
-
-    Returns:
-        The categories ({"id", "name"}) that the predictions mean: the data's, or the checkpoint's where it has them.
-
-    Raises:
-        ValueError: the data holds a category that the model has no class for.
-    """
-    if args.num_classes is None:
-        if checkpoint:
-            args.num_classes = _classes_in(checkpoint, args.resume)
-        else:
-            args.num_classes = max(dataset.num_classes for dataset in datasets)
-    for dataset in datasets:
-        dataset.check_classes(args.num_classes)
-    return checkpoint.get("categories") or datasets[0].categories
-
-
-def _classes_in(checkpoint: dict[str, Any], source: str) -> int:
-    head = checkpoint.get("model", {}).get("class_embed.weight")
-    if head is None:
-        raise CheckpointError(f"{source} holds no DETR (no class_embed.weight under 'model'): pass another file")
-    return head.shape[0] - 1
-
-
-def restore(
-    args: argparse.Namespace,
-    checkpoint: dict[str, Any],
-    optimizer: torch.optim.Optimizer,
-    lr_scheduler: torch.optim.lr_scheduler.LRScheduler,
-) -> float:
-    """Continue optimizer, schedule and epoch where a checkpoint holds them; weights alone start at `--start_epoch`.
-
-    Returns:
-        The best AP so far, -1 if there was none.
-
-    Raises:
-        ValueError: the checkpoint has finished all epochs.
-    """
-    if not {"optimizer", "lr_scheduler", "epoch"} <= checkpoint.keys():
-        return -1.0
-    optimizer.load_state_dict(checkpoint["optimizer"])
-    lr_scheduler.load_state_dict(checkpoint["lr_scheduler"])
-    args.start_epoch = checkpoint["epoch"] + 1
-    if args.start_epoch >= args.epochs:
-        raise ValueError(
-            f"{args.resume} has finished epoch {checkpoint['epoch']} and --epochs is {args.epochs}: nothing is left to "
-            "train; raise --epochs, or pass --eval to evaluate"
+    def evaluate(self) -> dict[str, Any]:
+        """The losses and COCO's numbers on the validation images; `self.evaluator` keeps the details."""
+        args = self.args
+        stats, self.evaluator = evaluate(
+            self.distributed_model,
+            self.criterion,
+            self.postprocessors,
+            self.loader_val,
+            self.base_ds,
+            self.device,
+            args.output_dir,
+            evaluator=args.evaluator,
+            print_freq=args.print_freq,
+            signals=getattr(self, "signals", None),
+            at_request=self._save_after_training,
         )
-    return checkpoint.get("best_ap", -1.0)
+        return stats
 
+    def save_evaluation(self, epoch: int | None) -> None:
+        """Show the classes' results, and write everything about the last evaluation to `eval/`."""
+        if not is_main_process():
+            return
+        table = format_per_class(self.evaluator.per_class())
+        self.log.info(f"evaluated at batch size {self.args.batch_size}\n{table}")
+        if not self.folder.writes:
+            return
+        try:
+            how = {"batch_size": self.args.batch_size, "training": not self.args.eval}
+            write_evaluation(self.folder.path, self.evaluator, epoch=epoch, image_folder=self.image_folder, **how)
+        except OSError as error:
+            if self.args.eval:
+                raise
+            self.log.error(f"the evaluation could not be written to {self.folder.path} ({error}): training goes on")
 
-def save_epoch(args: argparse.Namespace, state: dict[str, Any], record: dict[str, Any], is_best: bool) -> None:
-    """`checkpoint.pth`, the kept ones, the best one, and a line in `log.txt`."""
-    if not args.output_dir or not is_main_process():
-        return
-    folder, epoch = Path(args.output_dir), state["epoch"]
-    save_checkpoint(folder / "checkpoint.pth", state)
-    if (epoch + 1) % args.lr_drop == 0 or (epoch + 1) % args.checkpoint_every == 0:
-        save_checkpoint(folder / f"checkpoint{epoch:04}.pth", state)
-    if is_best:
-        save_checkpoint(folder / "checkpoint_best.pth", state)
-    append_json_line(folder / "log.txt", record)
+    def state(self, progress: dict[str, Any] | None = None) -> dict[str, Any]:
+        """The checkpoint: published keys, then ours (see `util.resume`). A collective call."""
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "lr_scheduler": self.lr_scheduler.state_dict(),
+            "epoch": self.position.epoch - 1,
+            "args": plain(self.args),
+            "categories": self.categories,
+            "best_ap": self.position.best_ap,
+            "step": self.position.steps_taken,
+            "progress": progress,
+            "data": self.data,
+            **surroundings(),
+        }
 
+    def _save_inside(self, step: int, meters: MetricLogger, stop: bool) -> None:
+        """A signal came in the middle of an epoch, of which `step` steps are done."""
+        at = self.position
+        self.position = Position(at.epoch, step, at.steps_taken - at.step + step, at.best_ap)
+        self._save_now({"epoch": at.epoch, "step": step, "meters": meters.state_dict()}, stop)
 
-def save_evaluation(args: argparse.Namespace, evaluator: CocoEvaluator, epoch: int | None, files: list[str]) -> None:
-    """Precision and recall arrays in `files`, the 12 numbers and each class's AP in `eval/per_class.json`."""
-    if not args.output_dir or not is_main_process():
-        return
-    folder = Path(args.output_dir)
-    result = evaluator.coco_eval["bbox"]
-    arrays = {name: result.eval[name] for name in ("precision", "recall", "scores")}
-    for file in files:
-        save_checkpoint(folder / file, {**arrays, "counts": list(result.eval["counts"])})
-    summary = {"epoch": epoch, "batch_size": args.batch_size, "stats": result.stats.tolist()}
-    write_json(folder / "eval" / "per_class.json", summary | {"per_class": evaluator.per_class()})
+    def _save_after_training(self, stop: bool) -> None:
+        """A signal came in the evaluation that ends an epoch: on resuming, only the evaluation is done again."""
+        at = self.position
+        self._save_now({"epoch": at.epoch, "step": at.step, "train_stats": at.train_stats}, stop)
+
+    def _save_now(self, progress: dict[str, Any], stop: bool) -> None:
+        saved = self.folder.save(self.state(progress))
+        self.signals.save = False
+        where = f"epoch {progress['epoch']}, step {progress['step']} of {self.steps_per_epoch}"
+        if stop and not saved:
+            raise OSError(f"stopped at {where}, but {self.folder.failed}")
+        if stop and self.folder.path is None:
+            raise StopRequested(f"stopped at {where}; nothing is saved, since there is no --output_dir")
+        kept = f"saved {where} to {self.folder.path}/{CHECKPOINT}"
+        if stop:
+            raise StopRequested(f"{kept}; to go on, run the same command with --resume auto")
+        self.log.info(f"{kept}, going on")
 
 
 def _distribute(model: nn.Module, args: argparse.Namespace) -> nn.Module:
     if not args.distributed:
         return model
     return DistributedDataParallel(model, device_ids=None if args.gpu is None else [args.gpu])
-
-
-def _count_trainable(model: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
 
 
 def _report_pace(done: int, total: int, seconds: float) -> None:
@@ -223,17 +315,28 @@ def run(argv: list[str] | None = None) -> int:
     """The command: parse, run, and turn what a user can mend into one sentence on standard error.
 
     Returns:
-        The exit code: 0, or 1 after an error.
+        The exit code: 0, also after a stop that was asked for and saved; 1 after an error; 130 after a second Ctrl-C.
     """
     parser = argparse.ArgumentParser(
         description="Train and evaluate DETR.",
         parents=[get_args_parser()],
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
+    args = parser.parse_args(argv)
+    args.given = given_flags(parser, argv)
     try:
-        main(parser.parse_args(argv))
-    except (ValueError, OSError, ImportError, CheckpointError, FloatingPointError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        main(args)
+    except StopRequested as stop:
+        get_logger().info(str(stop))
+    except KeyboardInterrupt:
+        print("stopped at once; the last checkpoint, if there is one, is whole", file=sys.stderr)
+        return 130
+    except Exception as error:
+        sentence = lost_process(error) or (one_sentence(error) if isinstance(error, MENDABLE) else None)
+        if sentence is None:
+            raise
+        rank = f" (process {get_rank()})" if get_world_size() > 1 else ""
+        print(f"error{rank}: {sentence}", file=sys.stderr)
         return 1
     finally:
         if torch.distributed.is_available() and torch.distributed.is_initialized():

@@ -60,11 +60,13 @@ def test_a_published_checkpoint_loads_with_its_namespace_as_plain_data(tmp_path,
     ],
 )
 def test_paths_of_other_systems_and_python_versions_load(tmp_path, module, name, parts, expected):
-    content = b"\x80\x02" + f"}}X\x04\x00\x00\x00argsc{module}\n{name}\n".encode() + b"("
-    for part in parts:
-        content += b"X" + len(part).to_bytes(4, "little") + part.encode()
-    rewrite_pickle(tmp_path / "a.pth", content + b"tRs.")
-    assert load_checkpoint(tmp_path / "a.pth") == {"args": expected}
+    content = b"\x80\x02}" + pickled("args") + b"}" + pickled("out") + f"c{module}\n{name}\n(".encode()
+    rewrite_pickle(tmp_path / "a.pth", content + b"".join(map(pickled, parts)) + b"tRss.")
+    assert load_checkpoint(tmp_path / "a.pth") == {"args": {"out": expected}}
+
+
+def pickled(text):
+    return b"X" + len(text).to_bytes(4, "little") + text.encode()
 
 
 def rewrite_pickle(path, content):
@@ -127,6 +129,13 @@ def test_a_broken_file_is_named_with_cause_and_remedy(tmp_path, name):
         load_checkpoint(tmp_path / name)
     assert str(tmp_path / name) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_damaged_pickle_is_told_in_its_own_words(tmp_path):
+    rewrite_pickle(tmp_path / "a.pth", b"\x80\x02}q\x00\xe9")
+    with pytest.raises(CheckpointError, match=r"a\.pth is cut off or damaged \(Unsupported operand 233\)") as caught:
+        load_checkpoint(tmp_path / "a.pth")
+    assert "weights_only" not in str(caught.value)  # torch advises to read it without
 
 
 def test_a_missing_file_and_a_folder_are_errors_that_help(tmp_path):
@@ -261,6 +270,49 @@ def test_what_does_not_fit_is_named_with_the_flags_and_nothing_is_loaded(model):
 def test_common_mix_ups_are_recognised(model, wrap, hint):
     with pytest.raises(CheckpointError, match=hint):
         load_weights(model, wrap(model.state_dict()), "a.pth")
+
+
+@pytest.mark.parametrize(
+    ("value", "fault"),
+    [
+        (torch.full((5, 4), float("nan")), "holds values that are not finite"),
+        (torch.full((5, 4), 1e300, dtype=torch.float64), "holds values that are not finite"),  # in float32
+        (torch.zeros(5, 4, dtype=torch.int64), "holds torch.int64 in place of torch.float32"),
+        (torch.zeros(5, 4, dtype=torch.complex64), "holds torch.complex64"),
+        (torch.zeros(5, 4, device="meta"), "is stored in another way"),
+        (torch.zeros(5, 4).to_sparse(), "is stored in another way"),
+        (torch.quantize_per_tensor(torch.zeros(5, 4), 1.0, 0, torch.qint8), "is stored in another way"),
+        ([[0.0] * 4] * 5, "is a list"),
+        (None, "is a NoneType"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:.*quantize")
+def test_weights_that_are_no_usable_numbers_are_named_and_nothing_is_loaded(model, value, fault):
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    state = {name: torch.ones_like(value) for name, value in model.state_dict().items()}
+    state["class_embed.weight"] = value
+    with pytest.raises(CheckpointError, match=rf"a\.pth cannot be loaded: 1 of no use \(class_embed\.weight {fault}"):
+        load_weights(model, state, "a.pth")
+    assert_equal_states(model.state_dict(), before)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+def test_weights_of_another_precision_are_loaded(model, dtype):
+    floating = {name: torch.ones_like(v) for name, v in model.state_dict().items() if v.is_floating_point()}
+    load_weights(model, model.state_dict() | {name: value.to(dtype) for name, value in floating.items()}, "a.pth")
+    loaded = model.state_dict()
+    assert all(loaded[name].dtype == torch.float32 and (loaded[name] == 1).all() for name in floating)
+
+
+@pytest.mark.parametrize("state", [None, [], "weights", torch.zeros(3)])
+def test_weights_that_are_no_dictionary_are_refused(model, state):
+    with pytest.raises(CheckpointError, match="the weights of a.pth are no dictionary"):
+        load_weights(model, state, "a.pth")
+
+
+def test_names_that_are_no_strings_are_unknown(model):
+    with pytest.raises(CheckpointError, match=r"1 unknown to the model \(7\)"):
+        load_weights(model, {**model.state_dict(), 7: torch.zeros(1)}, "a.pth")
 
 
 def test_weights_without_one_name_of_a_detector_are_said_to_be_of_another_model():

@@ -5,6 +5,7 @@ import os
 import time
 from argparse import Namespace
 from contextlib import redirect_stdout
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ import torch.multiprocessing as mp
 
 from util.dist import (
     all_gather,
+    gather_to_main,
     get_rank,
     get_world_size,
     init_distributed_mode,
@@ -21,9 +23,12 @@ from util.dist import (
     is_main_process,
     reduce_dict,
     resolve_device,
+    run_on_main,
     save_on_master,
 )
-from util.logging import MetricLogger, SmoothedValue, get_logger
+from util.errors import CheckpointError
+from util.logging import get_logger
+from util.meters import MetricLogger, SmoothedValue
 
 LAUNCHERS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "SLURM_PROCID", "SLURM_LOCALID", "SLURM_STEP_NUM_TASKS", "MASTER_ADDR")
 
@@ -32,6 +37,23 @@ LAUNCHERS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "SLURM_PROCID", "SLURM_LOCALID"
 def no_launcher(monkeypatch):
     for name in LAUNCHERS:
         monkeypatch.delenv(name, raising=False)
+
+
+def refuse(error: Exception, rank: int) -> None:
+    raise error if rank == 0 else AssertionError("only the main process may be asked")
+
+
+def groups_made_under_nccl() -> list[list[str]]:
+    """The backends of the groups made while results are gathered three times, were the default one nccl's."""
+    made = []
+    get_backend, new_group = dist.get_backend, dist.new_group
+    dist.get_backend = lambda group=None: "nccl"
+    dist.new_group = lambda **how: made.append(new_group(**how)) or made[-1]
+    try:
+        results = [gather_to_main(number) for number in range(2)] + [run_on_main(lambda: 5)]
+    finally:
+        dist.get_backend, dist.new_group = get_backend, new_group
+    return [results, [dist.get_backend(group) for group in made]]
 
 
 def one_of_two(rank: int, folder: str) -> None:
@@ -43,6 +65,15 @@ def one_of_two(rank: int, folder: str) -> None:
     facts = {"args": vars(args), "rank": get_rank(), "world_size": get_world_size(), "main": is_main_process()}
 
     facts["gathered"] = all_gather({"rank": rank, "boxes": [0.5] * (1 + 1000 * rank)})
+    facts["on_main"] = gather_to_main({"rank": rank, "boxes": [0.5] * (1 + 1000 * rank)})
+    facts["run"] = [run_on_main(lambda: f"by {get_rank()}")]
+    for error in (ValueError("no images"), CheckpointError("no weights")):
+        try:
+            run_on_main(partial(refuse, error, rank))
+        except (ValueError, RuntimeError) as raised:
+            facts["run"].append([type(raised).__name__, str(raised)])
+    facts["groups"] = groups_made_under_nccl()
+
     values = {"loss": torch.tensor(1.0 + rank), "error": torch.tensor(10.0 * rank)}
     reordered = dict(sorted(values.items(), reverse=rank == 0))
     facts["mean"] = {name: value.item() for name, value in reduce_dict(reordered).items()}
@@ -92,6 +123,10 @@ def test_a_lone_process_gets_back_what_it_gave():
     assert (get_rank(), get_world_size(), is_main_process()) == (0, 1, True)
     assert not is_dist_avail_and_initialized()
     assert all_gather({"a": 1}) == [{"a": 1}]
+    assert gather_to_main({"a": 1}) == [{"a": 1}]
+    assert run_on_main(lambda: 3) == 3
+    with pytest.raises(KeyError):
+        run_on_main(dict().popitem)
     assert reduce_dict(losses) is losses
 
 
@@ -112,6 +147,21 @@ def test_joining_fills_in_the_arguments(pair):
 def test_objects_of_unequal_size_are_gathered_in_rank_order(pair):
     expected = [{"rank": 0, "boxes": [0.5]}, {"rank": 1, "boxes": [0.5] * 1001}]
     assert pair[0]["gathered"] == pair[1]["gathered"] == expected
+
+
+def test_objects_of_unequal_size_are_gathered_on_the_main_process_alone(pair):
+    assert pair[0]["on_main"] == [{"rank": 0, "boxes": [0.5]}, {"rank": 1, "boxes": [0.5] * 1001}]
+    assert pair[1]["on_main"] is None
+
+
+def test_what_the_main_process_returns_or_raises_reaches_all(pair):
+    assert pair[0]["run"] == ["by 0", ["ValueError", "no images"], ["CheckpointError", "no weights"]]
+    assert pair[1]["run"] == ["by 0", ["ValueError", "no images"], ["RuntimeError", "CheckpointError: no weights"]]
+
+
+def test_with_nccl_the_main_process_gathers_over_one_group_of_gloo(pair):
+    assert pair[0]["groups"] == [[[0, 0], [1, 1], 5], ["gloo"]]
+    assert pair[1]["groups"] == [[None, None, 5], ["gloo"]]
 
 
 def test_reduce_dict_matches_values_by_name_whatever_their_order(pair):

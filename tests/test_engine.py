@@ -13,7 +13,9 @@ from datasets import build_dataset, get_coco_api_from_dataset
 from datasets.loader import build_data_loader
 from engine import evaluate, train_one_epoch, weighted_sum
 from models import build_model
+from util.checkpoint import load_checkpoint
 from util.optim import build_lr_scheduler, build_optimizer
+from util.signals import StopSignals
 
 CPU = torch.device("cpu")
 
@@ -89,6 +91,53 @@ def test_a_loss_that_is_not_finite_stops_before_the_step(parts):
     with pytest.raises(FloatingPointError, match=r"epoch 7, step 0, images \[\d"):
         train_one_epoch(model, criterion, loader, optimizer, CPU, 7)
     assert all(torch.equal(a, b) for a, b in zip(before, model.parameters()))
+
+
+def test_a_gradient_that_is_not_finite_stops_before_the_step(parts, tmp_path):
+    _, model, criterion, _, loader, optimizer = parts
+    model.class_embed.weight.register_hook(lambda gradient: gradient * math.nan)
+    before = [p.clone() for p in model.parameters()]
+    message = r"norm nan, in epoch 7, step 0.* gradient of class_embed\.weight is not"
+    with pytest.raises(FloatingPointError, match=message):
+        train_one_epoch(model, criterion, loader, optimizer, CPU, 7, 0.1, output_dir=str(tmp_path))
+    assert all(torch.equal(a, b) for a, b in zip(before, model.parameters()))
+    saved = load_checkpoint(tmp_path / "non_finite_rank0.pth")
+    assert saved["epoch"] == 7 and saved["images"].shape[0] == len(saved["targets"]) == 4
+
+
+def test_the_gradient_norm_is_watched_but_no_result(parts):
+    _, model, criterion, _, loader, optimizer = parts
+    watched = []
+    stats = train_one_epoch(
+        model, criterion, loader, optimizer, CPU, 0, print_freq=1, watch=lambda step, values: watched.append(values)
+    )
+    assert len(watched) == len(loader) and "grad_norm" not in stats
+    assert all(values["grad_norm"] > 0 and values["lr_1"] == 1e-3 for values in watched)
+    assert {"time/images_per_second", "time/data_share", "memory/rss_mb"} <= watched[-1].keys()
+
+
+def test_a_wish_is_answered_after_the_step(parts):
+    _, model, criterion, _, loader, optimizer = parts
+    wishes, answered = StopSignals(), []
+    wishes.save = True
+
+    def at_request(step, meters, stop):
+        taken = {int(state["step"]) for state in optimizer.state.values()}
+        answered.append((step, stop, taken, meters.loss.count))
+        wishes.save, wishes.stop = False, step == 1
+
+    train_one_epoch(model, criterion, loader, optimizer, CPU, 0, signals=wishes, at_request=at_request)
+    assert answered == [(1, False, {1}, 1), (2, True, {2}, 2)]
+
+
+def test_a_target_that_cannot_be_is_named_before_the_model_runs(parts):
+    _, model, criterion, _, loader, optimizer = parts
+    batches = list(loader)
+    batches[0][1][2]["labels"][0] = 77
+    model.register_forward_pre_hook(lambda *_: pytest.fail("the model ran"))
+    image, annotation = (int(batches[0][1][2][name][0]) for name in ("image_id", "annotation_id"))
+    with pytest.raises(ValueError, match=f"annotation {annotation} of image {image} has label 77"):
+        train_one_epoch(model, criterion, batches, optimizer, CPU, 0)
 
 
 def test_a_batch_without_any_object_trains(parts):

@@ -30,7 +30,9 @@ def finished(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_run_leaves_its_files(finished: Path):
     files = {str(path.relative_to(finished)) for path in finished.rglob("*") if path.is_file()}
     expected = {"log.txt", "checkpoint.pth", "checkpoint0000.pth", "checkpoint0001.pth", "checkpoint_best.pth"}
-    assert files == expected | {"eval/latest.pth", "eval/000.pth", "eval/per_class.json"}
+    expected |= {f"eval/{name}.json" for name in ("per_class", "f1", "confusion", "detections")}
+    expected |= {f"eval/{name}.png" for name in ("per_class", "pr_curves", "f1", "confusion", "detections")}
+    assert files == expected | {"eval/latest.pth", "eval/000.pth"}
 
 
 def test_log_lines_carry_the_published_keys(finished: Path):
@@ -112,7 +114,7 @@ def test_max_steps_ends_training_with_an_evaluation(shapes: Path, tmp_path: Path
 
 def test_the_epoch_reaches_sampler_and_data(shapes: Path, monkeypatch: pytest.MonkeyPatch):
     seen = []
-    monkeypatch.setattr(main, "set_epoch", lambda loader, epoch: seen.append(epoch))
+    monkeypatch.setattr(main, "set_epoch", lambda loader, epoch, first_step: seen.append(epoch))
     main.main(parse(shapes, "--epochs", "2", "--start_epoch", "0", "--eval_every", "9"))
     assert seen == [0, 1]
 

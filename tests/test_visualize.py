@@ -190,6 +190,14 @@ def test_letters_contrast_with_their_tag(color, ink):
     assert (tag == color).all(axis=1).any() and (tag == ink).all(axis=1).any()
 
 
+def test_letters_shrink_where_tags_would_hide_the_picture_but_not_below_half(tags):
+    box, heights = [100, 500, 900, 900], []
+    for count in (1, 10, 300):
+        draw_boxes(gray(1000, 1000), [box] * count, ["a class of a name"] * count)
+        heights.append(tags[-1][4] - tags[-1][2])
+    assert heights[0] > heights[1] > heights[2] and heights[2] >= 0.4 * heights[0]
+
+
 # --- arrangements
 
 

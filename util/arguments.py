@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 TRAIN_SIZES = (480, 512, 544, 576, 608, 640, 672, 704, 736, 768, 800)
@@ -21,6 +22,14 @@ def get_args_parser() -> argparse.ArgumentParser:
     _add_data(parser)
     _add_run(parser)
     return parser
+
+
+def given_flags(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> list[str]:
+    """Names of the settings that the command line names itself, be it with their defaults."""
+    untouched = object()  # argparse fills in defaults only where the namespace has nothing yet
+    names = vars(parser.parse_args(argv))
+    marked = parser.parse_args(argv, argparse.Namespace(**dict.fromkeys(names, untouched)))
+    return [name for name in names if getattr(marked, name) is not untouched]
 
 
 def _add_training(parser: argparse.ArgumentParser) -> None:
@@ -110,6 +119,9 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--max_size", default=1333, type=int, help="limit of the long side, pixels")
     group.add_argument("--val_size", default=800, type=int, help="short side in evaluation, pixels")
     group.add_argument("--no_crop", action="store_true", help="no random crops in training")
+    group.add_argument("--eval_no_pad", action="store_true", help="evaluate in batches of images of one size")
+    group.add_argument("--skip_bad_images", action="store_true", help="go on without image files that cannot be read")
+    group.add_argument("--max_bad_images", default=10, type=int, help="stop when more than so many were skipped")
 
 
 def _add_run(parser: argparse.ArgumentParser) -> None:
@@ -117,7 +129,12 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--output_dir", default="", help="folder for checkpoints, logs, evaluation; empty: save nothing")
     group.add_argument("--device", default="auto", help="auto (cuda, else mps, else cpu), cpu, cuda, cuda:N, mps")
     group.add_argument("--seed", default=42, type=int)
-    group.add_argument("--resume", default="", help="checkpoint to go on from: a path or an http(s) address")
+    group.add_argument(
+        "--resume", default="", help="go on from a checkpoint: a path, an http(s) address, or auto: --output_dir's own"
+    )
+    group.add_argument(
+        "--init_from", default="", help="start anew from a checkpoint's weights, other classes or queries allowed"
+    )
     group.add_argument("--start_epoch", default=0, type=int, metavar="N", help="first epoch")
     group.add_argument("--eval", action="store_true", help="evaluate and stop")
     group.add_argument("--num_workers", default=2, type=int, help="processes that load images")
@@ -129,6 +146,8 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
         help="who computes AP; the numbers are equal, hotcoco is faster; auto: hotcoco where installed",
     )
     group.add_argument("--print_freq", default=10, type=int, help="steps between progress lines, off a terminal")
+    group.add_argument("--tensorboard", action="store_true", help="write curves to OUTPUT_DIR/tensorboard too")
+    group.add_argument("--preflight", action="store_true", help="try the largest batch first; forecast time and memory")
     group.add_argument("--checkpoint_every", default=100, type=int, help="epochs between checkpoints that are kept")
     group.add_argument("--world_size", default=1, type=int, help="number of processes; launchers set it themselves")
     group.add_argument("--dist_url", default="env://", help="where the processes meet")
@@ -149,7 +168,7 @@ def _check_numbers(args: argparse.Namespace) -> None:
     at_least = {
         1: "pos_temperature batch_size epochs lr_drop dim_feedforward hidden_dim nheads num_queries dec_layers "
         "max_size val_size eval_every num_classes max_steps print_freq checkpoint_every",
-        0: "lr lr_backbone weight_decay clip_max_norm enc_layers num_workers warmup_steps start_epoch "
+        0: "max_bad_images lr lr_backbone weight_decay clip_max_norm enc_layers num_workers warmup_steps start_epoch "
         "set_cost_class set_cost_bbox set_cost_giou bbox_loss_coef giou_loss_coef mask_loss_coef dice_loss_coef",
     }
     for bound, names in at_least.items():
@@ -197,6 +216,14 @@ def _check_files(args: argparse.Namespace) -> None:
         for kind in ("ann", "images"):
             if not args.coco_path and not getattr(args, f"{split}_{kind}"):
                 raise ValueError(f"no data: pass --coco_path FOLDER, or --{split}_{kind} with the others of its kind")
+    if args.resume == "auto" and not args.output_dir:
+        raise ValueError("--resume auto looks for a checkpoint in --output_dir: pass that too, or name the checkpoint")
+    if args.resume and args.resume != "auto" and args.init_from:
+        raise ValueError("--resume goes on with a training and --init_from starts a new one: pass one of them")
+    if args.eval and args.init_from:
+        raise ValueError("--eval needs all weights of one checkpoint: pass it as --resume, not as --init_from")
+    if args.tensorboard and not args.output_dir:
+        raise ValueError("--tensorboard writes to OUTPUT_DIR/tensorboard: pass --output_dir too")
     if args.eval and not args.resume:
         raise ValueError("--eval needs weights to evaluate: pass --resume CHECKPOINT")
     if args.start_epoch >= args.epochs and not args.eval:

@@ -23,6 +23,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from util.checkpoint_entries import check_entries
+from util.errors import CheckpointError
+
 # Paths are read as their "pure" kind, so that a file from Windows loads on Linux and the other way round. Python 3.13
 # writes them under another module name.
 _PATH_CLASSES = {
@@ -38,10 +41,6 @@ _ALLOWED = [argparse.Namespace] + [
     for name, path_class in _PATH_CLASSES.items()
     for module in ("pathlib", "pathlib._local")
 ]
-
-
-class CheckpointError(RuntimeError):
-    """A checkpoint cannot be used; the message names the file, the cause and what to do."""
 
 
 def plain(obj: Any, where: str = "") -> Any:
@@ -154,12 +153,15 @@ def load_checkpoint(path_or_url: str | os.PathLike[str], *, also_allowed: Sequen
         also_allowed: further harmless classes to let through, as `torch.serialization.safe_globals` takes them.
 
     Raises:
-        CheckpointError: the file is missing, empty, cut off, no checkpoint, or would run code.
+        CheckpointError: the file is missing, empty, cut off, no checkpoint, or would run code; or an entry that we
+            know is of another kind, see `util.checkpoint_entries`.
     """
     source = os.fspath(path_or_url)
     is_url = source.startswith(("http://", "https://"))
     try:
         with torch.serialization.safe_globals([*_ALLOWED, *also_allowed]):
+            if is_url and not Path(urlparse(source).path).name:
+                raise CheckpointError(f"the address {source} names no file: add the checkpoint's name")
             if is_url:
                 loaded = torch.hub.load_state_dict_from_url(
                     source, map_location="cpu", check_hash=True, weights_only=True, progress=sys.stderr.isatty()
@@ -173,6 +175,7 @@ def load_checkpoint(path_or_url: str | os.PathLike[str], *, also_allowed: Sequen
             )
         if "args" in loaded:
             loaded["args"] = plain(loaded["args"], "args")
+        check_entries(loaded, source)
     except CheckpointError:
         raise
     except Exception as error:  # broken files surface as almost any type; the reader should meet one
@@ -212,15 +215,18 @@ def _explain(source: str, is_url: bool, error: Exception) -> str:
     with suppress(OSError), file.open("rb") as content:
         start = content.read(60)
         if start[:2] == b"PK":
-            return f"checkpoint {source} is cut off or damaged ({_first_line(error)}): {remedy}"
+            return f"checkpoint {source} is cut off or damaged ({_cause(error)}): {remedy}"
         if start.isascii() and start[:1] != b"\x80":
             line = start.decode().strip().split("\n")[0]
             return f"{source} is text (it begins with {line!r}), not a checkpoint: {remedy}"
-    return f"checkpoint {source} cannot be read ({_first_line(error)}): if it should be one, {remedy}"
+    return f"checkpoint {source} cannot be read ({_cause(error)}): if it should be one, {remedy}"
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).split("\n")[0]
+def _cause(error: Exception) -> str:
+    """The error's own words on one line, without the advice that torch puts around them."""
+    found = re.search(r"WeightsUnpickler error:\s*(.+)", str(error))
+    text = (found[1] if found else str(error).strip()).split("\n")[0]
+    return text if " " in text else f"{type(error).__name__} {text}".strip()
 
 
 # What differs in the names → the flags that are likely to have been different.
@@ -245,17 +251,24 @@ def load_weights(model: nn.Module, state: Mapping[str, Tensor], source: str) -> 
 
     Raises:
         CheckpointError: names `source`, the first entries that are missing, unexpected or of another shape, how many
-            there are, and the flags that may have differed.
+            there are, and the flags that may have differed; or entries that are no usable numbers.
     """
+    if not isinstance(state, Mapping):
+        raise CheckpointError(f"the weights of {source} are no dictionary of names and tensors: pass another file")
     own = model.state_dict()
     missing = [name for name in own if name not in state and not name.endswith("num_batches_tracked")]
-    unexpected = [name for name in state if name not in own and not name.endswith("num_batches_tracked")]
+    unexpected = [str(n) for n in state if n not in own and not str(n).endswith("num_batches_tracked")]
+    shared = [name for name in own if name in state]
     reshaped = {
         name: f"{name} is {list(state[name].shape)} in the file and {list(own[name].shape)} in the model"
-        for name in own
-        if name in state and state[name].shape != own[name].shape
+        for name in shared
+        if isinstance(state[name], Tensor) and state[name].shape != own[name].shape
     }
     if not (missing or unexpected or reshaped):
+        faults = [f"{name} {fault}" for name in shared if (fault := _fault(state[name], own[name]))]
+        if faults:
+            found = _count(faults, "of no use")
+            raise CheckpointError(f"the weights of {source} cannot be loaded: {found}. Use a checkpoint saved before")
         try:
             model.load_state_dict(state)
         except RuntimeError as error:
@@ -269,6 +282,19 @@ def load_weights(model: nn.Module, state: Mapping[str, Tensor], source: str) -> 
     found = "; ".join(problem for problem in problems if problem)
     cause = _likely_cause([*missing, *unexpected, *reshaped], unexpected)
     raise CheckpointError(f"the weights of {source} do not fit the model: {found}. {cause}")
+
+
+def _fault(value: Any, own: Tensor) -> str:
+    """What is wrong with an entry of the right shape; empty if nothing is."""
+    if not isinstance(value, Tensor):
+        return f"is a {type(value).__name__}"
+    if value.layout != torch.strided or value.is_quantized or value.is_meta:
+        return "is stored in another way than as plain numbers"
+    if value.is_complex() or value.is_floating_point() != own.is_floating_point():
+        return f"holds {value.dtype} in place of {own.dtype}"
+    if own.is_floating_point() and not value.to(own.dtype).isfinite().all():
+        return "holds values that are not finite"
+    return ""
 
 
 def _count(entries: list[str], what: str, shown: int = 3) -> str:

@@ -7,10 +7,17 @@ what they were given, so callers need no second code path.
 import logging
 import os
 from argparse import Namespace
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
+
+from util.dist_errors import ProcessGroupError, check_meeting_place, explain_meeting, whole_number
+
+Result = TypeVar("Result")
+
+_cpu_group: tuple[Any, Any] | None = None  # (the default group it was made for, the group)
 
 
 def is_dist_avail_and_initialized() -> bool:
@@ -45,6 +52,55 @@ def all_gather(data: Any) -> list[Any]:
     gathered: list[Any] = [None] * world_size
     dist.all_gather_object(gathered, data)
     return gathered
+
+
+def gather_to_main(data: Any) -> list[Any] | None:
+    """Collect one picklable object from every process on the main one, over the CPU whatever the backend.
+
+    What is large and needed once stays off the accelerators and off the other processes. Every process has to call.
+
+    Returns:
+        The objects in the order of the ranks on the main process, None on the others. A lone process gets `[data]`.
+    """
+    if get_world_size() == 1:
+        return [data]
+    gathered: list[Any] | None = [None] * get_world_size() if is_main_process() else None
+    dist.gather_object(data, gathered, dst=0, group=_group_on_cpu())
+    return gathered
+
+
+def run_on_main(function: Callable[[], Result]) -> Result:
+    """Call `function` on the main process alone; every process returns its result, or raises its error.
+
+    So the others neither do the work again nor wait for a process that has given up. Every process has to call. The
+    result travels pickled over the CPU and should be small; errors that are not Python's own reach the others as a
+    RuntimeError of the same words.
+    """
+    if get_world_size() == 1:
+        return function()
+    outcome: list[Any] = [None, None]  # result, error
+    failure: Exception | None = None
+    if is_main_process():
+        try:
+            outcome[0] = function()
+        except Exception as error:  # told to the others, then raised below
+            failure = error
+            plain = type(error).__module__ == "builtins"
+            outcome[1] = error if plain else RuntimeError(f"{type(error).__name__}: {error}")
+    dist.broadcast_object_list(outcome, src=0, group=_group_on_cpu())
+    if failure is not None or outcome[1] is not None:
+        raise failure or outcome[1]
+    return outcome[0]
+
+
+def _group_on_cpu() -> Any:
+    """All processes over gloo: the default group where it is gloo's own, else a second one, made at the first call."""
+    global _cpu_group
+    if dist.get_backend() == "gloo":
+        return dist.group.WORLD
+    if _cpu_group is None or _cpu_group[0] is not dist.group.WORLD:
+        _cpu_group = (dist.group.WORLD, dist.new_group(backend="gloo"))
+    return _cpu_group[1]
 
 
 @torch.no_grad()
@@ -126,10 +182,10 @@ def _resolve_cuda(device: torch.device) -> torch.device:
 def _local_rank(device_count: int) -> int:
     """Number of this process on its machine: which of the devices is its own."""
     if "LOCAL_RANK" in os.environ:
-        return int(os.environ["LOCAL_RANK"])
+        return whole_number("LOCAL_RANK")
     if "SLURM_PROCID" in os.environ:
         # Slurm may show each task its own device only, so the number wraps around what is visible.
-        return int(os.environ.get("SLURM_LOCALID", os.environ["SLURM_PROCID"])) % device_count
+        return whole_number("SLURM_LOCALID" if "SLURM_LOCALID" in os.environ else "SLURM_PROCID") % device_count
     return 0
 
 
@@ -142,8 +198,9 @@ def init_distributed_mode(args: Namespace) -> None:
     (nccl for cuda, else gloo; None when alone). Returns when all processes have arrived.
 
     Raises:
-        ValueError: the device is absent, `--world_size` was given without a launcher, or nobody told where the
-            processes meet.
+        ValueError: the device is absent, `--world_size` was given without a launcher, a launcher's variable makes no
+            sense, or nobody told where the processes meet.
+        ProcessGroupError: they did not meet there.
     """
     rank, world_size = _launched_as(args)
     args.distributed = rank is not None
@@ -162,18 +219,17 @@ def init_distributed_mode(args: Namespace) -> None:
         torch.cuda.set_device(device)
 
     dist_url = getattr(args, "dist_url", None) or "env://"
-    if dist_url == "env://" and "MASTER_ADDR" not in os.environ:
-        raise ValueError(
-            f"process {rank} of {world_size} does not know where the processes meet: start with torchrun, "
-            "or set MASTER_ADDR and MASTER_PORT, or pass --dist_url tcp://HOST:PORT or file:///SHARED/PATH"
+    check_meeting_place(rank, world_size, dist_url)
+    try:
+        dist.init_process_group(
+            backend=args.dist_backend,
+            init_method=dist_url,
+            world_size=world_size,
+            rank=rank,
+            device_id=device if device.type == "cuda" else None,
         )
-    dist.init_process_group(
-        backend=args.dist_backend,
-        init_method=dist_url,
-        world_size=world_size,
-        rank=rank,
-        device_id=device if device.type == "cuda" else None,
-    )
+    except (RuntimeError, OSError) as error:
+        raise ProcessGroupError(explain_meeting(error, rank, world_size, dist_url)) from error
     dist.barrier()
     logging.getLogger("detr").info(f"{world_size} processes joined ({args.dist_backend}, {dist_url})")
 
@@ -181,12 +237,13 @@ def init_distributed_mode(args: Namespace) -> None:
 def _launched_as(args: Namespace) -> tuple[int | None, int]:
     """(rank, world size) by the environment; the rank is None when this process works alone."""
     if "RANK" in os.environ and "WORLD_SIZE" in os.environ:
-        return int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+        return whole_number("RANK"), whole_number("WORLD_SIZE", at_least=1)
     asked_for = int(getattr(args, "world_size", None) or 1)
     if "SLURM_PROCID" in os.environ:
         # SLURM_STEP_NUM_TASKS is set by srun only; the bare batch script, which runs once, works alone.
-        world_size = asked_for if asked_for > 1 else int(os.environ.get("SLURM_STEP_NUM_TASKS", 1))
-        return (int(os.environ["SLURM_PROCID"]), world_size) if world_size > 1 else (None, 1)
+        tasks = whole_number("SLURM_STEP_NUM_TASKS", at_least=1) if "SLURM_STEP_NUM_TASKS" in os.environ else 1
+        world_size = asked_for if asked_for > 1 else tasks
+        return (whole_number("SLURM_PROCID"), world_size) if world_size > 1 else (None, 1)
     if asked_for > 1:
         raise ValueError(
             f"--world_size {asked_for} does not start processes by itself: "

@@ -10,7 +10,8 @@ from util.dist import (
     reduce_dict,
     save_on_master,
 )
-from util.logging import MetricLogger, SmoothedValue, accuracy, get_sha
+from util.logging import get_sha
+from util.meters import MetricLogger, SmoothedValue, accuracy
 from util.nested_tensor import NestedTensor, collate_fn, interpolate, nested_tensor_from_tensor_list
 
 __all__ = [

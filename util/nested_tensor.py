@@ -3,9 +3,9 @@
 Shapes: `B` batch, `C` channels, `H`, `W` the batch's largest height and width.
 """
 
-from __future__ import annotations
-
+# TorchScript reads the annotations of a class as objects only: no `annotations` from __future__ in this file.
 from collections.abc import Sequence
+from typing import Optional
 
 import torch
 import torch.nn.functional as F
@@ -24,18 +24,21 @@ class NestedTensor:
         self.tensors = tensors
         self.mask = mask
 
-    def to(self, device: torch.device, non_blocking: bool = False) -> NestedTensor:
+    def to(self, device: torch.device, non_blocking: bool = False) -> "NestedTensor":
         """The same batch on another device; with pinned memory and `non_blocking` the copy overlaps with work."""
         mask = self.mask
         if mask is not None:
             mask = mask.to(device, non_blocking=non_blocking)
         return NestedTensor(self.tensors.to(device, non_blocking=non_blocking), mask)
 
-    def pin_memory(self) -> NestedTensor:
+    def pin_memory(self) -> "NestedTensor":
         """The same batch in page-locked memory; data loaders call this by name."""
-        return NestedTensor(self.tensors.pin_memory(), None if self.mask is None else self.mask.pin_memory())
+        mask = self.mask
+        if mask is not None:
+            mask = mask.pin_memory()
+        return NestedTensor(self.tensors.pin_memory(), mask)
 
-    def decompose(self) -> tuple[Tensor, Tensor | None]:
+    def decompose(self) -> tuple[Tensor, Optional[Tensor]]:  # noqa: UP045  TorchScript reads no `|` inside brackets here
         """(tensors, mask)."""
         return self.tensors, self.mask
 
@@ -43,7 +46,7 @@ class NestedTensor:
         return str(self.tensors)
 
 
-def nested_tensor_from_tensor_list(tensor_list: Sequence[Tensor]) -> NestedTensor:
+def nested_tensor_from_tensor_list(tensor_list: list[Tensor]) -> NestedTensor:
     """Pad images right and bottom to the largest height and width among them.
 
     Args:
@@ -60,14 +63,14 @@ def nested_tensor_from_tensor_list(tensor_list: Sequence[Tensor]) -> NestedTenso
     for index, image in enumerate(tensor_list):
         if image.ndim != 3 or image.shape[0] != tensor_list[0].shape[0]:
             raise ValueError(
-                f"image {index} of the batch has shape {tuple(image.shape)}, but every image must be "
+                f"image {index} of the batch has shape {list(image.shape)}, but every image must be "
                 f"[{tensor_list[0].shape[0]}, height, width]: add or drop dimensions before batching"
             )
     channels = tensor_list[0].shape[0]
-    height = max(image.shape[1] for image in tensor_list)
-    width = max(image.shape[2] for image in tensor_list)
-    tensors = tensor_list[0].new_zeros(len(tensor_list), channels, height, width)  # [B, C, H, W]
-    mask = torch.ones(len(tensor_list), height, width, dtype=torch.bool, device=tensors.device)  # [B, H, W]
+    height = max([image.shape[1] for image in tensor_list])
+    width = max([image.shape[2] for image in tensor_list])
+    tensors = tensor_list[0].new_zeros([len(tensor_list), channels, height, width])  # [B, C, H, W]
+    mask = torch.ones([len(tensor_list), height, width], dtype=torch.bool, device=tensors.device)  # [B, H, W]
     for index, image in enumerate(tensor_list):
         tensors[index, :, : image.shape[1], : image.shape[2]].copy_(image)
         mask[index, : image.shape[1], : image.shape[2]] = False

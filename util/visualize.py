@@ -5,19 +5,21 @@ enlarged before anything is drawn on it.
 """
 
 import colorsys
-import functools
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
+
+from util.fonts import draw_text, text_length
 
 Color = tuple[int, int, int]
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 MAX_ENLARGED = 4096  # pixels: a thin strip is not blown up past this
+MIN_LETTERS = 11  # pixels
+MAX_TAGGED = 0.08  # share of a picture that tags may take before they shrink
 INK, PAPER = (25, 25, 30), (255, 255, 255)
 
 
@@ -86,14 +88,15 @@ def side_by_side(pictures: Sequence[tuple[str, Image.Image]]) -> Image.Image:
     if not pictures:
         raise ValueError("no pictures to put side by side: give at least one (title, picture)")
     titles, images = zip(*pictures, strict=True)
-    font = _font(_letter_height(max(images, key=lambda image: min(image.size)).size) * 5 // 4)
-    band = 2 * font.size
+    letters = _letter_height(max(images, key=lambda image: min(image.size)).size) * 5 // 4
+    band = 2 * letters
     framed = []
     for title, image in zip(titles, images, strict=True):
         frame = Image.new("RGB", (image.width, image.height + band), PAPER)
         frame.paste(image, (0, band))
         pen = ImageDraw.Draw(frame)
-        pen.text((image.width / 2, band / 2), _shorten(title, font, image.width), INK, font, anchor="mm")
+        title = _shorten(title, letters, image.width)
+        draw_text(pen, ((image.width - text_length(title, letters)) / 2, band / 2), title, INK, letters)
         framed.append(frame)
     return contact_sheet(framed, columns=len(framed))
 
@@ -178,23 +181,15 @@ def _as_boxes(boxes) -> np.ndarray:
 
 
 def _letter_height(size: tuple[int, int]) -> int:
-    return max(11, round(min(size) / 30))
+    return max(MIN_LETTERS, round(min(size) / 30))
 
 
-@functools.cache
-def _font(size: int) -> ImageFont.FreeTypeFont:
-    """DejaVu, which comes with matplotlib and has letters for most alphabets."""
-    import matplotlib
-
-    return ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"), size)
-
-
-def _shorten(text: str, font: ImageFont.FreeTypeFont, width: float) -> str:
-    """On one line, cut so that it is no wider than `width` pixels."""
+def _shorten(text: str, letters: int, width: float) -> str:
+    """On one line, cut so that it is no wider than `width` pixels in letters of this height."""
     text = " ".join(text.split())
-    if font.getlength(text) <= width:
+    if text_length(text, letters) <= width:
         return text
-    while text and font.getlength(text + "…") > width:
+    while text and text_length(text + "…", letters) > width:
         text = text[:-1]
     return text + "…"
 
@@ -203,16 +198,16 @@ def _draw_labels(canvas, boxes, labels, colors):
     """A tag at a corner of each box, never off the picture, where it hides least of other tags and of small boxes."""
     pen = ImageDraw.Draw(canvas)
     width, height = canvas.size
-    font = _font(_letter_height((width, height)))
-    margin = max(2, font.size // 5)
-    tall = font.size + 2 * margin
+    letters = _crowded_letter_height(canvas.size, labels)
+    margin = max(2, letters // 5)
+    tall = letters + 2 * margin
     taken = np.zeros((0, 4))
     tags = []
     for box, label, color in zip(boxes, labels, colors, strict=True):
-        text = _shorten(label, font, width - 2 * margin)
+        text = _shorten(label, letters, width - 2 * margin)
         if not text:
             continue
-        wide = math.ceil(font.getlength(text)) + 2 * margin
+        wide = math.ceil(text_length(text, letters)) + 2 * margin
         x0, y0, x1, y1 = box
         corners = [(x, y) for y in (y0 - tall, y0, y1, y1 - tall) for x in (x0, x1 - wide)]
         corners = [(min(max(x, 0), width - wide), min(max(y, 0), height - tall)) for x, y in corners]
@@ -225,7 +220,15 @@ def _draw_labels(canvas, boxes, labels, colors):
         x0, y0, x1, y1 = (round(float(edge)) for edge in place)
         pen.rectangle((x0, y0, x1, y1), fill=color)
         light = 0.299 * color[0] + 0.587 * color[1] + 0.114 * color[2] > 140
-        pen.text((x0 + margin, (y0 + y1) / 2), text, INK if light else PAPER, font, anchor="lm")
+        draw_text(pen, (x0 + margin, (y0 + y1) / 2), text, INK if light else PAPER, letters)
+
+
+def _crowded_letter_height(size: tuple[int, int], labels: Sequence[str]) -> int:
+    """The letters' usual height, half of it at the least where tags would take more than `MAX_TAGGED`."""
+    usual = _letter_height(size)
+    area = sum(text_length(" ".join(label.split()), usual) for label in labels if label) * 1.4 * usual
+    share = area / (size[0] * size[1])
+    return usual if share <= MAX_TAGGED else max(MIN_LETTERS, usual // 2, round(usual * math.sqrt(MAX_TAGGED / share)))
 
 
 def _overlap(places, others):

@@ -1,0 +1,93 @@
+"""Signals as wishes: heard at once, answered between steps; a second Ctrl-C does not wait."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+
+import pytest
+
+from util import signals
+from util.signals import StopSignals, ignore_in_worker
+
+
+def send(number: int) -> None:
+    os.kill(os.getpid(), number)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stop_is_a_wish(number, capfd):
+    with StopSignals() as wishes:
+        send(number)
+        assert wishes.stop and not wishes.save
+    assert "finishing this step, then saving and stopping" in capfd.readouterr().err
+
+
+def test_sigusr1_wishes_for_a_save():
+    with StopSignals() as wishes:
+        send(signal.SIGUSR1)
+        assert wishes.save and not wishes.stop
+
+
+def test_a_second_interrupt_stops_at_once(monkeypatch):
+    with StopSignals() as wishes:
+        send(signal.SIGINT)
+        monkeypatch.setattr(signals, "ECHO", -1.0)
+        with pytest.raises(KeyboardInterrupt):
+            send(signal.SIGINT)
+        assert wishes.stop
+
+
+def test_the_echo_of_an_interrupt_is_no_second_one(monkeypatch):
+    monkeypatch.setattr(signals, "ECHO", 60.0)
+    with StopSignals() as wishes:
+        send(signal.SIGINT)
+        send(signal.SIGINT)  # a launcher passes on what the terminal has sent to all
+        assert wishes.stop
+
+
+def test_a_second_sigterm_changes_nothing():
+    with StopSignals() as wishes:
+        send(signal.SIGTERM)
+        send(signal.SIGTERM)
+        assert wishes.stop
+
+
+def test_handlers_are_put_back():
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)}
+    with pytest.raises(RuntimeError, match="inside"), StopSignals():
+        assert signal.getsignal(signal.SIGTERM) != before[signal.SIGTERM]
+        raise RuntimeError("inside")
+    assert {number: signal.getsignal(number) for number in before} == before
+
+
+def test_outside_of_the_main_thread_nothing_is_heard_and_nothing_breaks():
+    seen = []
+
+    def work() -> None:
+        with StopSignals() as wishes:
+            seen.append(wishes.stop)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert seen == [False]
+
+
+def test_a_loading_process_outlives_what_reaches_the_whole_group_and_obeys_its_parent():
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:  # a process of its own, since a signal is to end it
+        ignore_in_worker()
+        for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM):
+            send(number)
+        while signal.SIGTERM in signal.sigpending():  # until it is looked at; a second one would merge with it
+            os.sched_yield()
+        os.write(writer, b"alive")
+        while True:
+            signal.pause()
+    assert os.read(reader, 5) == b"alive"
+    os.kill(child, signal.SIGTERM)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 0

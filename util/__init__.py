@@ -1,0 +1,1 @@
+"""What every other room may use; nothing here knows of models or data sets."""

@@ -1,0 +1,106 @@
+"""What the entries of a checkpoint must be, whoever wrote it.
+
+Only what a reader would otherwise stumble over later is looked at; a checkpoint may lack any entry, hold None for it,
+and hold more.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import Tensor
+
+from util.errors import CheckpointError
+
+
+def check_entries(checkpoint: Mapping[Any, Any], source: str) -> None:
+    """Refuse a checkpoint with an entry of the wrong kind.
+
+    Raises:
+        CheckpointError: names `source`, the entry, and what it should be.
+    """
+    for name, (is_right, kind) in _KINDS.items():
+        value = checkpoint.get(name)
+        if value is not None and not is_right(value):
+            raise CheckpointError(
+                f"`{name}` of checkpoint {source} is no {kind}, so it is damaged or of another program: pass another"
+            )
+
+
+def model_of(checkpoint: Mapping[str, Any], source: str) -> dict[str, Tensor]:
+    """The weights in a checkpoint.
+
+    Raises:
+        CheckpointError: there are none under `model`.
+    """
+    check_entries({"model": checkpoint.get("model")}, source)
+    if not checkpoint.get("model"):
+        bare = any(isinstance(value, Tensor) for value in checkpoint.values())
+        remedy = "it looks like bare weights: save them under the key `model`" if bare else "pass another file"
+        raise CheckpointError(f"{source} holds no weights under `model`, so it is no checkpoint of a model; {remedy}")
+    return checkpoint["model"]
+
+
+def _is_weights(value: Any) -> bool:
+    return isinstance(value, dict) and all(isinstance(n, str) and isinstance(v, Tensor) for n, v in value.items())
+
+
+def _is_categories(value: Any) -> bool:
+    return isinstance(value, list) and all(
+        isinstance(entry, dict) and _is_count(entry.get("id")) and isinstance(entry.get("name"), str) for entry in value
+    )
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 2**53
+
+
+def _is_epoch(value: Any) -> bool:
+    return _is_count(value) or (type(value) is int and value == -1)  # -1: saved inside of epoch 0, none is finished
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_dict(value: Any) -> bool:
+    return isinstance(value, dict)
+
+
+def _is_settings(value: Any) -> bool:
+    return isinstance(value, dict) and all(isinstance(n, str) and not _holds_tensor(v) for n, v in value.items())
+
+
+def _holds_tensor(value: Any) -> bool:
+    if isinstance(value, dict | list | tuple):
+        return any(map(_holds_tensor, value.values() if isinstance(value, dict) else value))
+    return isinstance(value, Tensor)
+
+
+def _is_record(value: Any) -> bool:
+    try:
+        return isinstance(value, dict) and bool(json.dumps(value))
+    except (TypeError, ValueError, RecursionError):
+        return False
+
+
+def _is_progress(value: Any) -> bool:
+    parts = (value.get("meters"), value.get("train_stats")) if isinstance(value, dict) else (0,)
+    return all(part is None or isinstance(part, dict) for part in parts) and _is_count(value.get("step"))
+
+
+_KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "model": (_is_weights, "dictionary of names and tensors"),
+    "optimizer": (_is_dict, "dictionary"),
+    "lr_scheduler": (_is_dict, "dictionary"),
+    "epoch": (_is_epoch, "number of an epoch"),
+    "step": (_is_count, "number of steps"),
+    "args": (_is_settings, "dictionary of settings"),
+    "categories": (_is_categories, "list of ids and names"),
+    "best_ap": (_is_number, "number"),
+    "record": (_is_record, "line of a log"),
+    "world_size": (_is_count, "number of processes"),
+    "progress": (_is_progress, "place inside of an epoch"),
+}

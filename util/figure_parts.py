@@ -1,0 +1,123 @@
+"""What figures are put together from: axes at a place, class labels, legends.
+
+Places are given in inches instead of being found by matplotlib's layout, which takes longer than the drawing. Figures
+are made without pyplot: nothing global is touched.
+"""
+
+from __future__ import annotations
+
+import io
+import unicodedata
+from collections.abc import Sequence
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from PIL import ImageFont
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+DPI = 110
+RULER = 40  # size of the letters that lengths are measured with
+LONGEST_LABEL = 15  # times the size of its letters
+
+
+def png_of(figure: Figure) -> bytes:
+    """The figure as the content of a PNG file."""
+    content = io.BytesIO()
+    figure.savefig(content, format="png", dpi=DPI, pil_kwargs={"compress_level": 2})
+    return content.getvalue()
+
+
+def labels_of(names: Sequence[str], ids: Sequence[int]) -> list[str]:
+    """Class names on one line, cut where they grow longer than `LONGEST_LABEL`.
+
+    Letters that matplotlib's font does not have are left out; a name that loses all of them becomes the class's id.
+    """
+    from matplotlib.font_manager import get_font
+
+    font = get_font(_font_file())
+    return [_label(name, f"class {class_id}", font) for name, class_id in zip(names, ids, strict=True)]
+
+
+def width_of(labels: Sequence[str], font: float = 8) -> float:
+    """Room in inches for the longest of the labels, in a font of so many points."""
+    return max((_length(label) for label in labels), default=0) * font / 72 * 1.04 + 0.05
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure of this size in inches."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height))
+
+
+def add_axes(figure: Figure, left: float, bottom: float, width: float, height: float) -> Axes:
+    """Axes at this place in inches, counted from the lower left corner."""
+    across, up = figure.get_size_inches()
+    return figure.add_axes((left / across, bottom / up, width / across, height / up))
+
+
+def two_squares(first: Sequence[str], second: Sequence[str]) -> tuple[Figure, Axes, Axes]:
+    """A figure of two square axes, each with room at its right for a legend of these texts."""
+    side, left = 3.8, 0.65
+    rooms = [0.6 + max(width_of(texts, 8.5), 1.4) for texts in (first, second)]
+    figure = new_figure(2 * (left + side) + sum(rooms), side + 0.95)
+    axes = [add_axes(figure, place, 0.6, side, side) for place in (left, 2 * left + side + rooms[0])]
+    return figure, axes[0], axes[1]
+
+
+def add_legend(axis: Axes, colors: Sequence[Any], texts: Sequence[str]) -> None:
+    """A legend at the right, its texts as they are, be they like mathematics or begin with an underscore."""
+    for place, (color, text) in enumerate(zip(colors, texts, strict=True)):
+        y = 0.98 - 0.056 * place
+        axis.plot([1.03, 1.09], [y, y], color=color, linewidth=2.5, transform=axis.transAxes, clip_on=False)
+        axis.text(1.11, y, text, transform=axis.transAxes, va="center", fontsize=8.5, parse_math=False)
+
+
+def finish(axis: Axes, title: str = "", grid: str = "both") -> None:
+    """Title, grid and a light frame."""
+    axis.set_title(title, fontsize=10, y=1.02)
+    axis.grid(axis=grid, alpha=0.3)
+    axis.set_axisbelow(True)
+    axis.spines[["top", "right"]].set_visible(False)
+
+
+def finish_square(axis: Axes, title: str, x_label: str, y_label: str = "", remark: str = "") -> None:
+    """The same for axes from 0 to 1 both ways; `remark` stands in the middle of an empty one."""
+    finish(axis, title)
+    axis.set(xlabel=x_label, ylabel=y_label, xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
+    axis.xaxis.set_label_coords(0.5, -0.085)
+    axis.yaxis.set_label_coords(-0.1, 0.5)
+    axis.text(0.5, 0.5, remark, transform=axis.transAxes, ha="center", color="gray")
+
+
+def _label(name: str, substitute: str, font: Any) -> str:
+    known = "".join(c if c.isprintable() and font.get_char_index(ord(c)) else " " for c in name)
+    text = " ".join(known.split())
+    if not text or (any(c.isalpha() for c in name) and not any(c.isalpha() for c in text)):
+        text = substitute
+    if _length(text) > LONGEST_LABEL:
+        while _length(text + "…") > LONGEST_LABEL:
+            text = text[:-1]
+        text += "…"
+    if any(unicodedata.bidirectional(c) in ("R", "AL") for c in text):
+        text = f"\N{LEFT-TO-RIGHT MARK}{text}\N{LEFT-TO-RIGHT MARK}"  # a number written behind it stays behind it
+    return text
+
+
+def _length(text: str) -> float:
+    """How wide a text is, in sizes of its letters."""
+    return _ruler().getlength(text) / RULER
+
+
+@cache
+def _ruler() -> ImageFont.FreeTypeFont:
+    return ImageFont.truetype(_font_file(), RULER)
+
+
+def _font_file() -> str:
+    from matplotlib.font_manager import FontProperties, findfont
+
+    return findfont(FontProperties())

@@ -1,0 +1,202 @@
+"""A fresh start from another run's weights: what fits is loaded, classes are matched by name, queries cut or added to.
+
+Shapes: `C` classes, `Q` object queries, `D` transformer width. Row c of the class head is the class of id c; its last
+row, C, is "no object".
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from util.checkpoint import load_weights
+from util.checkpoint_entries import check_entries, model_of
+from util.coco_names import COCO_NAMES, COCO_NUM_CLASSES
+from util.errors import CheckpointError
+
+HEAD = ("class_embed.weight", "class_embed.bias")  # [C + 1, D], [C + 1]
+QUERIES = "query_embed.weight"  # [Q, D]
+COUNTERS = "num_batches_tracked"
+SHOWN = 8  # names in a line of the report
+
+
+@dataclass
+class InitReport:
+    """What became of a checkpoint's weights; `str()` of it is a few lines for the user.
+
+    Attributes:
+        source: where the weights came from.
+        loaded: parts of the model that have the checkpoint's values.
+        new: parts that keep the values the model was built with.
+        left_out: parts of the checkpoint that were not used.
+        notes: what was assumed, in sentences.
+    """
+
+    source: str
+    loaded: list[str] = field(default_factory=list)
+    new: list[str] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        parts = {"loaded": self.loaded, "new": self.new, "left out": self.left_out}
+        lines = [f"  {title}: {'; '.join(entries) or 'nothing'}" for title, entries in parts.items()]
+        return "\n".join([f"fresh start from the weights of {self.source}", *lines, *(f"  {n}" for n in self.notes)])
+
+
+def init_weights(
+    model: nn.Module, checkpoint: Mapping[str, Any], source: str, categories: Sequence[Mapping[str, Any]]
+) -> InitReport:
+    """Load the weights of `checkpoint` into `model`, whose classes and number of queries may differ.
+
+    With the same classes, or as many and names unknown on one side, the class head is loaded whole. Else it keeps the
+    rows of classes with the same name, wherever their ids put them, and "no object"; the other rows stay as built.
+    Object queries are loaded up to the smaller number; further ones stay as built, drawn from N(0, 1).
+
+    Args:
+        model: a `DETR`, freshly built.
+        checkpoint: as `util.checkpoint.load_checkpoint` returns it; only `model` and `categories` are read. Without
+            `categories`, weights of 91 classes are taken for COCO's.
+        source: the checkpoint's path or address, for messages.
+        categories: {"id", "name"} of the model's classes; empty if unknown.
+
+    Raises:
+        CheckpointError: the checkpoint holds no such model, or differs in more than classes and queries; the names
+            that do not fit are given. The model is as it was.
+    """
+    state = model_of(checkpoint, source)
+    check_entries({"categories": checkpoint.get("categories")}, source)
+    own = model.state_dict()
+    if any(name.startswith("detr.") for name in state) and not any(name.startswith("detr.") for name in own):
+        raise CheckpointError(
+            f"{source} holds a model with masks (its names begin with `detr.`), and this one predicts boxes alone: "
+            "start from a checkpoint that was trained without --masks"
+        )
+    report = InitReport(source)
+    merged = dict(state)
+    if _same_but_rows(state, own, HEAD):
+        rows = _match_classes(state, own, checkpoint, categories, report)
+        merged |= {name: _place_rows(own[name], state[name], rows) for name in HEAD}
+    if _same_but_rows(state, own, [QUERIES]):
+        kept = min(len(state[QUERIES]), len(own[QUERIES]))
+        merged[QUERIES] = _place_rows(own[QUERIES], state[QUERIES], {row: row for row in range(kept)})
+        _report_queries(len(state[QUERIES]), len(own[QUERIES]), report)
+    load_weights(model, merged, source)
+
+    whole = [name for name in state if name in own and name not in HEAD and name != QUERIES]
+    report.loaded[:0] = [f"{part} ({count} tensors)" for part, count in _count_parts(whole).items()]
+    counters = [sum(name not in other for name in one) for one, other in ((own, state), (state, own))]
+    for entries, count in zip((report.new, report.left_out), counters):
+        if count:
+            entries.append(f"{count} {COUNTERS}")
+    others = [str(key) for key in checkpoint if key not in ("model", "categories")]
+    if others:
+        report.left_out.append(f"{_some(others)} of the run it comes from")
+    return report
+
+
+def _same_but_rows(state: Mapping[str, Tensor], own: Mapping[str, Tensor], names: Sequence[str]) -> bool:
+    """True if the tensors differ in their first dimension at most, and agree on it among themselves.
+
+    What else is wrong with them is for `load_weights` to say.
+    """
+    if not all(name in state and name in own and state[name].dim() == own[name].dim() for name in names):
+        return False
+    theirs = [state[name] for name in names]
+    lengths = {len(value) for value in theirs}
+    usable = all(v.is_floating_point() and v.layout == torch.strided and not v.is_meta for v in theirs)
+    same_width = all(state[name].shape[1:] == own[name].shape[1:] for name in names)
+    return usable and same_width and len(lengths) == 1 and 0 not in lengths
+
+
+def _match_classes(
+    state: Mapping[str, Tensor],
+    own: Mapping[str, Tensor],
+    checkpoint: Mapping[str, Any],
+    categories: Sequence[Mapping[str, Any]],
+    report: InitReport,
+) -> dict[int, int]:
+    """Which row of the new head takes which row of the old one; the report says so by name."""
+    old_end, new_end = len(state[HEAD[0]]) - 1, len(own[HEAD[0]]) - 1  # the rows of "no object"
+    new = _names_below(new_end, categories)
+    old = _names_in(checkpoint, old_end, report)
+    if old_end == new_end and (old == new or not old or not new):
+        report.loaded.append(f"class_embed (all {new_end} classes)")
+        if not (old and new):
+            report.notes.append("The classes' names are not known on both sides: taken to be the same, in this order")
+        return {row: row for row in range(new_end + 1)}
+
+    rows = {new_end: old_end}
+    if old and new:
+        first_with = {name: number for number, name in reversed(old.items())}
+        for number, name in new.items():
+            same_id = old.get(number) == name  # only where a name stands twice does it matter
+            if name in first_with:
+                rows[number] = number if same_id else first_with[name]
+    else:
+        report.notes.append(
+            f"The classes' names are not known on both sides and {old_end} classes became {new_end}: all rows of the "
+            "class head are new, but for no object"
+        )
+    kept = [new[row] for row in rows if row != new_end]
+    report.loaded.append(f"class_embed ({_count_classes(kept)} and no object)" if kept else "class_embed (no object)")
+    _report_rows(report.new, [row for row in range(new_end) if row not in rows], new)
+    _report_rows(report.left_out, [row for row in range(old_end) if row not in rows.values()], old)
+    return rows
+
+
+def _names_in(checkpoint: Mapping[str, Any], count: int, report: InitReport) -> dict[int, str]:
+    """Id → name of the checkpoint's classes, ascending; empty if unknown."""
+    categories = checkpoint.get("categories")
+    if categories is None and count == COCO_NUM_CLASSES:
+        report.notes.append("The checkpoint names no classes; having 91 of them, they are taken for COCO's")
+        return dict(COCO_NAMES)
+    return _names_below(count, categories or ())
+
+
+def _names_below(count: int, categories: Sequence[Mapping[str, Any]]) -> dict[int, str]:
+    """Id → name, ascending; a category may be listed that no row was made for, since nothing is annotated with it."""
+    names = {category["id"]: category["name"] for category in categories if category["id"] < count}
+    return dict(sorted(names.items()))
+
+
+def _place_rows(fresh: Tensor, loaded: Tensor, rows: Mapping[int, int]) -> Tensor:
+    """`fresh` with its rows named by the keys of `rows` taken from `loaded`, where its values name them."""
+    placed = fresh.clone()
+    placed[list(rows)] = loaded[list(rows.values())].to(placed)
+    return placed
+
+
+def _report_queries(old: int, new: int, report: InitReport) -> None:
+    report.loaded.append(f"query_embed ({min(old, new)} queries)")
+    if new > old:
+        report.new.append(f"query_embed ({new - old} queries)")
+    if old > new:
+        report.left_out.append(f"query_embed (the last {old - new} of {old} queries)")
+
+
+def _report_rows(entries: list[str], rows: Sequence[int], names: Mapping[int, str]) -> None:
+    named = [names[row] for row in rows if row in names]
+    if named:
+        entries.append(f"class_embed ({_count_classes(named)})")
+    unnamed = len(rows) - len(named)
+    if unnamed:
+        entries.append(f"class_embed ({unnamed} row{'s' * (unnamed > 1)} without a name)")
+
+
+def _count_parts(names: Iterable[str]) -> dict[str, int]:
+    return Counter(name.split(".")[0] for name in names)
+
+
+def _count_classes(names: Sequence[str]) -> str:
+    return f"{len(names)} class{'es' * (len(names) > 1)}: {_some(names)}"
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more

@@ -1,0 +1,201 @@
+"""How a loop over batches is getting on: its clock, its memory, and its voice on a terminal or in a log."""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from util.dist import get_world_size, is_main_process
+from util.logging import get_logger
+
+MEGABYTE = 1024.0 * 1024.0
+WINDOW = 20  # steps that the shown speed is an average of, as many as a meter's window
+
+
+class _Step(NamedTuple):
+    seconds: float  # from one batch asked for to the next
+    waited: float  # of these, until the batch was there
+    images: int
+
+
+class Progress:
+    """The clock and the voice of one loop. Only rank 0 speaks: a bar on a terminal, lines elsewhere.
+
+    A batch counts as a step from the moment it was handed out: who asks in the middle of the loop's body, as a
+    checkpoint does, finds the work of that body included.
+
+    Args:
+        describe: says what the meters hold.
+        delimiter: between the parts of a line.
+        header: first part of a line.
+        length: batches of the whole epoch; None where nobody knows.
+        start: batches of this epoch done before this loop.
+        earlier: `state_dict` of the loop that did them; the time it took counts in the total.
+    """
+
+    def __init__(
+        self,
+        describe: Callable[[], str],
+        delimiter: str,
+        header: str,
+        length: int | None,
+        start: int = 0,
+        earlier: Mapping[str, float] | None = None,
+    ) -> None:
+        earlier = earlier or {}
+        self.describe, self.delimiter, self.header, self.length = describe, delimiter, header, length
+        self.done = start
+        self.steps, self.images = int(earlier.get("steps", 0)), int(earlier.get("images", 0))
+        self.window: deque[_Step] = deque(maxlen=WINDOW)
+        self.step_start = time.perf_counter()
+        self.begun = self.step_start - earlier.get("seconds", 0.0)
+        self.ended: float | None = None
+        self.waited: float | None = None  # for the batch in hand; None between batches
+        self.images_in_hand = 0
+        self.bar: Any = None
+        self.bar_drawn = -math.inf
+        self.shown = start
+
+    def open_bar(self) -> AbstractContextManager[Any]:
+        """The bar, to be held open during the loop; nothing where lines are printed."""
+        if not (sys.stdout.isatty() and is_main_process()):
+            return nullcontext()
+        from tqdm import tqdm
+
+        layout = "{desc} {percentage:3.0f}%|{bar:16}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
+        self.bar = tqdm(
+            total=self.length,
+            initial=self.done,
+            desc=self.header,
+            file=sys.stdout,
+            dynamic_ncols=True,
+            bar_format=layout,
+        )
+        return self.bar
+
+    def data_arrived(self, batch: Any) -> None:
+        """The batch is there: the wait for it is over, the step goes on until `step_done`."""
+        self.waited = time.perf_counter() - self.step_start
+        self.images_in_hand = _count_images(batch)
+
+    def step_done(self, print_freq: int) -> None:
+        """The loop's body has ended; show it, if it is its turn."""
+        now = time.perf_counter()
+        self.window.append(self._step_in_hand(now))
+        self.waited, self.step_start = None, now
+        self.done, self.steps, self.images = self.done + 1, self.steps + 1, self.images + self.window[-1].images
+        if self.bar is not None:
+            self.bar.update()
+            if now - self.bar_drawn > 0.2:  # formatting dozens of meters costs more than a fast step
+                self._draw(now)
+        elif (self.done - 1) % print_freq == 0:
+            self._print()
+
+    def finish(self) -> None:
+        """Say where the loop ended, however it came to that, and what it took."""
+        self.ended = time.perf_counter()
+        if self.bar is not None:
+            self._draw(self.ended)
+            self.bar.close()  # first, or the total would be printed above it
+        elif self.shown < self.done:
+            self._print()
+        get_logger().info(self._summary())
+
+    def watched(self) -> dict[str, float]:
+        """Speed and memory of the last steps, by names that a curve can carry.
+
+        time/step_seconds, time/data_seconds (waiting for data), time/data_share (per cent of a step),
+        time/images_per_second (of all processes, taken as equally fast), memory/rss_mb (this process, workers not
+        counted), memory/cuda_peak_mb. What cannot be known here is left out.
+        """
+        steps = [*self.window, *([] if self.waited is None else [self._step_in_hand(time.perf_counter())])]
+        values: dict[str, float] = {}
+        if steps:
+            seconds, waited, images = (sum(column) for column in zip(*steps))
+            values["time/step_seconds"] = seconds / len(steps)
+            values["time/data_seconds"] = waited / len(steps)
+            values["time/data_share"] = 100.0 * waited / max(seconds, 1e-9)
+            if images:
+                values["time/images_per_second"] = images * get_world_size() / max(seconds, 1e-9)
+        return values | memory()
+
+    def state_dict(self) -> dict[str, float]:
+        """Seconds, steps and images of the epoch so far, the batch in hand included."""
+        in_hand = self.waited is not None
+        seconds = (time.perf_counter() if self.ended is None else self.ended) - self.begun
+        images = self.images + (self.images_in_hand if in_hand else 0)
+        return {"seconds": seconds, "steps": self.steps + in_hand, "images": images}
+
+    def _step_in_hand(self, now: float) -> _Step:
+        return _Step(now - self.step_start, self.waited or 0.0, self.images_in_hand)
+
+    def _draw(self, now: float) -> None:
+        self.bar.set_postfix_str(self.delimiter.join(self._facts()).replace("\t", "  "))
+        self.bar_drawn = now
+
+    def _print(self) -> None:
+        self.shown = self.done
+        if self.length is None:
+            parts = [self.header, f"[{self.done - 1}]"]
+        else:
+            left = (self.step_start - self.begun) / self.steps * (self.length - self.done)
+            place = f"[{self.done - 1:>{len(str(self.length))}}/{self.length}]"
+            parts = [self.header, place, f"eta: {timedelta(seconds=int(left))}"]
+        get_logger().info(self.delimiter.join(parts + self._facts()))
+
+    def _facts(self) -> list[str]:
+        values = self.watched()
+        layout = {
+            "time/images_per_second": "images/s: {:.1f}",
+            "meters": "{}",
+            "time/step_seconds": "time: {:.4f}",
+            "time/data_seconds": "data: {:.4f} ({:.0f}%)",
+            "memory/rss_mb": "rss: {:.0f} MB",
+            "memory/cuda_peak_mb": "max mem: {:.0f} MB",
+        }
+        known: dict[str, Any] = values | ({"meters": meters} if (meters := self.describe()) else {})
+        share = values.get("time/data_share", 0.0)
+        return [text.format(known[name], share) for name, text in layout.items() if name in known]
+
+    def _summary(self) -> str:
+        so_far = self.state_dict()
+        rate = so_far["images"] * get_world_size() / max(so_far["seconds"], 1e-9)
+        shown_rate = f", {rate:.1f} images/s" if rate else ""
+        pace = f"{so_far['seconds'] / max(so_far['steps'], 1):.4f} s / it{shown_rate}"
+        return f"{self.header} Total time: {timedelta(seconds=int(so_far['seconds']))} ({pace})".lstrip()
+
+
+def memory() -> dict[str, float]:
+    """memory/rss_mb, this process's resident memory (Linux), and memory/cuda_peak_mb once cuda is in use."""
+    values = {}
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        values["memory/rss_mb"] = pages * os.sysconf("SC_PAGE_SIZE") / MEGABYTE
+    except OSError:
+        pass  # other systems tell only the peak without a package for it
+    if torch.cuda.is_initialized():
+        values["memory/cuda_peak_mb"] = torch.cuda.max_memory_allocated() / MEGABYTE
+    return values
+
+
+def length_of(iterable: Iterable[Any]) -> int | None:
+    """Batches that `iterable` says it gives; None for a generator, or a loader over an endless data set."""
+    try:
+        return len(iterable)  # type: ignore[arg-type]
+    except TypeError:
+        return None
+
+
+def _count_images(batch: Any) -> int:
+    first = batch[0] if isinstance(batch, list | tuple) and batch else None
+    return len(first.tensors) if hasattr(first, "tensors") else 0
