@@ -1,19 +1,88 @@
-"""Entry points of `torch.hub.load`: the published detectors, with their weights on request."""
+"""Entry points of `torch.hub.load`: the published detectors, with their weights on request, and a small one of ours.
+
+A process may hold other modules named `models` and `util`; `torch.hub.load` works beside them and leaves nothing in
+`sys.modules` or `sys.path`. The classes of a model that was loaded so cannot be imported by name: pickle its
+`state_dict()`, not the model.
+"""
 
 from __future__ import annotations
 
+# torch.hub.list takes everything callable for an entry: modules are imported here, not what is in them
+import collections.abc
+import contextlib
+import importlib.util
+import pathlib
+import sys
+import uuid
+import warnings
+
+import torch
 from torch import nn
 
-from models.backbone import Backbone, Joiner
-from models.detr import DETR
-from models.position_encoding import PositionEmbeddingSine
-from models.postprocess import PostProcess
-from models.transformer import Transformer
-from util.checkpoint import load_checkpoint, load_weights
+_HERE = pathlib.Path(__file__).resolve().parent
+_ROOMS = ("models", "util")
+
+
+@contextlib.contextmanager
+def _our_rooms() -> collections.abc.Iterator[bool]:
+    """Imports inside of this find the rooms beside this file, whatever else the process knows by their names.
+
+    Yields:
+        False where an import finds ours anyway, and shares it with the rest of the process. Else True: the modules
+        imported are this file's alone, and `sys.modules` (but for packages of others) and `sys.path` end as they were.
+    """
+    if all(map(_is_at_hand, _ROOMS)):
+        yield False
+        return
+    path, others = sys.path[:], _take_out_rooms()
+    sys.path.insert(0, str(_HERE))
+    try:
+        yield True
+    finally:
+        _take_out_rooms()
+        sys.modules.update(others)
+        sys.path[:] = path
+
+
+def _is_at_hand(room: str) -> bool:
+    """Whether `import room` would find ours and leave no trace that was not asked for."""
+    if room in sys.modules:
+        file = getattr(sys.modules[room], "__file__", None)
+    elif getattr(sys.modules.get(__name__), "__dict__", None) is globals():
+        spec = importlib.util.find_spec(room)
+        file = spec.origin if spec else None
+    else:  # torch.hub runs this file without an entry in sys.modules: its rooms should have none either
+        return False
+    return file is not None and pathlib.Path(file).resolve() == _HERE / room / "__init__.py"
+
+
+def _take_out_rooms() -> dict[str, object]:
+    return {name: sys.modules.pop(name) for name in list(sys.modules) if name.split(".")[0] in _ROOMS}
+
+
+def _keep_scriptable(plain_class: type) -> None:
+    """Compile a class that is no module for TorchScript, which keeps what it compiled.
+
+    Later it could not: it reads a class's source through sys.modules. It looks classes up by name, too, and every load
+    makes another one, so each gets a name of its own.
+    """
+    plain_class._jit_override_qualname = f"__torch__.hub_{uuid.uuid4().hex}.{plain_class.__name__}"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # TorchScript is on its way out, which is no news to who does not use it
+        torch.jit.script(plain_class)
+
+
+with _our_rooms() as _apart:
+    from models import backbone, detr, position_encoding, postprocess, transformer
+    from util import checkpoint, checkpoint_entries, nested_tensor
+
+    if _apart:
+        _keep_scriptable(nested_tensor.NestedTensor)
 
 dependencies = ["torch", "numpy", "scipy"]
 
 WEIGHTS_URL = "https://dl.fbaipublicfiles.com/detr/"
+SHIPPED = _HERE / "weights"
 
 
 def detr_resnet50(
@@ -71,21 +140,48 @@ def detr_resnet101_dc5(
     return _finish(model, "detr-r101-dc5-a2e86def.pth" if pretrained else None, num_classes, return_postprocessor)
 
 
-def _make_detr(backbone_name: str, dilation: bool, num_classes: int, backbone_weights: str | None) -> DETR:
+def detr_tiny_shapes(
+    pretrained: bool = False, return_postprocessor: bool = False
+) -> nn.Module | tuple[nn.Module, nn.Module]:
+    """A small detector (2 million parameters) of what `datasets.shapes` draws: 1 circle, 2 square, 3 triangle.
+
+    It was trained on pictures of 96 pixels. Its batch norms follow what they see in training mode: `eval()` first.
+
+    Args:
+        pretrained: load the weights that lie beside this file; there is no network in this.
+        return_postprocessor: also return the module that turns outputs into boxes in pixels.
+
+    Raises:
+        CheckpointError: the weights are not there, or damaged.
+    """
+    trunk = backbone.Backbone("tiny", True, False, True, trainable_layers=5, norm="bn")
+    joiner = backbone.Joiner(trunk, position_encoding.PositionEmbeddingSine(64, temperature=20, normalize=True))
+    joiner.num_channels = trunk.num_channels
+    layers = transformer.Transformer(128, 8, 2, 3, 512, dropout=0.0, return_intermediate_dec=True)
+    model = detr.DETR(joiner, layers, num_classes=4, num_queries=12)
+    if pretrained:
+        _load(model, str(SHIPPED / "detr_tiny_shapes.pth"))
+    return (model, postprocess.PostProcess()) if return_postprocessor else model
+
+
+def _make_detr(backbone_name: str, dilation: bool, num_classes: int, backbone_weights: str | None) -> detr.DETR:
     hidden_dim = 256
-    backbone = Backbone(backbone_name, True, False, dilation, weights=backbone_weights)
-    joiner = Joiner(backbone, PositionEmbeddingSine(hidden_dim // 2, normalize=True))
-    joiner.num_channels = backbone.num_channels
-    transformer = Transformer(d_model=hidden_dim, return_intermediate_dec=True)
-    return DETR(joiner, transformer, num_classes=num_classes, num_queries=100)
+    trunk = backbone.Backbone(backbone_name, True, False, dilation, weights=backbone_weights)
+    joiner = backbone.Joiner(trunk, position_encoding.PositionEmbeddingSine(hidden_dim // 2, normalize=True))
+    joiner.num_channels = trunk.num_channels
+    layers = transformer.Transformer(d_model=hidden_dim, return_intermediate_dec=True)
+    return detr.DETR(joiner, layers, num_classes=num_classes, num_queries=100)
 
 
 def _finish(
-    model: DETR, weights: str | None, num_classes: int, return_postprocessor: bool
+    model: detr.DETR, weights: str | None, num_classes: int, return_postprocessor: bool
 ) -> nn.Module | tuple[nn.Module, nn.Module]:
     if weights is not None:
         if num_classes != 91:
             raise ValueError(f"the published weights have 91 classes, not {num_classes}: leave num_classes out")
-        url = WEIGHTS_URL + weights
-        load_weights(model, load_checkpoint(url)["model"], url)
-    return (model, PostProcess()) if return_postprocessor else model
+        _load(model, WEIGHTS_URL + weights)
+    return (model, postprocess.PostProcess()) if return_postprocessor else model
+
+
+def _load(model: detr.DETR, source: str) -> None:
+    checkpoint.load_weights(model, checkpoint_entries.model_of(checkpoint.load_checkpoint(source), source), source)

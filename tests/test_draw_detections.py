@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import ImageChops
-from runs import flags
+from predict_parts import write_detector
 
-import main
 from datasets.coco import CocoDetection, make_coco_transforms
 from models.postprocess import PostProcess
 from tools import draw_detections
@@ -53,9 +52,8 @@ def test_targets_are_drawn_in_pixels(sample, monkeypatch: pytest.MonkeyPatch):
 
 
 def test_a_checkpoint_draws_by_its_own_settings(shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
-    assert main.run(flags(shapes, "--max_steps", "1", "--output_dir", str(tmp_path))) == 0
     command = [
-        str(tmp_path / "checkpoint.pth"),
+        str(write_detector(tmp_path / "checkpoint.pth")),
         "--coco_path",
         str(shapes),
         "--out",
@@ -72,4 +70,4 @@ def test_bare_weights_are_refused_in_one_sentence(shapes: Path, tmp_path: Path, 
     torch.save({"model": {}}, tmp_path / "bare.pth")
     command = [str(tmp_path / "bare.pth"), "--coco_path", str(shapes), "--out", str(tmp_path / "p")]
     assert draw_detections.run(command) == 1
-    assert "does not say how its model is built" in capsys.readouterr().err
+    assert "holds no weights" in capsys.readouterr().err

@@ -50,6 +50,11 @@ def no_network(monkeypatch):
     monkeypatch.setattr(torch.hub, "download_url_to_file", refuse)
 
 
+def test_the_entries_are_all_that_torch_hub_lists():
+    listed = [name for name in dir(hubconf) if callable(getattr(hubconf, name)) and not name.startswith("_")]
+    assert listed == sorted([*ENTRIES, "detr_tiny_shapes"])
+
+
 # --- Without weights --------------------------------------------------------------------------------------------------
 
 
@@ -115,7 +120,7 @@ def test_torch_hub_loads_from_a_checkout(no_network):
 def test_each_entry_asks_for_its_published_file(name, small, monkeypatch):
     asked = []
     state = small_detr("", False, 91, None).state_dict()
-    monkeypatch.setattr(hubconf, "load_checkpoint", lambda url: asked.append(url) or {"model": state})
+    monkeypatch.setattr(hubconf.checkpoint, "load_checkpoint", lambda url: asked.append(url) or {"model": state})
     model = getattr(hubconf, name)(pretrained=True)
     assert asked == ["https://dl.fbaipublicfiles.com/detr/" + ENTRIES[name][2]]
     assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items())
@@ -129,7 +134,7 @@ def test_published_weights_with_other_classes_are_refused(name, small, no_networ
 
 def test_weights_of_another_model_are_refused(small, monkeypatch):
     state = small_detr("", False, 90, None).state_dict()
-    monkeypatch.setattr(hubconf, "load_checkpoint", lambda url: {"model": state})
+    monkeypatch.setattr(hubconf.checkpoint, "load_checkpoint", lambda url: {"model": state})
     with pytest.raises(CheckpointError, match="detr-r50-e632da11.pth.*class_embed"):
         hubconf.detr_resnet50(pretrained=True)
 

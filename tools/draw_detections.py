@@ -15,20 +15,20 @@ from PIL import Image
 from torch import Tensor, nn
 
 from datasets import build_dataset
-from models import build_model
-from util.arguments import get_args_parser
+from models.load import load_detector
 from util.box_ops import box_cxcywh_to_xyxy
-from util.checkpoint import CheckpointError, load_checkpoint, load_weights
+from util.checkpoint import CheckpointError
+from util.errors import one_sentence
 from util.visualize import color_of, contact_sheet, denormalize, ground_truth_beside_prediction
 
 
 def draw_detections(
-    checkpoint_path: Path, data: dict[str, str], folder: Path, count: int = 12, threshold: float = 0.5
+    checkpoint_path: str | Path, data: dict[str, str], folder: Path, count: int = 12, threshold: float = 0.5
 ) -> list[Path]:
     """Annotate the first `count` images of a set with a checkpoint's detections.
 
     Args:
-        checkpoint_path: one of `main.py`'s checkpoints; its settings build the model.
+        checkpoint_path: see `models.load.load_detector`; its settings build the model.
         data: where the images are: `coco_path`, or `val_ann` and `val_images`.
         folder: gets one PNG an image and `overview.png` with all of them.
         count: images to draw.
@@ -40,17 +40,9 @@ def draw_detections(
     Raises:
         CheckpointError, ValueError, FileNotFoundError: the checkpoint or the data cannot be used.
     """
-    checkpoint = load_checkpoint(checkpoint_path)
-    if not {"args", "categories", "model"} <= checkpoint.keys():
-        raise CheckpointError(f"{checkpoint_path} does not say how its model is built: name a checkpoint of main.py")
-    args = argparse.ArgumentParser(parents=[get_args_parser()]).parse_args([])
-    vars(args).update(checkpoint["args"] | {"resume": str(checkpoint_path), "device": "cpu"})
+    model, postprocessors, args, categories = load_detector(checkpoint_path, "cpu")
     vars(args).update({"coco_path": None, "val_ann": None, "val_images": None} | data)
-    model, _, postprocessors = build_model(args)
-    load_weights(model, checkpoint["model"], str(checkpoint_path))
-    model.eval()
-
-    names = {category["id"]: category["name"] for category in checkpoint["categories"]}
+    names = {category["id"]: category["name"] for category in categories}
     dataset = build_dataset("val", args)
     folder.mkdir(parents=True, exist_ok=True)
     paths, pictures = [folder / "overview.png"], []
@@ -71,16 +63,16 @@ def annotate(
     names: dict[int, str],
     threshold: float,
 ) -> Image.Image:
-    """One image [3, H, W] with its target's boxes and, beside it, the detections that score above `threshold`."""
+    """One image [3, H, W] with its target's boxes and, beside it, the detections of at least `threshold`."""
     height, width = target["size"].tolist()
     result = postprocess(model(image[None]), target["size"][None])[0]
-    keep = result["scores"] > threshold
-    labels = result["labels"][keep].tolist()
-    names = {label: str(label) for label in labels} | names  # an id between the categories' has no name
+    keep = result["scores"] >= threshold
+    labels, target_labels = result["labels"][keep].tolist(), target["labels"].tolist()
+    names = {label: f"class {label}" for label in labels + target_labels} | names  # some ids may have no name
     return ground_truth_beside_prediction(
         denormalize(image),
         box_cxcywh_to_xyxy(target["boxes"]) * torch.tensor([width, height, width, height]),
-        [names[label] for label in target["labels"].tolist()],
+        [names[label] for label in target_labels],
         result["boxes"][keep],
         [names[label] for label in labels],
         result["scores"][keep],
@@ -91,7 +83,7 @@ def annotate(
 def run(argv: list[str] | None = None) -> int:
     """The command; the exit code is 1 where something cannot be used."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("checkpoint", help="a checkpoint's file or address")
     parser.add_argument("--coco_path", help="folder whose validation images are drawn")
     parser.add_argument("--val_ann", help="annotation file, in place of --coco_path's")
     parser.add_argument("--val_images", help="image folder, in place of --coco_path's")
@@ -103,7 +95,7 @@ def run(argv: list[str] | None = None) -> int:
     try:
         paths = draw_detections(options.checkpoint, data, options.out, options.count, options.threshold)
     except (ValueError, OSError, CheckpointError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {one_sentence(error)}", file=sys.stderr)
         return 1
     print(f"drew {len(paths) - 1} images: {paths[0]}")
     return 0
