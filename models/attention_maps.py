@@ -33,17 +33,17 @@ class AttentionMaps:
 
 @contextmanager
 def record_attention(model: nn.Module, encoder_layers: int = 1) -> Iterator[AttentionMaps]:
-    """Record the attention of a `models.detr.DETR` in every forward pass inside of the block.
+    """Record the attention of a detector in every forward pass inside of the block.
 
     The layers recorded compute their weights in the open in place of the fused kernel, which gives the same outputs up
     to rounding; all else, and every pass outside of the block, is as it was.
 
     Args:
-        model: the detector.
+        model: the detector, with or without masks.
         encoder_layers: record so many of the last encoder layers; one holds S·S numbers an image.
     """
     maps = AttentionMaps()
-    transformer = model.transformer
+    transformer = getattr(model, "detr", model).transformer
     encoder = list(transformer.encoder.layers)
     recorded = [(layer.self_attn, maps.encoder) for layer in encoder[max(0, len(encoder) - encoder_layers) :]]
     recorded += [(layer.multihead_attn, maps.decoder) for layer in transformer.decoder.layers]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.distributed
@@ -15,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.matcher import at_least_float32
+from models.segmentation import dice_loss, sigmoid_focal_loss
 from util.box_ops import box_cxcywh_to_xyxy, unchecked_generalized_box_iou
 from util.dist import get_world_size, is_dist_avail_and_initialized
 from util.meters import accuracy
@@ -30,7 +32,7 @@ class SetCriterion(nn.Module):
         matcher: gives the pairs, see `HungarianMatcher`.
         weight_dict: loss name → weight in the total; the caller sums, the criterion returns losses unweighted.
         eos_coef: weight of the class "no object" in the classification loss.
-        losses: which of "labels", "boxes", "cardinality" to compute.
+        losses: which of "labels", "boxes", "cardinality", "masks" to compute; masks on the last layer only.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class SetCriterion(nn.Module):
         targets: Sequence[dict[str, Tensor]],
         *,
         num_boxes: Tensor | float | None = None,
+        padded_size: tuple[int, int] | None = None,
     ) -> dict[str, Tensor]:
         """All losses and logs.
 
@@ -64,10 +67,12 @@ class SetCriterion(nn.Module):
             targets: for each image `labels` int64 [n] in 0…C−1 and `boxes` cxcywh fractions [n, 4].
             num_boxes: what the box losses are divided by. None: the boxes of a process, averaged over all of them,
                 which must then all call this; with a number the process is on its own.
+            padded_size: (height, width) that `pred_masks` cover; None: the largest of the targets' masks.
 
         Returns:
-            `loss_ce`, `loss_bbox`, `loss_giou` (to be weighted and summed), `class_error` and `cardinality_error`
-            (logs); for auxiliary layer i the same with `_i` behind, without class error.
+            `loss_ce`, `loss_bbox`, `loss_giou` and, of the last layer's masks, `loss_mask`, `loss_dice` (to be weighted
+            and summed), `class_error` and `cardinality_error` (logs); for auxiliary layer i the same with `_i` behind,
+            without class error and masks.
 
         Raises:
             ValueError: a label outside 0…C−1, or a target box that is not finite, by the image's index. Not looked
@@ -94,7 +99,9 @@ class SetCriterion(nn.Module):
         for index, (layer, indices) in enumerate(zip(layers, matches)):
             suffix = "" if index == 0 else f"_{index - 1}"
             for loss in self.losses:
-                options = {"log": index == 0} if loss == "labels" else {}
+                if loss == "masks" and index > 0:
+                    continue
+                options = {"labels": {"log": index == 0}, "masks": {"padded_size": padded_size}}.get(loss, {})
                 values = self.get_loss(loss, layer, targets, indices, num_boxes, **options)
                 losses.update({name + suffix: value for name, value in values.items()})
         return {name: value * math.nan for name, value in losses.items()} if unmatched else losses
@@ -106,14 +113,19 @@ class SetCriterion(nn.Module):
         targets: Sequence[dict[str, Tensor]],
         indices: Matches,
         num_boxes: Tensor | float,
-        **kwargs: bool,
+        **kwargs: Any,
     ) -> dict[str, Tensor]:
         """One group of losses by name.
 
         Raises:
             ValueError: an unknown name.
         """
-        groups = {"labels": self.loss_labels, "cardinality": self.loss_cardinality, "boxes": self.loss_boxes}
+        groups = {
+            "labels": self.loss_labels,
+            "cardinality": self.loss_cardinality,
+            "boxes": self.loss_boxes,
+            "masks": self.loss_masks,
+        }
         if loss not in groups:
             raise ValueError(f"unknown loss {loss!r}: choose from {', '.join(groups)}")
         return groups[loss](outputs, targets, indices, num_boxes, **kwargs)
@@ -170,6 +182,30 @@ class SetCriterion(nn.Module):
             "loss_giou": (1 - giou).sum() / num_boxes,
         }
 
+    def loss_masks(
+        self,
+        outputs: dict[str, Tensor],
+        targets: Sequence[dict[str, Tensor]],
+        indices: Matches,
+        num_boxes: Tensor | float,
+        padded_size: tuple[int, int] | None = None,
+    ) -> dict[str, Tensor]:
+        """Focal and Dice loss of the matched masks, over the batch's largest height and width, as published.
+
+        More padding than that, told by `padded_size`, changes nothing.
+        """
+        size = [max(target["masks"].shape[axis] for target in targets) for axis in (-2, -1)]  # H, W
+        logits = outputs["pred_masks"]
+        logits = at_least_float32(logits[_query_index(indices, logits.device)])  # [M, h, w]
+        logits = F.interpolate(logits[:, None], size=padded_size or size, mode="bilinear", align_corners=False)
+        logits = logits[:, 0, : size[0], : size[1]].flatten(1)  # [M, H·W]
+        masks = [_padded(target["masks"], size) for target in targets]
+        masks = _matched(masks, indices).flatten(1).to(logits.dtype)
+        return {
+            "loss_mask": sigmoid_focal_loss(logits, masks, num_boxes),
+            "loss_dice": dice_loss(logits, masks, num_boxes),
+        }
+
     def _match(self, layers: list[dict[str, Tensor]], targets: Sequence[dict[str, Tensor]]) -> list[Matches]:
         """A matching of its own for each layer, found in one call so that the host waits for the device once."""
         stacked = {name: torch.cat([layer[name] for layer in layers]) for name in ("pred_logits", "pred_boxes")}
@@ -216,6 +252,11 @@ def _query_index(indices: Matches, device: torch.device) -> tuple[Tensor, Tensor
 def _matched(values: Sequence[Tensor], indices: Matches) -> Tensor:
     """Per-image values [n, ...] → those of the matched objects of the whole batch [M, ...]."""
     return torch.cat([v[objects.to(v.device, non_blocking=True)] for v, (_, objects) in zip(values, indices)])
+
+
+def _padded(masks: Tensor, size: Sequence[int]) -> Tensor:
+    """[n, h, w] → [n, *size], False to the right and below."""
+    return F.pad(masks, (0, size[1] - masks.shape[-1], 0, size[0] - masks.shape[-2]))
 
 
 def build_weight_dict(args: argparse.Namespace) -> dict[str, float]:

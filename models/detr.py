@@ -15,7 +15,9 @@ from torch import Tensor, nn
 from models.backbone import build_backbone
 from models.criterion import SetCriterion, build_weight_dict
 from models.matcher import build_matcher
-from models.postprocess import PostProcess
+from models.panoptic import PostProcessPanoptic
+from models.postprocess import PostProcess, PostProcessSegm
+from models.segmentation import DETRsegm
 from models.transformer import build_transformer
 from util.dist import resolve_device
 from util.nested_tensor import NestedTensor, nested_tensor_from_tensor_list
@@ -64,17 +66,30 @@ class DETR(nn.Module):
         """
         if not isinstance(samples, NestedTensor):
             samples = nested_tensor_from_tensor_list(samples)
+        outputs, _, _, _, _, _ = self.detect(samples)
+        return outputs
+
+    def detect(
+        self, samples: NestedTensor
+    ) -> tuple[dict[str, Tensor], list[NestedTensor], Tensor, Tensor, Tensor, Tensor]:
+        """Detect, and keep what a head for masks builds on.
+
+        Returns:
+            (outputs as of `forward`, the backbone's levels from fine to coarse, the last one projected [B, D, h, w],
+            its padding [B, h, w], the last decoder layer's output [B, Q, D], the encoder's output [B, D, h, w])
+        """
         features, pos = self.backbone(samples)
         src, mask = features[-1].decompose()  # [B, channels, h, w], [B, h, w]
         assert mask is not None
-        hs, _ = self.transformer(self.input_proj(src), mask, self.query_embed.weight, pos[-1])  # [layers, B, Q, D]
+        projected = self.input_proj(src)  # [B, D, h, w]
+        hs, memory = self.transformer(projected, mask, self.query_embed.weight, pos[-1])  # [layers, B, Q, D]
 
         logits = self.class_embed(hs)  # [layers, B, Q, C+1]
         boxes = self.bbox_embed(hs).sigmoid()  # [layers, B, Q, 4]
         outputs = {"pred_logits": logits[-1], "pred_boxes": boxes[-1]}
         if self.aux_loss:
             outputs["aux_outputs"] = self._set_aux_loss(logits, boxes)
-        return outputs
+        return outputs, features, projected, mask, hs[-1], memory
 
     def _set_aux_loss(self, logits: Tensor, boxes: Tensor) -> list[dict[str, Tensor]]:
         return [{"pred_logits": a, "pred_boxes": b} for a, b in zip(logits[:-1], boxes[:-1])]
@@ -104,14 +119,21 @@ def resolve_num_classes(args: argparse.Namespace) -> int:
     return 250 if args.dataset_file == "coco_panoptic" else 91
 
 
-def build(args: argparse.Namespace) -> tuple[DETR, SetCriterion, dict[str, nn.Module]]:
+def resolve_things(args: argparse.Namespace, num_classes: int) -> dict[int, bool]:
+    """Class id → whether it is a thing: as `args.thing_ids` lists them, else as published (ids up to 90)."""
+    things = getattr(args, "thing_ids", None)
+    return {label: label <= 90 if things is None else label in things for label in range(num_classes)}
+
+
+def build(args: argparse.Namespace) -> tuple[DETR | DETRsegm, SetCriterion, dict[str, nn.Module]]:
     """Model, criterion and postprocessors that the command line describes, the first two on `args.device`.
+
+    With `args.masks` the model is a `DETRsegm`, whose detector is frozen if `args.frozen_weights` names one; loading
+    those is the caller's part.
 
     Raises:
         ValueError: settings that no model can have, named with the flag to change.
     """
-    if args.masks:
-        raise ValueError("--masks: segmentation is not part of this version; leave the flag out to train boxes")
     num_classes = resolve_num_classes(args)
     model = DETR(
         build_backbone(args),
@@ -120,12 +142,20 @@ def build(args: argparse.Namespace) -> tuple[DETR, SetCriterion, dict[str, nn.Mo
         num_queries=args.num_queries,
         aux_loss=args.aux_loss,
     )
+    losses = ["labels", "boxes", "cardinality"]
+    postprocessors: dict[str, nn.Module] = {"bbox": PostProcess()}
+    if args.masks:
+        model = DETRsegm(model, freeze_detr=args.frozen_weights is not None)
+        losses.append("masks")
+        postprocessors["segm"] = PostProcessSegm()
+        if args.dataset_file == "coco_panoptic":
+            postprocessors["panoptic"] = PostProcessPanoptic(resolve_things(args, num_classes), threshold=0.85)
     criterion = SetCriterion(
         num_classes,
         matcher=build_matcher(args),
         weight_dict=build_weight_dict(args),
         eos_coef=args.eos_coef,
-        losses=["labels", "boxes", "cardinality"],
+        losses=losses,
     )
     device = resolve_device() if args.device == "auto" else torch.device(args.device)
-    return model.to(device), criterion.to(device), {"bbox": PostProcess()}
+    return model.to(device), criterion.to(device), postprocessors

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.matcher import at_least_float32
@@ -38,3 +41,56 @@ class PostProcess(nn.Module):
         scale = torch.stack([width, height, width, height], dim=1)  # [B, 4]
         boxes = box_cxcywh_to_xyxy(boxes) * scale[:, None, :]  # [B, Q, 4]
         return [{"scores": s, "labels": c, "boxes": b} for s, c, b in zip(scores, labels, boxes)]
+
+
+class PostProcessSegm(nn.Module):
+    """Every query's mask in the pixels of the original image.
+
+    Args:
+        threshold: probability that a pixel of a mask must exceed.
+    """
+
+    QUERIES_AT_ONCE = 16  # at the size of the image; bounds the memory, changes nothing
+
+    def __init__(self, threshold: float = 0.5):
+        super().__init__()
+        self.threshold = threshold
+
+    @torch.no_grad()
+    def forward(
+        self,
+        results: list[dict[str, Tensor]],
+        outputs: dict[str, Tensor],
+        orig_target_sizes: Tensor | Sequence[tuple[int, int]],
+        max_target_sizes: Tensor | Sequence[tuple[int, int]],
+        padded_size: tuple[int, int] | None = None,
+    ) -> list[dict[str, Tensor]]:
+        """Add `masks` to the detections of each image.
+
+        Args:
+            results: of `PostProcess`; changed in place.
+            outputs: `pred_masks` logits [B, Q, H/4, W/4].
+            orig_target_sizes: (height, width) of each image's masks.
+            max_target_sizes: (height, width) of each image as the model saw it, without padding.
+            padded_size: (height, width) of the batch; None: the largest of the above.
+
+        Returns:
+            `results`, with `masks` uint8 [Q, 1, height, width] of 0 and 1.
+
+        Raises:
+            ValueError: sizes that do not fit the batch.
+        """
+        originals, seen = torch.as_tensor(orig_target_sizes).tolist(), torch.as_tensor(max_target_sizes).tolist()
+        if not len(originals) == len(seen) == len(results):
+            raise ValueError(
+                f"{len(originals)} original and {len(seen)} processed sizes for {len(results)} images: pass one each"
+            )
+        padded = padded_size or tuple(max(sides) for sides in zip(*seen))
+        for result, logits, original, (height, width) in zip(results, outputs["pred_masks"], originals, seen):
+            parts = []
+            for part in at_least_float32(logits)[:, None].split(self.QUERIES_AT_ONCE):  # [q, 1, H/4, W/4]
+                part = F.interpolate(part, size=padded, mode="bilinear", align_corners=False)
+                masks = (part[..., :height, :width].sigmoid() > self.threshold).byte()
+                parts.append(F.interpolate(masks, size=original, mode="nearest"))
+            result["masks"] = torch.cat(parts)
+        return results

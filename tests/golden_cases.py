@@ -24,13 +24,17 @@ CASES = {
     "det_dc5_r50": f"{BASE} --backbone resnet50 --dilation",
     "no_aux": f"{BASE} --no_aux_loss",
     "empty_targets": BASE,
+    "segm": f"{BASE} --masks --backbone resnet50 --hidden_dim 128 --nheads 8",
+    "panoptic": f"{BASE} --masks --backbone resnet50 --hidden_dim 128 --nheads 8 --dataset_file coco_panoptic",
 }
+SIZES = [(96, 128), (112, 80)]  # (h, w) of the images
 BUILDS = {
     "main_default": "",
     "main_tiny": BASE,
     "main_learned": "--position_embedding learned",
     "main_pre_norm": "--pre_norm",
     "main_frozen_backbone": "--lr_backbone 0",
+    "main_masks_panoptic": "--masks --dataset_file coco_panoptic",
 }
 
 
@@ -59,7 +63,8 @@ def detector(case: str) -> tuple[nn.Module, nn.Module]:
 def detector_batch(case: str) -> tuple[NestedTensor, list[dict[str, Tensor]]]:
     """The images and targets that a case is run on."""
     counts = [0, 0] if case == "empty_targets" else [4, 9]
-    return nested_tensor_from_tensor_list(images("im", [(96, 128), (112, 80)])), targets("det", counts, 20)
+    mask_hw = SIZES if "--masks" in CASES[case] else None
+    return nested_tensor_from_tensor_list(images("im", SIZES)), targets("det", counts, 20, mask_hw)
 
 
 def weighted_sum(losses: dict[str, Tensor], weight_dict: dict[str, float]) -> Tensor:
@@ -97,5 +102,5 @@ def run_case(case: str) -> CaseRun:
         losses={k: v.detach() for k, v in losses.items()},
         total=total.detach(),
         grad_norms={n: 0.0 if p.grad is None else p.grad.norm().item() for n, p in trainable.items()},
-        query_gradient=model.query_embed.weight.grad,
+        query_gradient=getattr(model, "detr", model).query_embed.weight.grad,
     )

@@ -27,28 +27,8 @@ FACTS = json.loads((GOLDEN_DIR / "golden.json").read_text(encoding="utf-8"))
 SEGMENTATION = "segmentation arrives with models.segmentation"
 RECORD = "says how the figures were made; nothing computes it"
 EXCLUDED = {  # fnmatch pattern over keys → reason
-    "model/segm/*": SEGMENTATION,
-    "model/panoptic/*": SEGMENTATION,
-    "grad/segm/*": SEGMENTATION,
-    "grad/panoptic/*": SEGMENTATION,
-    "post/segm/*": SEGMENTATION,
-    "post/panoptic/*": SEGMENTATION,
-    "panoptic_segments/*": SEGMENTATION,
-    "criterion/segm": SEGMENTATION,
-    "criterion/panoptic": SEGMENTATION,
-    "grad_norms/segm": SEGMENTATION,
-    "grad_norms/panoptic": SEGMENTATION,
-    "hub/*_panoptic": SEGMENTATION,
-    "state_dict/*_panoptic": SEGMENTATION,
-    "n_parameters/*_panoptic": SEGMENTATION,
-    "lr_groups/main_masks_panoptic": SEGMENTATION,
-    "weight_dict/main_masks_panoptic": SEGMENTATION,
-    "losses/main_masks_panoptic": SEGMENTATION,
-    "postprocessors/main_masks_panoptic": SEGMENTATION,
-    "signatures/models.segmentation.*": SEGMENTATION,
     "signatures/datasets.coco_panoptic.*": SEGMENTATION,
     "signatures/datasets.panoptic_eval.*": SEGMENTATION,
-    "signatures/models.detr.SetCriterion/methods/loss_masks": SEGMENTATION,
     "made_with/*": RECORD,
     "salt": RECORD,
 }
