@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 
 from datasets.coco_eval import CocoEvaluator
+from datasets.panoptic_eval import PanopticEvaluator
 from datasets.targets import check_targets
 from util.dist import reduce_dict
 from util.forensics import report_non_finite
@@ -22,6 +24,7 @@ from util.progress import length_of
 from util.signals import StopSignals
 
 SHOWN = ("lr", "loss", "loss_ce", "loss_bbox", "loss_giou", "class_error")
+PANOPTIC_NAMES = {"PQ_all": "All", "PQ_th": "Things", "PQ_st": "Stuff"}  # in log.txt, as of the evaluator
 AtRequest = Callable[[int, MetricLogger, bool], None]  # steps of the epoch done, its meters, whether to stop
 Watch = Callable[[int, dict[str, float]], None]  # step, values
 
@@ -88,7 +91,7 @@ def train_one_epoch(
         batch = (model, samples, targets, criterion)
         explain = partial(report_non_finite, epoch=epoch, step=step, output_dir=output_dir)
         try:
-            loss_dict = criterion(model(samples), targets)
+            loss_dict = criterion(model(samples), targets, padded_size=padded_size(samples))
         except FloatingPointError as error:
             raise FloatingPointError(explain(str(error), *batch)) from error
         optimizer.zero_grad()
@@ -137,14 +140,16 @@ def evaluate(
     """Losses and COCO's numbers over every batch of `data_loader`.
 
     Args:
-        postprocessors: `bbox` turns outputs into boxes.
-        base_ds: ground truth, crowds included.
-        output_dir: kept for its published place; detection writes nothing here.
+        postprocessors: `bbox` turns outputs into boxes; with `segm` masks are evaluated, too, with `panoptic` panoptic
+            maps against the loader's data set, a `CocoPanoptic`.
+        base_ds: COCO's ground truth, crowds included.
+        output_dir: where panoptic maps are written, in `panoptic_eval/`; empty: nowhere.
         evaluator: who computes AP, see `CocoEvaluator`.
         signals, at_request: as in `train_one_epoch`, but `at_request(stop)`.
 
     Returns:
-        (stats, evaluator): the meters' means as in `train_one_epoch`, and `coco_eval_bbox`, the 12 numbers.
+        (stats, evaluator): the meters' means as in `train_one_epoch`; `coco_eval_bbox` and `coco_eval_masks`, the 12
+        numbers of each; `PQ_all`, `PQ_th` and `PQ_st`, each {"pq", "sq", "rq", "n"}.
 
     Raises:
         FloatingPointError: an output or loss is not finite on any process.
@@ -152,23 +157,35 @@ def evaluate(
     model.eval()
     criterion.eval()
     metric_logger = _new_meters()
-    coco_evaluator = CocoEvaluator(base_ds, ["bbox"], backend=evaluator)
+    kinds = [kind for kind in ("bbox", "segm") if kind in postprocessors]
+    coco_evaluator = CocoEvaluator(base_ds, kinds, backend=evaluator)
+    panoptic_evaluator = None
+    if "panoptic" in postprocessors:
+        truth, maps = data_loader.dataset, os.path.join(output_dir, "panoptic_eval") if output_dir else ""
+        panoptic_evaluator = PanopticEvaluator(truth.ann_file, truth.ann_folder, output_dir=maps)
 
     for samples, targets in metric_logger.log_every(data_loader, print_freq, "Test:"):
         check_targets(targets, criterion.num_classes)
         samples, targets = _to_device(samples, targets, device)
         outputs = model(samples)
         try:
-            loss_dict = criterion(outputs, targets)
+            loss_dict = criterion(outputs, targets, padded_size=padded_size(samples))
         except FloatingPointError as error:
             raise FloatingPointError(f"{error}; in evaluation, images {_image_ids(targets)}") from error
         logs, asked = _read_losses(loss_dict, criterion.weight_dict, signals)
         if not math.isfinite(logs["loss"]):
             raise FloatingPointError(f"the loss is {logs['loss']} in evaluation, images {_image_ids(targets)}")
         metric_logger.update(**logs)
-        sizes = torch.stack([target["orig_size"] for target in targets])  # [B, 2]
-        results = postprocessors["bbox"](outputs, sizes)
-        coco_evaluator.update({int(target["image_id"]): result for target, result in zip(targets, results)})
+        originals, sizes = (torch.stack([target[name] for target in targets]) for name in ("orig_size", "size"))
+        results = postprocessors["bbox"](outputs, originals)  # both sizes [B, 2]
+        if "segm" in postprocessors:
+            results = postprocessors["segm"](results, outputs, originals, sizes, padded_size(samples))
+        ids = _image_ids(targets)
+        coco_evaluator.update(dict(zip(ids, results)))
+        if panoptic_evaluator is not None:
+            maps = postprocessors["panoptic"](outputs, sizes, originals, padded_size(samples))
+            names = [{"image_id": image_id, "file_name": f"{image_id:012d}.png"} for image_id in ids]
+            panoptic_evaluator.update([name | found for name, found in zip(names, maps)])
         if asked is not None and at_request is not None:
             at_request(asked == "stop")
 
@@ -178,8 +195,26 @@ def evaluate(
     coco_evaluator.accumulate()
     coco_evaluator.summarize()
     stats: dict[str, Any] = metric_logger.averages()
-    stats["coco_eval_bbox"] = coco_evaluator.coco_eval["bbox"].stats.tolist()
+    for kind, name in (("bbox", "coco_eval_bbox"), ("segm", "coco_eval_masks")):
+        if kind in kinds:
+            stats[name] = coco_evaluator.coco_eval[kind].stats.tolist()
+    if panoptic_evaluator is not None:
+        panoptic_evaluator.synchronize_between_processes()
+        found = panoptic_evaluator.summarize() or {}
+        stats |= {name: found[group] for name, group in PANOPTIC_NAMES.items() if group in found}
     return stats, coco_evaluator
+
+
+def score(stats: dict[str, Any]) -> float:
+    """What the best checkpoint is best in: PQ of panoptic maps, else AP of masks, else AP of boxes."""
+    if "PQ_all" in stats:
+        return stats["PQ_all"]["pq"]
+    return stats.get("coco_eval_masks", stats["coco_eval_bbox"])[0]
+
+
+def padded_size(samples: Any) -> tuple[int, int]:
+    """(height, width) of a batch with its padding."""
+    return tuple(samples.tensors.shape[-2:])
 
 
 def trial_step(model: nn.Module, criterion: nn.Module, device: torch.device) -> Callable[[Any, Sequence[dict]], None]:

@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
 from datasets import build_dataset, get_coco_api_from_dataset
 from datasets.classes import settle_classes
@@ -23,13 +22,14 @@ from datasets.eval_report import write_evaluation
 from datasets.loader import build_data_loader, fingerprint, set_epoch
 from datasets.same_size import resized_sizes
 from datasets.worst_batch import objects_per_image, typical_batches, worst_batch
-from engine import evaluate, train_one_epoch, trial_step
+from engine import evaluate, score, train_one_epoch, trial_step
 from models import build_model
 from models.backbone import check_backbone, wanted_weights
+from models.load import follow_detector, load_frozen
 from util.advice import more_objects_than_queries, too_short_training
 from util.arguments import check_args, get_args_parser, given_flags
 from util.checkpoint import load_checkpoint, load_weights, plain
-from util.dist import get_rank, get_world_size, init_distributed_mode, is_main_process, resolve_device
+from util.dist import distribute, get_rank, get_world_size, init_distributed_mode, is_main_process, resolve_device
 from util.dist_errors import ProcessGroupError, lost_process
 from util.errors import CheckpointError, one_sentence
 from util.init_weights import init_weights
@@ -66,6 +66,8 @@ def main(args: argparse.Namespace) -> None:
     folder = RunFolder(args.output_dir)
     checkpoint = find_checkpoint(args, folder)
     follow_checkpoint(args, checkpoint)
+    frozen = load_checkpoint(args.frozen_weights) if args.frozen_weights and not checkpoint else {}
+    follow_detector(args, frozen)
     check_args(args)  # what came out of the checkpoint, too
     check_backbone(args.backbone, args.backbone_norm, wanted_weights(args))
     seed_everything(args.seed + get_rank())
@@ -73,11 +75,13 @@ def main(args: argparse.Namespace) -> None:
 
     dataset_val = build_dataset("val", args)
     dataset_train = None if args.eval else build_dataset("train", args)
-    categories = settle_classes(args, checkpoint, [d for d in (dataset_train, dataset_val) if d is not None])
+    categories = settle_classes(args, checkpoint or frozen, [d for d in (dataset_train, dataset_val) if d is not None])
     model, criterion, postprocessors = build_model(args)
     model.to(memory_format=torch.channels_last)  # the same numbers, faster convolutions
     if checkpoint:
         load_weights(model, checkpoint["model"], args.resume)
+    elif frozen:
+        load_frozen(model, frozen, args.frozen_weights)
     elif args.init_from:
         log.info(init_weights(model, load_checkpoint(args.init_from), args.init_from, categories))
     run = Run(args, model, criterion, postprocessors, dataset_val, categories, folder)
@@ -104,14 +108,15 @@ class Run:
     ):
         self.args, self.categories, self.folder = args, categories, folder
         self.model, self.criterion, self.postprocessors = model, criterion, postprocessors
-        self.distributed_model = _distribute(model, args)
+        self.distributed_model = distribute(model, args)
         self.device = torch.device(args.device)
         self.loading = {"num_workers": args.num_workers, "seed": args.seed, "pin_memory": self.device.type == "cuda"}
         sizes = resized_sizes(dataset_val, args.val_size, args.max_size) if args.eval_no_pad else None
         self.loader_val = build_data_loader(dataset_val, args.batch_size, train=False, sizes=sizes, **self.loading)
         self.image_folder = dataset_val.img_folder
         self.base_ds = get_coco_api_from_dataset(dataset_val)
-        CocoEvaluator(self.base_ds, ["bbox"], backend=args.evaluator)  # refuses now, not after an epoch
+        self.kinds = [kind for kind in ("bbox", "segm") if kind in postprocessors]
+        CocoEvaluator(self.base_ds, self.kinds, backend=args.evaluator)  # refuses now, not after an epoch
         self.trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
         self.log = get_logger()
         self.log.info(f"parameters that train: {self.trainable:,}; classes: {args.num_classes}; device: {args.device}")
@@ -209,7 +214,7 @@ class Run:
             test_stats = self.evaluate()
             self.save_evaluation(epoch)
             record |= {f"test_{name}": value for name, value in test_stats.items()}
-            ap = test_stats["coco_eval_bbox"][0]
+            ap = score(test_stats)
             if ap > self.position.best_ap:
                 self.position.best_ap = ap
                 names.append("checkpoint_best.pth")
@@ -247,8 +252,8 @@ class Run:
         """Show the classes' results, and write everything about the last evaluation to `eval/`."""
         if not is_main_process():
             return
-        table = format_per_class(self.evaluator.per_class())
-        self.log.info(f"evaluated at batch size {self.args.batch_size}\n{table}")
+        tables = [f"{kind}\n{format_per_class(self.evaluator.per_class(kind))}" for kind in self.kinds]
+        self.log.info("\n".join([f"evaluated at batch size {self.args.batch_size}", *tables]))
         if not self.folder.writes:
             return
         try:
@@ -298,12 +303,6 @@ class Run:
         if stop:
             raise StopRequested(f"{kept}; to go on, run the same command with --resume auto")
         self.log.info(f"{kept}, going on")
-
-
-def _distribute(model: nn.Module, args: argparse.Namespace) -> nn.Module:
-    if not args.distributed:
-        return model
-    return DistributedDataParallel(model, device_ids=None if args.gpu is None else [args.gpu])
 
 
 def _report_pace(done: int, total: int, seconds: float) -> None:

@@ -12,15 +12,22 @@ import torch
 from torch import Tensor, nn
 
 from models import build_model
+from models.segmentation import DETRsegm
 from util.arguments import get_args_parser
 from util.checkpoint import CheckpointError, load_checkpoint, load_weights
 from util.checkpoint_entries import model_of
-from util.coco_names import COCO_NUM_CLASSES, coco_categories
+from util.coco_names import COCO_NUM_CLASSES, PANOPTIC_NUM_CLASSES, coco_categories, panoptic_categories, thing_ids
 from util.dist import resolve_device
+from util.logging import get_logger
 
 # Blocks in layer3 → the ResNet, for those with bottlenecks and those without.
 _BY_DEPTH = {True: {6: "resnet50", 23: "resnet101", 36: "resnet152"}, False: {2: "resnet18", 6: "resnet34"}}
 _BODY = "backbone.0.body."
+# What makes a detector compute what it does, and leaves its trace in the weights or none.
+DETECTOR = (
+    "backbone dilation backbone_norm position_embedding pos_temperature hidden_dim nheads enc_layers dec_layers "
+    "dim_feedforward pre_norm num_queries dropout"
+).split()
 
 
 class Detector(NamedTuple):
@@ -52,26 +59,62 @@ def load_detector(
     source = "the given checkpoint" if isinstance(checkpoint, Mapping) else os.fspath(checkpoint)
     loaded = checkpoint if isinstance(checkpoint, Mapping) else load_checkpoint(checkpoint)
     weights = model_of(loaded, source)
-    if any(name.startswith(("detr.", "mask_head.", "bbox_attention.")) for name in weights):
-        raise CheckpointError(f"{source} holds a model with a mask head, which this version cannot run: use a detector")
-    head = weights.get("class_embed.weight")
-    if head is None or head.ndim != 2:
-        raise CheckpointError(f"{source} holds no DETR (no class_embed.weight under `model`): pass another file")
-
+    detector, num_classes = detector_weights(weights), count_classes(weights, source)
     args = argparse.ArgumentParser(parents=[get_args_parser()]).parse_args([])
-    vars(args).update(loaded["args"] if loaded.get("args") else _settings_in(weights, source))
+    vars(args).update(loaded["args"] if loaded.get("args") else _settings_in(detector, source))
     args.device = str(resolve_device(device))
-    args.num_classes = len(head) - 1
+    args.num_classes = num_classes
     args.resume = source  # this brings the backbone's weights: none are downloaded
-    args.masks, args.frozen_weights = False, None
+    args.masks, args.frozen_weights = detector is not weights, None
+    named = {COCO_NUM_CLASSES: coco_categories, PANOPTIC_NUM_CLASSES: panoptic_categories}
+    categories = loaded.get("categories") or named.get(args.num_classes, list)()
+    if args.masks and not loaded.get("args") and args.num_classes == PANOPTIC_NUM_CLASSES:
+        args.dataset_file = "coco_panoptic"
+    if any("isthing" in category for category in categories):
+        args.thing_ids = thing_ids(categories)
     try:
         model, _, postprocessors = build_model(args)
     except (TypeError, ValueError, ArithmeticError, RuntimeError) as error:
         raise CheckpointError(f"the settings in {source} (`args`) build no model: {error}") from error
     load_weights(model, weights, source)
     model.to(memory_format=torch.channels_last).eval()  # the same numbers, faster convolutions
-    categories = loaded.get("categories") or (coco_categories() if args.num_classes == COCO_NUM_CLASSES else [])
     return Detector(model, postprocessors, args, sorted(categories, key=lambda category: category["id"]))
+
+
+def detector_weights(weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """The weights of a detector, out of a segmentation model's if these are one's; else the same object."""
+    if not any(name.startswith("detr.") for name in weights):
+        return weights
+    return {name.removeprefix("detr."): value for name, value in weights.items() if name.startswith("detr.")}
+
+
+def count_classes(weights: Mapping[str, Tensor], source: str) -> int:
+    """C of the detector or segmentation model that has these weights; CheckpointError if they are none's."""
+    head = detector_weights(weights).get("class_embed.weight")
+    if head is None or head.ndim != 2:
+        raise CheckpointError(f"{source} holds no DETR (no class_embed.weight under `model`): pass another file")
+    return len(head) - 1
+
+
+def follow_detector(args: argparse.Namespace, checkpoint: Mapping[str, Any]) -> None:
+    """Take the settings of the detector that --frozen_weights brings from its checkpoint, and say so.
+
+    What the command line names itself (`args.given`) stays; loading tells if it does not fit.
+    """
+    saved, given = checkpoint.get("args") or {}, getattr(args, "given", ())
+    changed = []
+    for name in DETECTOR:
+        default = getattr(args, name)
+        if name in saved and name not in given and saved[name] != default and isinstance(saved[name], type(default)):
+            setattr(args, name, saved[name])
+            changed.append(f"--{name} {saved[name]}")
+    if changed:
+        get_logger().info(f"from {args.frozen_weights}: {', '.join(changed)}")
+
+
+def load_frozen(model: DETRsegm, checkpoint: Mapping[str, Any], source: str) -> None:
+    """Load the detector under a mask head from a checkpoint of boxes or masks; CheckpointError if it does not fit."""
+    load_weights(model.detr, detector_weights(model_of(checkpoint, source)), source)
 
 
 def _settings_in(weights: Mapping[str, Tensor], source: str) -> dict[str, Any]:

@@ -13,8 +13,9 @@ from golden_rules import FACTS, targets
 from torch import Tensor, nn
 
 from models import build_model
-from models.detr import DETR, MLP, resolve_num_classes
+from models.detr import DETR, MLP, resolve_num_classes, resolve_things
 from models.postprocess import PostProcess
+from models.segmentation import DETRsegm
 from models.transformer import Transformer
 from util.nested_tensor import NestedTensor, nested_tensor_from_tensor_list
 from util.seed import seed_everything
@@ -235,6 +236,23 @@ def test_the_parts_of_a_build_follow_the_flags():
     assert list(postprocessors) == ["bbox"] and isinstance(postprocessors["bbox"], PostProcess)
 
 
-def test_masks_are_refused_by_name():
-    with pytest.raises(ValueError, match="--masks"):
-        build_model(parse(f"{TINY} --masks"))
+def test_masks_bring_their_loss_and_postprocessors():
+    flags = "--hidden_dim 128 --nheads 8 --masks --mask_loss_coef 3"
+    model, criterion, postprocessors = build_model(parse(f"{TINY} {flags}"))
+    assert isinstance(model, DETRsegm) and model.detr.num_queries == 8 and not model.freeze_detr
+    assert criterion.losses == ["labels", "boxes", "cardinality", "masks"] and criterion.weight_dict["loss_mask"] == 3
+    assert list(postprocessors) == ["bbox", "segm"]
+
+
+@pytest.mark.parametrize("thing_ids, expected", [(None, [0, 1, 2, 3, 4]), ([1, 3], [1, 3])])
+def test_panoptic_maps_know_things_from_the_settings_or_as_published(thing_ids, expected):
+    args = parse(f"{TINY} --hidden_dim 128 --nheads 8 --masks --dataset_file coco_panoptic")
+    args.thing_ids = thing_ids
+    postprocessors = build_model(args)[2]
+    known = postprocessors["panoptic"].is_thing_map
+    assert sorted(known) == [0, 1, 2, 3, 4] and [label for label, thing in known.items() if thing] == expected
+
+
+def test_published_things_end_at_90():
+    things = resolve_things(parse("--dataset_file coco_panoptic"), 250)
+    assert things[90] and not things[91] and len(things) == 250

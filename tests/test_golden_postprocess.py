@@ -13,7 +13,6 @@ from torch import Tensor
 from models.panoptic import PostProcessPanoptic
 from models.postprocess import PostProcess, PostProcessSegm
 
-
 ORIGINAL = [(120, 160), (90, 75)]  # (h, w) of the images
 SEEN = [(96, 128), (112, 93)]  # as the model saw them
 

@@ -26,6 +26,11 @@ ENTRIES = {  # name → backbone, stride of its features, published file
     "detr_resnet101": ("resnet101", 32, "detr-r101-2c7b67e5.pth"),
     "detr_resnet101_dc5": ("resnet101", 16, "detr-r101-dc5-a2e86def.pth"),
 }
+PANOPTIC = {
+    "detr_resnet50_panoptic": ("resnet50", 32, "detr-r50-panoptic-00ce5173.pth"),
+    "detr_resnet50_dc5_panoptic": ("resnet50", 16, "detr-r50-dc5-panoptic-da08f1b1.pth"),
+    "detr_resnet101_panoptic": ("resnet101", 32, "detr-r101-panoptic-40021d53.pth"),
+}
 EACH = pytest.mark.parametrize("name", ENTRIES)
 
 
@@ -52,7 +57,7 @@ def no_network(monkeypatch):
 
 def test_the_entries_are_all_that_torch_hub_lists():
     listed = [name for name in dir(hubconf) if callable(getattr(hubconf, name)) and not name.startswith("_")]
-    assert listed == sorted([*ENTRIES, "detr_tiny_shapes"])
+    assert listed == sorted([*ENTRIES, *PANOPTIC, "detr_tiny_shapes"])
 
 
 # --- Without weights --------------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.postprocess import PostProcess
+from models.postprocess import PostProcess, PostProcessSegm
 
 
 def outputs(
@@ -90,3 +90,63 @@ def test_nothing_carries_a_gradient():
 def test_sizes_that_do_not_fit_the_batch_are_refused(sizes):
     with pytest.raises(ValueError, match=r"target_sizes has shape .* 2 images need \(2, 2\)"):
         PostProcess()(outputs(), sizes)
+
+
+# --- Masks ----------------------------------------------------------------------------------------------------------
+
+
+def mask_logits(size: tuple[int, int], images: int = 2, queries: int = 5) -> Tensor:
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(images, queries, *size, generator=generator) * 4
+
+
+def masks_of(logits: Tensor, originals, seen, **options) -> list[Tensor]:
+    results = [{"scores": torch.zeros(len(image))} for image in logits]
+    found = PostProcessSegm(**options.pop("init", {}))(results, {"pred_masks": logits}, originals, seen, **options)
+    assert found is results and set(results[0]) == {"scores", "masks"}
+    return [result["masks"] for result in results]
+
+
+def test_masks_are_zeros_and_ones_of_each_images_original_size():
+    originals = [(30, 20), (9, 11)]
+    for masks, size in zip(masks_of(mask_logits((6, 8)), originals, [(20, 32), (24, 12)]), originals):
+        assert masks.shape == (5, 1, *size) and masks.dtype == torch.uint8
+        assert masks.unique().tolist() == [0, 1]
+
+
+def test_a_mask_begins_above_the_threshold():
+    logits = torch.tensor([[[[-0.1, 0.0], [0.1, 3.0]]]])
+    assert masks_of(logits, [(2, 2)], [(2, 2)])[0].flatten().tolist() == [0, 0, 1, 1]
+    assert masks_of(logits, [(2, 2)], [(2, 2)], init={"threshold": 0.9})[0].flatten().tolist() == [0, 0, 0, 1]
+
+
+@pytest.mark.parametrize("padded", [(8, 12), (16, 12), (64, 128)])
+def test_padding_is_cut_off_before_masks_are_resized(padded):
+    exact = mask_logits((8, 12), images=1)
+    wide = torch.full((1, 5, *padded), 9.0)
+    wide[..., :8, :12] = exact
+    (expected,) = masks_of(exact, [(30, 40)], [(8, 12)])
+    (masks,) = masks_of(wide, [(30, 40)], [(8, 12)], padded_size=padded)
+    assert torch.equal(masks, expected)
+
+
+def test_images_of_a_batch_get_the_masks_they_get_alone():
+    logits, sizes, originals = mask_logits((8, 12)), [(8, 9), (5, 12)], [(16, 20), (7, 13)]
+    together = masks_of(logits, torch.tensor(originals), torch.tensor(sizes))
+    for index, (height, width) in enumerate(sizes):
+        (alone,) = masks_of(
+            logits[index : index + 1, :, :height, :width], originals[index : index + 1], [(height, width)]
+        )
+        assert torch.equal(together[index], alone)
+
+
+def test_many_queries_are_resized_in_parts_without_a_difference(monkeypatch):
+    logits = mask_logits((6, 8), images=1, queries=40)
+    (parts,) = masks_of(logits, [(30, 20)], [(24, 32)])
+    monkeypatch.setattr(PostProcessSegm, "QUERIES_AT_ONCE", 1000)
+    assert torch.equal(masks_of(logits, [(30, 20)], [(24, 32)])[0], parts)
+
+
+def test_mask_sizes_that_do_not_fit_the_batch_are_an_error():
+    with pytest.raises(ValueError, match="1 original and 2 processed sizes for 2 images"):
+        masks_of(mask_logits((6, 8)), [(30, 20)], [(20, 32), (24, 12)])

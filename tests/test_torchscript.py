@@ -49,7 +49,7 @@ def assert_same_outputs(model: nn.Module, scripted: nn.Module, inputs) -> None:
         expected = model(inputs)
         for call in range(4):
             outputs = scripted(inputs)
-            assert outputs.keys() == {"pred_logits", "pred_boxes"}
+            assert outputs.keys() == expected.keys()
             for name, value in outputs.items():
                 torch.testing.assert_close(value, expected[name], rtol=0, atol=1e-5 if call else 0)
 
@@ -109,3 +109,18 @@ def test_the_eager_model_takes_a_batch_a_tensor_and_a_list():
         for samples in (pictures, list(pictures), tuple(pictures)):
             outputs = model(samples)
             assert all(torch.equal(outputs[name], expected[name]) for name in expected)
+
+
+@pytest.mark.parametrize("query_chunk", [None, 4])
+def test_the_panoptic_model_scripts(query_chunk):
+    flags = "--masks --hidden_dim 128 --nheads 8 --dataset_file coco_panoptic".split()
+    model = detector(*flags)
+    model.mask_head.query_chunk = query_chunk
+    batch = nested_tensor_from_tensor_list(images())
+    assert_same_outputs(model, script(model), batch)
+    assert "pred_masks" in model(batch)
+
+
+def test_the_panoptic_model_scripts_inside_a_module_that_takes_a_list():
+    model = TakesList(detector("--masks", "--hidden_dim", "128", "--nheads", "8"))
+    assert_same_outputs(model, script(model), images())

@@ -202,12 +202,13 @@ def _check_shapes(args: argparse.Namespace) -> None:
         value = getattr(args, name)
         if (max(value) if name == "train_sizes" else value) > args.max_size:
             raise ValueError(f"--{name} {value} exceeds --max_size {args.max_size}: raise the limit or lower the size")
-    if args.masks:
-        raise ValueError("--masks: segmentation is not part of this version; leave the flag out to train boxes")
-    if args.frozen_weights:
-        raise ValueError("--frozen_weights is meant for mask training (--masks), which is not part of this version")
-    if args.dataset_file != "coco":
-        raise ValueError(f"--dataset_file {args.dataset_file} is not known: use coco, for any data in COCO's format")
+    if args.masks and (args.hidden_dim % 128 or args.nheads % 8):
+        raise ValueError(
+            f"--masks does not go with --hidden_dim {args.hidden_dim} and --nheads {args.nheads}: the mask head needs "
+            "a multiple of 128 and a multiple of 8"
+        )
+    if args.frozen_weights and not args.masks:
+        raise ValueError("--frozen_weights freezes the detector under a mask head: pass --masks too")
 
 
 def _check_files(args: argparse.Namespace) -> None:
@@ -220,6 +221,8 @@ def _check_files(args: argparse.Namespace) -> None:
         raise ValueError("--resume auto looks for a checkpoint in --output_dir: pass that too, or name the checkpoint")
     if args.resume and args.resume != "auto" and args.init_from:
         raise ValueError("--resume goes on with a training and --init_from starts a new one: pass one of them")
+    if args.frozen_weights and args.init_from:
+        raise ValueError("--frozen_weights and --init_from both bring the detector's weights: pass one of them")
     if args.eval and args.init_from:
         raise ValueError("--eval needs all weights of one checkpoint: pass it as --resume, not as --init_from")
     if args.tensorboard and not args.output_dir:

@@ -1,7 +1,10 @@
-"""The names of COCO's 80 object classes under their published ids, for weights that were saved without names.
+"""The names of COCO's 80 things and 53 stuffs under their published ids, for weights that were saved without names.
 
 Ids run from 1 to 90 with ten gaps; COCO detectors therefore have 91 classes (paper, section 4), ids used as they are.
 """
+
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 # fmt: off
 COCO_NAMES: dict[int, str] = {
@@ -17,10 +20,33 @@ COCO_NAMES: dict[int, str] = {
     77: "cell phone", 78: "microwave", 79: "oven", 80: "toaster", 81: "sink", 82: "refrigerator", 84: "book",
     85: "clock", 86: "vase", 87: "scissors", 88: "teddy bear", 89: "hair drier", 90: "toothbrush",
 }
+COCO_STUFF: dict[int, str] = {
+    92: "banner", 93: "blanket", 95: "bridge", 100: "cardboard", 107: "counter", 109: "curtain", 112: "door-stuff",
+    118: "floor-wood", 119: "flower", 122: "fruit", 125: "gravel", 128: "house", 130: "light", 133: "mirror-stuff",
+    138: "net", 141: "pillow", 144: "platform", 145: "playingfield", 147: "railroad", 148: "river", 149: "road",
+    151: "roof", 154: "sand", 155: "sea", 156: "shelf", 159: "snow", 161: "stairs", 166: "tent", 168: "towel",
+    171: "wall-brick", 175: "wall-stone", 176: "wall-tile", 177: "wall-wood", 178: "water-other", 180: "window-blind",
+    181: "window-other", 184: "tree-merged", 185: "fence-merged", 186: "ceiling-merged", 187: "sky-other-merged",
+    188: "cabinet-merged", 189: "table-merged", 190: "floor-other-merged", 191: "pavement-merged",
+    192: "mountain-merged", 193: "grass-merged", 194: "dirt-merged", 195: "paper-merged", 196: "food-other-merged",
+    197: "building-other-merged", 198: "rock-merged", 199: "wall-other-merged", 200: "rug-merged",
+}
 # fmt: on
 COCO_NUM_CLASSES = 91
+PANOPTIC_NUM_CLASSES = 250
 
 
 def coco_categories() -> list[dict[str, int | str]]:
     """The 80 classes as COCO's annotation files and our checkpoints list them: [{"id", "name"}], ascending."""
     return [{"id": number, "name": name} for number, name in COCO_NAMES.items()]
+
+
+def panoptic_categories() -> list[dict[str, int | str]]:
+    """Things and stuff as COCO's panoptic annotations list them: [{"id", "name", "isthing"}], ascending."""
+    names = [(COCO_NAMES, 1), (COCO_STUFF, 0)]
+    return [{"id": number, "name": name, "isthing": thing} for part, thing in names for number, name in part.items()]
+
+
+def thing_ids(categories: Iterable[Mapping[str, Any]]) -> list[int]:
+    """Ids of the categories that are things; one that does not say is a thing."""
+    return [category["id"] for category in categories if category.get("isthing", 1)]

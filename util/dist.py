@@ -12,6 +12,8 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from util.dist_errors import ProcessGroupError, check_meeting_place, explain_meeting, whole_number
 
@@ -250,3 +252,10 @@ def _launched_as(args: Namespace) -> tuple[int | None, int]:
             f"run `torchrun --nproc_per_node {asked_for} main.py ...` and leave the flag out"
         )
     return None, 1
+
+
+def distribute(model: nn.Module, args: Namespace) -> nn.Module:
+    """The model as all processes train it together; the model itself for one process."""
+    if not args.distributed:
+        return model
+    return DistributedDataParallel(model, device_ids=None if args.gpu is None else [args.gpu])
