@@ -12,13 +12,14 @@ import contextlib
 import io
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from pycocotools.coco import COCO
 
+from datasets.annotated_images import ObjectColumns
 from datasets.annotation_rules import (
     LARGEST_NUMBER,
     Annotation,
@@ -40,20 +41,16 @@ ROUNDING = 0.05  # pixels; coordinates written with two decimals reach past the 
 
 
 @dataclass
-class Objects:
-    """The objects of one image or many, one row each, in the file's order; crowds are not among them."""
+class Objects(ObjectColumns):
+    """The objects of one image or many, one row each, in the file's order; crowds are not among them.
+
+    Their `names` are annotation ids.
+    """
 
     boxes: np.ndarray  # float32 [N, 4], xyxy in pixels, as annotated: not yet clamped
-    labels: np.ndarray  # int64 [N]
     area: np.ndarray  # float32 [N], pixels
-    names: np.ndarray  # int64 [N], annotation ids; -1 without
     segmentations: list[Any] | None  # N polygons or RLEs, on request
     keypoints: np.ndarray | None  # float32 [N, K, 3], where every object has K of them
-
-    def between(self, start: int, stop: int) -> Objects:
-        """Rows start..stop."""
-        columns = (getattr(self, field.name) for field in fields(self))
-        return Objects(*(None if column is None else column[start:stop] for column in columns))
 
 
 def read_coco(ann_file: str | Path) -> tuple[COCO, str]:

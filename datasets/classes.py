@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from datasets.coco import CocoDetection
+from datasets.annotated_images import AnnotatedImages
 from util.errors import CheckpointError
 
 
 def settle_classes(
-    args: argparse.Namespace, checkpoint: dict[str, Any], datasets: list[CocoDetection]
+    args: argparse.Namespace, checkpoint: dict[str, Any], datasets: list[AnnotatedImages]
 ) -> list[dict[str, Any]]:
     """Decide `args.num_classes`: the command line's, else the checkpoint's, else the annotations'.
 

@@ -11,21 +11,24 @@ import numpy as np
 import torch
 from PIL.Image import Image
 from torch import Tensor
-from torch.utils.data import Dataset
 
 import datasets.transforms as T
+from datasets.annotated_images import AnnotatedImages
 from datasets.annotations import Objects, pack_objects, read_coco
-from datasets.image_files import ImageFiles
-from datasets.loader import sample_generators
+from datasets.layout import Part, locate
 from datasets.masks import segmentation_to_mask
 from util.arguments import TRAIN_SIZES
 from util.visualize import IMAGENET_MEAN, IMAGENET_STD
 
 MAX_SIZE = 1333
 VAL_SIZE = 800
+PARTS = (
+    Part("{}_images", "{}2017", is_folder=True),
+    Part("{}_ann", "annotations/instances_{}2017.json", is_folder=False),
+)
 
 
-class CocoDetection(Dataset):
+class CocoDetection(AnnotatedImages):
     """Images of a folder with the objects of a COCO instances file; images without objects are among them.
 
     A sample is (image, target) after `transforms`; the target holds boxes float32 [n, 4] (xyxy pixels, or what the
@@ -34,23 +37,16 @@ class CocoDetection(Dataset):
     int64 [2] = (h, w), masks bool [n, h, w] with `return_masks`, and keypoints float32 [n, K, 3] where the file has
     them.
 
-    What the transforms draw depends on (seed, epoch, index) alone and leaves the global generators as they were.
-
     Args:
         img_folder, ann_file: the images and their annotations.
         transforms: (image, target) → (image, target).
         return_masks: put masks into the targets.
-        seed: of what the transforms draw.
-        skip_bad_images: in place of an image that is missing or cannot be read give the sample of the next one that
-            can, objects, id and draws included. Evaluation counts an image once, so it does without the bad ones.
-        max_bad_images: how many such images to put up with; counted in this process and its workers.
+        seed, skip_bad_images, max_bad_images: see `AnnotatedImages`.
 
     Attributes:
         coco: the pycocotools index, with crowds, for evaluation.
-        ids: image ids, ascending: the order of the samples.
-        categories: [{"id", "name"}], ascending; `num_classes` is the largest id + 1.
         problems: one sentence on boxes that are clamped or dropped, empty if there are none.
-        bad_images: paths of the images skipped so far.
+        ids, categories, num_classes, bad_images: see `AnnotatedImages`; categories are {"id", "name"}.
 
     Raises:
         FileNotFoundError, OSError, ValueError: see `datasets.annotations.read_coco` and `ImageFiles`.
@@ -67,64 +63,28 @@ class CocoDetection(Dataset):
         skip_bad_images: bool = False,
         max_bad_images: int = 10,
     ):
-        self.img_folder = Path(img_folder)
         self.return_masks = return_masks
-        self.seed = seed
-        self._transforms = transforms
         self.coco, self.problems = read_coco(ann_file)
-        self.ids: list[int] = sorted(self.coco.imgs)
-        self.categories = [{"id": key, "name": self.coco.cats[key]["name"]} for key in sorted(self.coco.cats)]
-        self.num_classes = max((category["id"] for category in self.categories), default=0) + 1
-
-        # Packed once: workers read arrays, never the millions of small objects in `coco`, which they would copy.
-        images = [self.coco.imgs[image_id] for image_id in self.ids]
-        self._files = ImageFiles(
-            self.img_folder,
-            [image["file_name"] for image in images],
-            [(image.get("width") or 0, image.get("height") or 0) for image in images],  # 0: not said
-            skip_bad=skip_bad_images,
-            max_bad=max_bad_images,
+        annotations = self.coco.imgToAnns
+        per_image = [[a for a in annotations.get(i, ()) if not a["iscrowd"]] for i in sorted(self.coco.imgs)]
+        super().__init__(
+            img_folder,
+            self.coco.imgs,
+            [{"id": key, "name": category["name"]} for key, category in self.coco.cats.items()],
+            pack_objects([annotation for group in per_image for annotation in group], return_masks),
+            [len(group) for group in per_image],
+            transforms,
+            seed=seed,
+            skip_bad_images=skip_bad_images,
+            max_bad_images=max_bad_images,
         )
-        per_image = [[a for a in self.coco.imgToAnns.get(i, ()) if not a["iscrowd"]] for i in self.ids]
-        self._objects = pack_objects([annotation for group in per_image for annotation in group], return_masks)
-        self._starts = np.cumsum([0, *map(len, per_image)])  # objects of image i: starts[i]..starts[i + 1]
-
-        # In shared memory, so that workers that live on from the epoch before see it change.
-        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
 
     @property
-    def bad_images(self) -> list[str]:
-        return self._files.bad
+    def images(self) -> dict[int, dict[str, Any]]:
+        return self.coco.imgs
 
-    def set_epoch(self, epoch: int) -> None:
-        """Draw other augmentations from the next sample on."""
-        self._epoch.fill_(epoch)
-
-    def check_classes(self, num_classes: int) -> None:
-        """Refuse objects that a model of classes below num_classes could not name: ValueError with the first."""
-        beyond = np.flatnonzero(self._objects.labels >= num_classes)
-        if len(beyond):
-            first = beyond[0]
-            image = self.ids[int(np.searchsorted(self._starts, first, side="right")) - 1]
-            label = int(self._objects.labels[first])
-            raise ValueError(
-                f"annotation {self._objects.names[first]} of image {image} has category {label}, but the model has "
-                f"classes 0..{num_classes - 1}: pass --num_classes {int(self._objects.labels.max()) + 1}, or correct "
-                "the annotation file"
-            )
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def __getitem__(self, index: int) -> tuple[Any, T.Target]:
-        index = range(len(self))[index]  # a negative index and its positive twin are one sample
-        image, index = self._files.read(index)
-        objects = self._objects.between(self._starts[index], self._starts[index + 1])
-        target = make_target(objects, image.size, self.ids[index], self.return_masks)
-        if self._transforms is None:
-            return image, target
-        with sample_generators(self.seed, int(self._epoch), index):
-            return self._transforms(image, target)
+    def make_target(self, index: int, objects: Objects, image_size: tuple[int, int]) -> T.Target:
+        return make_target(objects, image_size, self.ids[index], self.return_masks)
 
 
 class ConvertCocoPolysToMask:
@@ -204,43 +164,22 @@ def make_coco_transforms(
 
 def build(image_set: str, args: Namespace) -> CocoDetection:
     """The "train" or "val" data set of the command line; FileNotFoundError or ValueError names the flag to correct."""
-    img_folder, ann_file = _locate(image_set, args)
-    transforms = make_coco_transforms(
+    img_folder, ann_file = locate(image_set, args, PARTS)
+    return CocoDetection(img_folder, ann_file, build_transforms(image_set, args), args.masks, **loading(args))
+
+
+def build_transforms(image_set: str, args: Namespace) -> T.Compose:
+    """`make_coco_transforms` at the sizes of the command line."""
+    return make_coco_transforms(
         image_set,
         train_sizes=getattr(args, "train_sizes", None) or TRAIN_SIZES,
         max_size=getattr(args, "max_size", None) or MAX_SIZE,
         val_size=getattr(args, "val_size", None) or VAL_SIZE,
         crop=not getattr(args, "no_crop", False),
     )
-    return CocoDetection(
-        img_folder,
-        ann_file,
-        transforms,
-        args.masks,
-        seed=getattr(args, "seed", 0),
-        skip_bad_images=getattr(args, "skip_bad_images", False),
-        max_bad_images=getattr(args, "max_bad_images", 10),
-    )
 
 
-def _locate(image_set: str, args: Namespace) -> tuple[Path, Path]:
-    """(image folder, annotation file): what --{train,val}_images and --{train,val}_ann name, else under --coco_path."""
-    if image_set not in ("train", "val"):
-        raise ValueError(f"unknown image set {image_set!r}: there are 'train' and 'val'")
-    root = getattr(args, "coco_path", None)
-    found = []
-    for flag, layout, is_there in (
-        (f"{image_set}_images", f"{image_set}2017", Path.is_dir),
-        (f"{image_set}_ann", f"annotations/instances_{image_set}2017.json", Path.is_file),
-    ):
-        named = getattr(args, flag, None)
-        if not named and not root:
-            raise ValueError(f"no {image_set} data: pass --coco_path, or --{image_set}_ann and --{image_set}_images")
-        path = Path(named) if named else Path(root) / layout
-        if not is_there(path):
-            kind = "folder" if is_there is Path.is_dir else "file"
-            source = f"--{flag}" if named else "--coco_path"
-            remedy = "" if named else f"; it must hold {layout}, or name the {kind} with --{flag}"
-            raise FileNotFoundError(f"{source}: there is no {kind} {path}{remedy}")
-        found.append(path)
-    return found[0], found[1]
+def loading(args: Namespace) -> dict[str, Any]:
+    """What the command line says to every data set of `AnnotatedImages`."""
+    defaults = {"seed": 0, "skip_bad_images": False, "max_bad_images": 10}
+    return {name: getattr(args, name, default) for name, default in defaults.items()}

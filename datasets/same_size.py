@@ -23,9 +23,10 @@ def resized_sizes(dataset: Dataset, size: int, max_size: int | None = None) -> l
     """(h, w) of each sample after `datasets.transforms.resize` to a short side of `size`, no image decoded.
 
     Args:
-        dataset: a COCO data set (`coco`, `ids`, `img_folder`), or a subset of one. The annotation file's width and
-            height count; where they are missing, the image file is asked. An image that is not of the size its
-            annotation states, which the data set warns of, or that stands in for a bad one, is padded as usual.
+        dataset: a data set of annotated images (`images`, `ids`, `img_folder`), or a subset of one. The annotation
+            file's width and height count; where they are missing, the image file is asked. An image that is not of the
+            size its annotation states, which the data set warns of, or that stands in for a bad one, is padded as
+            usual.
         size, max_size: those of the validation transform.
 
     Returns:
@@ -36,7 +37,7 @@ def resized_sizes(dataset: Dataset, size: int, max_size: int | None = None) -> l
         return [sizes[index] for index in dataset.indices]
     sizes = []
     for image_id in dataset.ids:
-        image = dataset.coco.imgs[image_id]
+        image = dataset.images[image_id]
         annotated = (image.get("width") or 0, image.get("height") or 0)
         stated = all(side > 0 and float(side).is_integer() for side in annotated)
         found = annotated if stated else _stored_size(Path(dataset.img_folder) / image["file_name"])

@@ -10,7 +10,7 @@ import torch
 from PIL.Image import Image
 
 import datasets.transforms as T
-from datasets.coco import CocoDetection
+from datasets.annotated_images import AnnotatedImages
 from datasets.same_size import resized_sizes
 from util.nested_tensor import NestedTensor, collate_fn
 from util.visualize import IMAGENET_MEAN, IMAGENET_STD
@@ -18,7 +18,7 @@ from util.visualize import IMAGENET_MEAN, IMAGENET_STD
 Batch = tuple[NestedTensor, tuple[T.Target, ...]]
 
 
-def worst_batch(dataset: CocoDetection, batch_size: int) -> Batch:
+def worst_batch(dataset: AnnotatedImages, batch_size: int) -> Batch:
     """The images with the most objects, stretched to the size of the largest batch that training can draw.
 
     No batch has more pixels, padding included, or more objects. Stretching stands for the padding that other images
@@ -51,7 +51,7 @@ def worst_batch(dataset: CocoDetection, batch_size: int) -> Batch:
     return collate_fn([stretched[index] for index in fullest])
 
 
-def typical_batches(dataset: CocoDetection, batch_size: int, count: int, *, seed: int = 0) -> list[Batch]:
+def typical_batches(dataset: AnnotatedImages, batch_size: int, count: int, *, seed: int = 0) -> list[Batch]:
     """`count` batches of images drawn by `seed`, as training sees them in the data set's present epoch.
 
     No generator is moved.
@@ -62,10 +62,9 @@ def typical_batches(dataset: CocoDetection, batch_size: int, count: int, *, seed
     return [collate_fn([dataset[i] for i in drawn[k : k + batch_size]]) for k in range(0, len(drawn), batch_size)]
 
 
-def objects_per_image(dataset: CocoDetection) -> np.ndarray:
-    """How many objects each image has, int64 [images], in the order of `dataset.ids`; crowds do not count."""
-    objects = dataset.coco.imgToAnns
-    return np.array([sum(not a["iscrowd"] for a in objects.get(i, ())) for i in dataset.ids], dtype=np.int64)
+def objects_per_image(dataset: AnnotatedImages) -> np.ndarray:
+    """How many objects each image has, int64 [images], in the order of `dataset.ids`; crowds count where they train."""
+    return dataset.objects_per_image
 
 
 def crop_views(sides: tuple[int, int], size: int, max_size: int | None) -> set[tuple[int, int]]:
