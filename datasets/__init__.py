@@ -4,17 +4,18 @@ from argparse import Namespace
 
 from torch.utils.data import Dataset, Subset
 
-from datasets.coco import CocoDetection
+from datasets.annotated_images import AnnotatedImages
 from datasets.coco import build as build_coco
+from datasets.coco_panoptic import build as build_coco_panoptic
 
 
-def build_dataset(image_set: str, args: Namespace) -> CocoDetection:
+def build_dataset(image_set: str, args: Namespace) -> AnnotatedImages:
     """The "train" or "val" split of the data set `args.dataset_file` names; ValueError for a name we do not have."""
     if args.dataset_file == "coco":
         return build_coco(image_set, args)
     if args.dataset_file == "coco_panoptic":
-        raise ValueError("--dataset_file coco_panoptic is not there yet: train detection with --dataset_file coco")
-    raise ValueError(f"unknown --dataset_file {args.dataset_file!r}: there is 'coco'")
+        return build_coco_panoptic(image_set, args)
+    raise ValueError(f"unknown --dataset_file {args.dataset_file!r}: there are 'coco' and 'coco_panoptic'")
 
 
 def get_coco_api_from_dataset(dataset: Dataset):

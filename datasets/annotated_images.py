@@ -105,6 +105,10 @@ class AnnotatedImages(Dataset):
     def make_target(self, index: int, objects: ObjectColumns, image_size: tuple[int, int]) -> T.Target:
         """The target of sample `index`, whose image is of `image_size` = (w, h) and has these objects."""
 
+    @abstractmethod
+    def annotation_rows(self) -> Sequence[Sequence[float]] | np.ndarray:
+        """Numbers that tell these annotations from others, a row for each."""
+
     @property
     def bad_images(self) -> list[str]:
         return self._files.bad

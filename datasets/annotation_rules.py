@@ -20,14 +20,17 @@ Annotation = dict[str, Any]
 NAMED = 3  # how many culprits a summary names
 LARGEST_ID = 2**53  # up to here float64, which evaluation and other languages' JSON use, tells whole numbers apart
 LARGEST_CATEGORY_ID = 99_999  # the class head has a row for every id up to the largest
+LARGEST_AREA = 1e10  # pixels; COCO's evaluation leaves out what is larger
 LARGEST_NUMBER = 2**31 - 1  # of pixels in a side, and either way in a box
 
 _SHORT = reprlib.Repr()
 _SHORT.maxdict, _SHORT.maxlist, _SHORT.maxlong, _SHORT.maxstring, _SHORT.maxother = 8, 8, 30, 60, 60
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path, kind: str = "instances") -> dict[str, Any]:
     """The content of a COCO file, of any of JSON's encodings: an object that has its three lists.
+
+    `kind` is what the messages call its format.
 
     Raises:
         FileNotFoundError, OSError: the file is not there or cannot be read.
@@ -50,14 +53,16 @@ def read_json(path: Path) -> dict[str, Any]:
     except _RepeatedKey as error:
         raise ValueError(f"annotation file {path} has the key {error} twice in one object: remove one") from None
     except RecursionError:
-        raise ValueError(f"annotation file {path} is nested too deeply to be in the COCO instances format") from None
+        raise ValueError(f"annotation file {path} is nested too deeply to be in the COCO {kind} format") from None
     except ValueError as error:
         raise ValueError(f"annotation file {path} is not JSON ({error}): is it cut short, or something else?") from None
     if not isinstance(data, dict):
-        raise ValueError(f"annotation file {path} holds a JSON {type(data).__name__}, but COCO instances are an object")
+        raise ValueError(
+            f"annotation file {path} holds a JSON {type(data).__name__}, but the COCO {kind} format is an object"
+        )
     for key in ("images", "annotations", "categories"):
         if not isinstance(data.get(key), list):
-            raise ValueError(f"annotation file {path} has no list `{key}`, so it is not in the COCO instances format")
+            raise ValueError(f"annotation file {path} has no list `{key}`, so it is not in the COCO {kind} format")
     return data
 
 

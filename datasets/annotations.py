@@ -21,6 +21,7 @@ from pycocotools.coco import COCO
 
 from datasets.annotated_images import ObjectColumns
 from datasets.annotation_rules import (
+    LARGEST_AREA,
     LARGEST_NUMBER,
     Annotation,
     box_array,
@@ -36,7 +37,6 @@ from datasets.annotation_rules import (
 from util.dist import is_main_process
 from util.logging import get_logger
 
-LARGEST_AREA = 1e10  # pixels; COCO's evaluation leaves out what is larger
 ROUNDING = 0.05  # pixels; coordinates written with two decimals reach past the border by about 0.01
 
 
@@ -122,22 +122,14 @@ def _fill_in(data: dict[str, Any]) -> str:
     """Add missing `info`, category names (the id), `area` (the box's) and `iscrowd` (0); say what was missing.
 
     An area that COCO's evaluation would leave out, being negative or no number, counts as missing. Sizes and crowd
-    flags become whole numbers; a size of null, and a number of keypoints that is none, go: evaluators do not take them.
+    flags become whole numbers; a number of keypoints that is none goes: evaluators do not take it.
     """
     repairs = []
     if "info" not in data:
         data["info"] = {}
         repairs.append("info")
-    without_name = [category for category in data["categories"] if not isinstance(category.get("name"), str)]
-    for category in without_name:
-        category["name"] = str(category["id"])
-    for category in data["categories"]:  # half a surrogate pair, which JSON can spell, can be neither printed nor drawn
-        category["name"] = category["name"].encode("utf-8", "replace").decode()
-    for image in data["images"]:
-        for side in {"width", "height"} & image.keys():
-            size = image.pop(side)
-            if size is not None:
-                image[side] = int(size)
+    nameless = name_categories(data["categories"])
+    tidy_sizes(data["images"])
     without_area = [annotation for annotation in data["annotations"] if not _has_area(annotation)]
     for annotation in without_area:
         annotation["area"] = max(annotation["bbox"][2], 0) * max(annotation["bbox"][3], 0)
@@ -147,13 +139,32 @@ def _fill_in(data: dict[str, Any]) -> str:
         if not is_id(annotation.get("num_keypoints")):
             annotation.pop("num_keypoints", None)
     for lacking, one, many in (
-        (without_name, "the name of {} category", "the names of {} categories"),
-        (without_area, "the area of {} annotation", "the areas of {} annotations"),
-        (without_crowd, "iscrowd of {} annotation", "iscrowd of {} annotations"),
+        (nameless, "the name of {} category", "the names of {} categories"),
+        (len(without_area), "the area of {} annotation", "the areas of {} annotations"),
+        (len(without_crowd), "iscrowd of {} annotation", "iscrowd of {} annotations"),
     ):
         if lacking:
-            repairs.append((one if len(lacking) == 1 else many).format(len(lacking)))
+            repairs.append((one if lacking == 1 else many).format(lacking))
     return ", ".join(repairs)
+
+
+def name_categories(categories: Sequence[dict[str, Any]]) -> int:
+    """Give categories without a name their id for one, make all names printable; how many had none."""
+    nameless = [category for category in categories if not isinstance(category.get("name"), str)]
+    for category in nameless:
+        category["name"] = str(category["id"])
+    for category in categories:  # half a surrogate pair, which JSON can spell, can be neither printed nor drawn
+        category["name"] = category["name"].encode("utf-8", "replace").decode()
+    return len(nameless)
+
+
+def tidy_sizes(images: Sequence[dict[str, Any]]) -> None:
+    """Make the sizes that images state whole numbers; those of null go: evaluators do not take them."""
+    for image in images:
+        for side in {"width", "height"} & image.keys():
+            size = image.pop(side)
+            if size is not None:
+                image[side] = int(size)
 
 
 def _find_bad_boxes(data: dict[str, Any], boxes: np.ndarray) -> str:

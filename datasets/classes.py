@@ -31,7 +31,8 @@ def settle_classes(
 
 
 def _classes_in(checkpoint: dict[str, Any], source: str) -> int:
-    head = checkpoint.get("model", {}).get("class_embed.weight")
+    model = checkpoint.get("model", {})
+    head = model.get("class_embed.weight", model.get("detr.class_embed.weight"))  # the latter with masks
     if head is None:
         raise CheckpointError(f"{source} holds no DETR (no class_embed.weight under 'model'): pass another file")
     return head.shape[0] - 1

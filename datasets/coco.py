@@ -83,6 +83,10 @@ class CocoDetection(AnnotatedImages):
     def images(self) -> dict[int, dict[str, Any]]:
         return self.coco.imgs
 
+    def annotation_rows(self) -> list[list[float]]:
+        annotations = self.coco.dataset["annotations"]
+        return [[a["id"], a["image_id"], a["category_id"], *a["bbox"]] for a in annotations]
+
     def make_target(self, index: int, objects: Objects, image_size: tuple[int, int]) -> T.Target:
         return make_target(objects, image_size, self.ids[index], self.return_masks)
 

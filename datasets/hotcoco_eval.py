@@ -1,10 +1,12 @@
 """COCO's matching and accumulation by hotcoco; the only file that imports it.
 
 hotcoco (https://pypi.org/project/hotcoco) computes what pycocotools computes, to the last bit, in a fraction of the
-time. It is optional: without it `datasets.coco_eval` uses pycocotools.
+time. It is optional there: without it `datasets.coco_eval` uses pycocotools. Panoptic quality, which pycocotools does
+not have, it computes as COCO's panopticapi does.
 """
 
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -77,3 +79,29 @@ def accumulate(
     evaluation.accumulate()
     curves = evaluation.eval
     return {name: np.asarray(curves[name]) for name in ("precision", "recall", "scores")}
+
+
+def panoptic_quality(
+    ground_truth: dict[str, Any], predictions: dict[str, Any], gt_folder: str | Path, pred_folder: str | Path
+) -> dict[str, Any]:
+    """Panoptic quality (Kirillov et al. 2019, equation 1) over the images that the ground truth annotates.
+
+    Args:
+        ground_truth: `images`, `annotations` and `categories` as in a COCO panoptic file.
+        predictions: `annotations` in the same format.
+        gt_folder, pred_folder: of their PNG files.
+
+    Returns:
+        "All", "Things" and "Stuff": {"pq", "sq", "rq", "n"}, means over the n categories that occur; "per_class":
+        category id → {"pq", "sq", "rq", "iou", "tp", "fp", "fn"}. -1 stands for "nothing to measure".
+
+    Raises:
+        ValueError: PNG and JSON contradict one another, by image and segment.
+        OSError: a PNG file cannot be read.
+    """
+    from hotcoco.panoptic import PanopticEval
+
+    evaluation = PanopticEval(ground_truth, predictions, gt_folder=gt_folder, pred_folder=pred_folder)
+    evaluation.evaluate()
+    results = evaluation.results()
+    return {name: results[name] for name in ("All", "Things", "Stuff", "per_class")}

@@ -122,15 +122,14 @@ def _tell_epoch(dataset: Dataset, epoch: int) -> None:
 
 
 def fingerprint(dataset: Dataset) -> str:
-    """Eight hex digits that change with the images' ids and file names, and the annotations' ids, classes and boxes.
+    """Eight hex digits that change with the images' ids and file names, and what the annotations say of each object.
 
-    So a resumed training notices other data, wherever they lie. Empty for data sets without a COCO index.
+    So a resumed training notices other data, wherever they lie. Empty for data sets that are no `AnnotatedImages`.
     """
-    coco = getattr(dataset, "coco", None)
-    if coco is None:
+    if not hasattr(dataset, "annotation_rows"):
         return ""
-    images = [(key, coco.imgs[key]["file_name"]) for key in sorted(coco.imgs)]
-    rows = [[a["id"], a["image_id"], a["category_id"], *a["bbox"]] for a in coco.dataset["annotations"]]
+    images = [(key, dataset.images[key]["file_name"]) for key in sorted(dataset.images)]
+    rows = dataset.annotation_rows()
     return f"{zlib.crc32(np.asarray(rows, dtype=np.float64).tobytes(), zlib.crc32(repr(images).encode())):08x}"
 
 

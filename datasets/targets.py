@@ -15,7 +15,8 @@ def check_targets(targets: Sequence[Mapping[str, Tensor]], num_classes: int) -> 
 
     Args:
         targets: for each image boxes [n, 4] (cxcywh, fractions of the image) and labels int64 [n]; `image_id` and
-            `annotation_id` [n] name a culprit where they are present.
+            `annotation_id` [n] name a culprit where they are present; `thin` bool [n] marks boxes that may have a side
+            of 0, see `datasets.coco_panoptic`.
         num_classes: labels are 0..num_classes - 1.
 
     Raises:
@@ -34,7 +35,8 @@ def check_targets(targets: Sequence[Mapping[str, Tensor]], num_classes: int) -> 
     boxes = torch.cat([target["boxes"] for target in targets])  # [N, 4], N objects of all images
     labels = torch.cat([target["labels"] for target in targets])  # [N]
     finite = boxes.isfinite().all(dim=1)  # [N]
-    sized = (boxes[:, 2:] > 0).all(dim=1)
+    thin = torch.cat([target.get("thin", torch.zeros(len(target["labels"]), dtype=torch.bool)) for target in targets])
+    sized = (boxes[:, 2:] > 0).all(dim=1) | thin & (boxes[:, 2:] >= 0).all(dim=1)
     known = (labels >= 0) & (labels < num_classes)
     good = finite & sized & known
     if good.all():

@@ -2,8 +2,9 @@
 
 Images are PIL images until `ToTensor`. A target is a dict whose per-object entries move with the image: boxes float32
 [n, 4] (xyxy, pixels), masks [n, h, w], keypoints [n, K, 3] (x, y, visibility), area [n], labels [n], iscrowd [n],
-annotation_id [n]; and `size` int64 [2] = (h, w), the image's present size. Every function and transform takes
-(image, target) and returns a new pair; it never changes the dict it was given.
+annotation_id [n], thin [n] (its box may have a side of 0, see `datasets.coco_panoptic`); and `size` int64 [2] = (h, w),
+the image's present size. Every function and transform takes (image, target) and returns a new pair; it never changes
+the dict it was given.
 
 Choices (flip, branch, size) are drawn from Python's `random`, crop positions and erasing from torch's generator, in
 the order of the published augmentation: with both seeded, the same views come out.
@@ -30,7 +31,7 @@ Target = dict[str, Any]
 Transform = Callable[[Any, "Target | None"], "tuple[Any, Target | None]"]
 
 # Entries of one row an object: when an object goes, it goes from all of them.
-PER_OBJECT = ("labels", "area", "iscrowd", "boxes", "masks", "keypoints", "annotation_id")
+PER_OBJECT = ("labels", "area", "iscrowd", "boxes", "masks", "keypoints", "annotation_id", "thin")
 
 
 def crop(image: Image, target: Target, region: tuple[int, int, int, int]) -> tuple[Image, Target]:
@@ -48,7 +49,6 @@ def crop(image: Image, target: Target, region: tuple[int, int, int, int]) -> tup
     keep = None
     if "masks" in target:
         target["masks"] = F.crop(target["masks"], top, left, height, width)  # [n, height, width]
-        keep = target["masks"].flatten(1).any(1)  # [n]
     if "boxes" in target:
         limit = torch.tensor([width, height], dtype=torch.float32)
         corners = (target["boxes"] - torch.tensor([left, top, left, top])).reshape(-1, 2, 2)  # [n, corner, xy]
@@ -56,6 +56,8 @@ def crop(image: Image, target: Target, region: tuple[int, int, int, int]) -> tup
         target["boxes"] = corners.reshape(-1, 4)
         target["area"] = (corners[:, 1] - corners[:, 0]).prod(dim=1)
         keep = (corners[:, 1] > corners[:, 0]).all(dim=1)  # a sliver whose mask is empty still counts by its box
+    elif "masks" in target:
+        keep = target["masks"].flatten(1).any(1)  # [n]
     if keep is not None:
         _keep_objects(target, keep)
     return cropped_image, target
@@ -268,8 +270,9 @@ class RandomErasing:
 class Normalize:
     """(image - mean) / std by channel; boxes from xyxy pixels to cxcywh fractions of this image's own size.
 
-    An object whose box has a side of exactly 0 goes: a sliver that a crop left is one rounding away from it, and no
-    loss can be computed on it. What is not finite stays, for `datasets.targets.check_targets` to name.
+    An object whose box has a side of exactly 0 goes, if it is not `thin`: a sliver that a crop left is one rounding
+    away from it, and there is nothing to learn from it. What is not finite stays, for
+    `datasets.targets.check_targets` to name.
     """
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]):
@@ -286,6 +289,8 @@ class Normalize:
             size = torch.tensor([width, height, width, height], dtype=torch.float32)
             target["boxes"] = box_xyxy_to_cxcywh(target["boxes"]) / size  # [n, 4]
             gone = (target["boxes"][:, 2:] == 0).any(dim=1)  # [n]
+            if "thin" in target:
+                gone &= ~target["thin"]
             if gone.any():
                 _keep_objects(target, ~gone)
         return image, target

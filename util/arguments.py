@@ -106,13 +106,16 @@ def _add_loss(parser: argparse.ArgumentParser) -> None:
 
 def _add_data(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("data")
-    group.add_argument("--dataset_file", default="coco", help="the kind of data: coco")
+    group.add_argument("--dataset_file", default="coco", help="the kind of data: coco or coco_panoptic")
     group.add_argument("--coco_path", type=str, help="folder with annotations/, train2017/ and val2017/")
-    group.add_argument("--coco_panoptic_path", type=str)
+    group.add_argument(
+        "--coco_panoptic_path", type=str, help="folder with panoptic_{train,val}2017/, default: --coco_path's"
+    )
     group.add_argument("--remove_difficult", action="store_true", help="published, without effect there and here")
     for split in ("train", "val"):
         group.add_argument(f"--{split}_ann", type=str, help="annotation file, in place of --coco_path's")
         group.add_argument(f"--{split}_images", type=str, help="image folder, in place of --coco_path's")
+        group.add_argument(f"--{split}_panoptic", type=str, help="folder of panoptic PNGs, in place of the layout's")
     group.add_argument(
         "--train_sizes", default=list(TRAIN_SIZES), type=int, nargs="+", help="short sides to draw from, pixels"
     )
@@ -213,10 +216,15 @@ def _check_shapes(args: argparse.Namespace) -> None:
 
 def _check_files(args: argparse.Namespace) -> None:
     splits = ("val",) if args.eval else ("train", "val")
+    panoptic = args.dataset_file == "coco_panoptic"
+    kinds = {"ann": args.coco_path, "images": args.coco_path}
+    if panoptic:
+        kinds |= dict.fromkeys(("ann", "panoptic"), args.coco_panoptic_path or args.coco_path)
     for split in splits:
-        for kind in ("ann", "images"):
-            if not args.coco_path and not getattr(args, f"{split}_{kind}"):
-                raise ValueError(f"no data: pass --coco_path FOLDER, or --{split}_{kind} with the others of its kind")
+        for kind, root in kinds.items():
+            if not root and not getattr(args, f"{split}_{kind}"):
+                flag = "--coco_panoptic_path" if panoptic and kind != "images" else "--coco_path"
+                raise ValueError(f"no data: pass {flag} FOLDER, or --{split}_{kind} with the others of its kind")
     if args.resume == "auto" and not args.output_dir:
         raise ValueError("--resume auto looks for a checkpoint in --output_dir: pass that too, or name the checkpoint")
     if args.resume and args.resume != "auto" and args.init_from:

@@ -1,0 +1,199 @@
+"""COCO panoptic: image, PNG of segment ids and annotations → image and target."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import datasets.transforms as T
+from datasets.annotated_images import AnnotatedImages, ObjectColumns
+from datasets.annotation_rules import some
+from datasets.coco import build_transforms, loading
+from datasets.image_files import find_missing
+from datasets.layout import Part, locate
+from datasets.panoptic_annotations import read_panoptic
+from datasets.segment_maps import VOID, read_segment_map
+from util.box_ops import masks_to_boxes
+from util.coco_names import COCO_NAMES
+
+ROOTS = ("coco_panoptic_path", "coco_path")
+PARTS = (
+    Part("{}_images", "{}2017", is_folder=True),
+    Part("{}_ann", "annotations/panoptic_{}2017.json", is_folder=False, roots=ROOTS),
+    Part("{}_panoptic", "panoptic_{}2017", is_folder=True, roots=ROOTS),
+)
+# COCO's 53 stuff classes; its panoptic models have 250 classes, though ids end at 200.
+COCO_STUFF = (92, 93, 95, 100, 107, 109, 112, 118, 119, 122, 125, 128, 130, 133, 138, 141, 144, 145, 147, 148, 149)
+COCO_STUFF += (151, 154, 155, 156, 159, 161, 166, 168, 171, 175, 176, 177, 178, 180, 181, *range(184, 201))
+COCO_NUM_CLASSES = 250
+
+
+@dataclass
+class Segments(ObjectColumns):
+    """The segments of one image or many; their `names` are the segment ids, each image's own."""
+
+    area: np.ndarray  # float32 [N], pixels; NaN: not told
+    iscrowd: np.ndarray  # int64 [N]
+
+
+class CocoPanoptic(AnnotatedImages):
+    """Images of a folder with the segments, things and stuff, of a COCO panoptic file and its folder of PNG files.
+
+    Image and PNG belong together by the image's id. A sample is (image, target) after `transforms`; the target holds
+    boxes float32 [n, 4] (xyxy pixels around the masks, see `util.box_ops.masks_to_boxes`, or what the transforms make
+    of them), labels int64 [n] (category ids), image_id int64 [1], area float32 [n] (as annotated, else counted),
+    iscrowd int64 [n], annotation_id int64 [n] (segment ids), orig_size and size int64 [2] = (h, w), masks bool
+    [n, h, w] with `return_masks`, and thin bool [n].
+
+    Crowds and thin segments stay, as published. Boxes go from the first to the last covered column and row, so that of
+    a segment one pixel wide has a width of 0. Its loss is finite; `thin` tells it from an annotation without size,
+    which later stages drop or refuse. A crop leaves it out, again as published.
+
+    Args:
+        img_folder: of the images.
+        ann_folder: of the PNG files.
+        ann_file: the panoptic JSON file.
+        transforms: (image, target) → (image, target).
+        return_masks: put masks into the targets.
+        seed, skip_bad_images, max_bad_images: see `AnnotatedImages`.
+
+    Attributes:
+        categories: {"id", "name", "isthing"}, `isthing` 1 for things and 0 for stuff.
+        num_classes: the largest category id + 1; for COCO's own 133 categories the published 250.
+        ids, bad_images: see `AnnotatedImages`.
+
+    Raises:
+        FileNotFoundError, OSError, ValueError: see `read_panoptic` and `ImageFiles`; PNG files are missing. A sample
+            raises ValueError where image, PNG and JSON contradict one another.
+    """
+
+    def __init__(
+        self,
+        img_folder: str | Path,
+        ann_folder: str | Path,
+        ann_file: str | Path,
+        transforms: T.Transform | None = None,
+        return_masks: bool = True,
+        *,
+        seed: int = 0,
+        skip_bad_images: bool = False,
+        max_bad_images: int = 10,
+    ):
+        self.ann_folder = Path(ann_folder)
+        self.ann_file = Path(ann_file)
+        self.return_masks = return_masks
+        content = read_panoptic(ann_file)
+        self._images = content.images
+        annotations = [content.annotations[image_id] for image_id in sorted(content.images)]
+        self._map_names = [annotation["file_name"] for annotation in annotations]
+        check_maps(self.ann_folder, self._map_names)
+        segments = [segment for annotation in annotations for segment in annotation["segments_info"]]
+        areas = [np.nan if segment["area"] is None else segment["area"] for segment in segments]
+        super().__init__(
+            img_folder,
+            content.images,
+            [{key: category[key] for key in ("id", "name", "isthing")} for category in content.categories],
+            Segments(
+                names=_column(segments, "id"),
+                labels=_column(segments, "category_id"),
+                area=np.array(areas, dtype=np.float32),
+                iscrowd=_column(segments, "iscrowd"),
+            ),
+            [len(annotation["segments_info"]) for annotation in annotations],
+            transforms,
+            seed=seed,
+            skip_bad_images=skip_bad_images,
+            max_bad_images=max_bad_images,
+        )
+        if {category["id"] for category in self.categories} == {*COCO_NAMES, *COCO_STUFF}:
+            self.num_classes = COCO_NUM_CLASSES
+
+    @property
+    def images(self) -> dict[int, dict[str, Any]]:
+        return self._images
+
+    def annotation_rows(self) -> np.ndarray:
+        segments = self._objects
+        image_ids = np.repeat(self.ids, self.objects_per_image)
+        return np.stack([segments.names, image_ids, segments.labels, segments.iscrowd, segments.area], axis=1)
+
+    def get_height_and_width(self, idx: int) -> tuple[int, int]:
+        """(h, w) of sample `idx`, pixels: as annotated, else of its PNG file."""
+        image = self._images[self.ids[idx]]
+        if image.get("height") and image.get("width"):
+            return image["height"], image["width"]
+        return read_segment_map(self.ann_folder / self._map_names[idx]).shape
+
+    def make_target(self, index: int, objects: Segments, image_size: tuple[int, int]) -> T.Target:
+        width, height = image_size
+        path = self.ann_folder / self._map_names[index]
+        ids = read_segment_map(path)  # [h, w]
+        if ids.shape != (height, width):
+            raise ValueError(
+                f"panoptic map {path} is {ids.shape[1]}x{ids.shape[0]} pixels, but image {self.ids[index]} is "
+                f"{width}x{height}: it must have the image's size"
+            )
+        counted = self._count(index, ids, objects)
+        masks = torch.from_numpy(ids == objects.names[:, None, None].astype(np.int32))  # [n, h, w]
+        boxes = masks_to_boxes(masks)
+        target = {
+            "boxes": boxes,  # [n, 4]
+            "labels": torch.tensor(objects.labels),
+            "image_id": torch.tensor([self.ids[index]]),
+            "area": torch.tensor(np.where(np.isnan(objects.area), counted, objects.area), dtype=torch.float32),
+            "iscrowd": torch.tensor(objects.iscrowd),
+            "annotation_id": torch.tensor(objects.names),
+            "orig_size": torch.tensor([height, width]),
+            "size": torch.tensor([height, width]),
+            "thin": (boxes[:, 2:] == boxes[:, :2]).any(dim=1),
+        }
+        if self.return_masks:
+            target["masks"] = masks
+        return target
+
+    def _count(self, index: int, ids: np.ndarray, segments: Segments) -> np.ndarray:
+        """Pixels of each segment, int64 [n], where the PNG and the JSON file have the same segments."""
+        found, pixels = np.unique(ids, return_counts=True)
+        pixels_of = dict(zip(found.tolist(), pixels.tolist(), strict=True))
+        pixels_of.pop(VOID, None)
+        names = segments.names.tolist()
+        extra, absent = sorted(pixels_of.keys() - set(names)), sorted(set(names) - pixels_of.keys())
+        path, image_id = self.ann_folder / self._map_names[index], self.ids[index]
+        if extra:
+            raise ValueError(
+                f"panoptic map {path} has pixels of segment {some([str(name) for name in extra])}, which image "
+                f"{image_id} does not list in segments_info: correct the PNG or {self.ann_file}"
+            )
+        if absent:
+            raise ValueError(
+                f"panoptic map {path} has no pixel of segment {some([str(name) for name in absent])}, which image "
+                f"{image_id} lists in segments_info: correct the PNG or {self.ann_file}"
+            )
+        return np.array([pixels_of[name] for name in names], dtype=np.int64)
+
+
+def check_maps(folder: Path, names: list[str]) -> None:
+    """Refuse a folder that lacks some of its PNG files: FileNotFoundError counts them and names the first."""
+    missing = find_missing(folder, names)
+    if missing:
+        named = some([str(folder / names[index]) for index in missing])
+        raise FileNotFoundError(
+            f"{len(missing)} of {len(names)} panoptic maps {'is' if len(missing) == 1 else 'are'} missing ({named}): "
+            "check the folder of the PNG files and the file_name entries under `annotations`"
+        )
+
+
+def build(image_set: str, args: Namespace) -> CocoPanoptic:
+    """The "train" or "val" data set of the command line; FileNotFoundError or ValueError names the flag to correct."""
+    img_folder, ann_file, ann_folder = locate(image_set, args, PARTS)
+    transforms = build_transforms(image_set, args)
+    return CocoPanoptic(img_folder, ann_folder, ann_file, transforms, args.masks, **loading(args))
+
+
+def _column(segments: list[dict[str, Any]], key: str) -> np.ndarray:
+    return np.array([segment[key] for segment in segments], dtype=np.int64)
