@@ -23,7 +23,7 @@ from util.meters import MetricLogger, SmoothedValue
 from util.progress import length_of
 from util.signals import StopSignals
 
-SHOWN = ("lr", "loss", "loss_ce", "loss_bbox", "loss_giou", "class_error")
+SHOWN = ("lr", "loss", "loss_ce", "loss_bbox", "loss_giou", "loss_mask", "loss_dice", "class_error")
 PANOPTIC_NAMES = {"PQ_all": "All", "PQ_th": "Things", "PQ_st": "Stuff"}  # in log.txt, as of the evaluator
 AtRequest = Callable[[int, MetricLogger, bool], None]  # steps of the epoch done, its meters, whether to stop
 Watch = Callable[[int, dict[str, float]], None]  # step, values

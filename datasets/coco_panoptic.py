@@ -4,22 +4,26 @@ from __future__ import annotations
 
 from argparse import Namespace
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from pycocotools.coco import COCO
 
 import datasets.transforms as T
 from datasets.annotated_images import AnnotatedImages, ObjectColumns
 from datasets.annotation_rules import some
+from datasets.annotations import read_coco
 from datasets.coco import build_transforms, loading
 from datasets.image_files import find_missing
 from datasets.layout import Part, locate
 from datasets.panoptic_annotations import read_panoptic
+from datasets.panoptic_things import things_as_instances
 from datasets.segment_maps import VOID, read_segment_map
 from util.box_ops import masks_to_boxes
-from util.coco_names import COCO_NAMES
+from util.coco_names import COCO_NAMES, COCO_STUFF, PANOPTIC_NUM_CLASSES
 
 ROOTS = ("coco_panoptic_path", "coco_path")
 PARTS = (
@@ -27,10 +31,7 @@ PARTS = (
     Part("{}_ann", "annotations/panoptic_{}2017.json", is_folder=False, roots=ROOTS),
     Part("{}_panoptic", "panoptic_{}2017", is_folder=True, roots=ROOTS),
 )
-# COCO's 53 stuff classes; its panoptic models have 250 classes, though ids end at 200.
-COCO_STUFF = (92, 93, 95, 100, 107, 109, 112, 118, 119, 122, 125, 128, 130, 133, 138, 141, 144, 145, 147, 148, 149)
-COCO_STUFF += (151, 154, 155, 156, 159, 161, 166, 168, 171, 175, 176, 177, 178, 180, 181, *range(184, 201))
-COCO_NUM_CLASSES = 250
+INSTANCES = "annotations/instances_{}2017.json"  # under --coco_path, if it is there
 
 
 @dataclass
@@ -60,9 +61,12 @@ class CocoPanoptic(AnnotatedImages):
         ann_file: the panoptic JSON file.
         transforms: (image, target) → (image, target).
         return_masks: put masks into the targets.
+        instances_file: the COCO instances of the same images, for `coco`.
         seed, skip_bad_images, max_bad_images: see `AnnotatedImages`.
 
     Attributes:
+        coco: what boxes and masks are evaluated against: `instances_file`, as published, else the segments that are
+            things. Read when first asked for.
         categories: {"id", "name", "isthing"}, `isthing` 1 for things and 0 for stuff.
         num_classes: the largest category id + 1; for COCO's own 133 categories the published 250.
         ids, bad_images: see `AnnotatedImages`.
@@ -80,12 +84,14 @@ class CocoPanoptic(AnnotatedImages):
         transforms: T.Transform | None = None,
         return_masks: bool = True,
         *,
+        instances_file: str | Path | None = None,
         seed: int = 0,
         skip_bad_images: bool = False,
         max_bad_images: int = 10,
     ):
         self.ann_folder = Path(ann_folder)
         self.ann_file = Path(ann_file)
+        self.instances_file = instances_file
         self.return_masks = return_masks
         content = read_panoptic(ann_file)
         self._images = content.images
@@ -111,11 +117,25 @@ class CocoPanoptic(AnnotatedImages):
             max_bad_images=max_bad_images,
         )
         if {category["id"] for category in self.categories} == {*COCO_NAMES, *COCO_STUFF}:
-            self.num_classes = COCO_NUM_CLASSES
+            self.num_classes = PANOPTIC_NUM_CLASSES  # though ids end at 200
 
     @property
     def images(self) -> dict[int, dict[str, Any]]:
         return self._images
+
+    @cached_property
+    def coco(self) -> COCO:
+        if self.instances_file is not None:
+            return read_coco(self.instances_file)[0]
+        segments = self._objects
+        rows = zip(segments.names.tolist(), segments.labels.tolist(), segments.iscrowd.tolist())
+        rows = [dict(zip(("id", "category_id", "iscrowd"), row)) for row in rows]
+        ends = np.cumsum(self.objects_per_image).tolist()
+        maps = (
+            (image_id, self.ann_folder / name, rows[start:end])
+            for image_id, name, start, end in zip(self.ids, self._map_names, [0, *ends], ends)
+        )
+        return things_as_instances(self._images, self.categories, maps)
 
     def annotation_rows(self) -> np.ndarray:
         segments = self._objects
@@ -192,7 +212,10 @@ def build(image_set: str, args: Namespace) -> CocoPanoptic:
     """The "train" or "val" data set of the command line; FileNotFoundError or ValueError names the flag to correct."""
     img_folder, ann_file, ann_folder = locate(image_set, args, PARTS)
     transforms = build_transforms(image_set, args)
-    return CocoPanoptic(img_folder, ann_folder, ann_file, transforms, args.masks, **loading(args))
+    instances = Path(args.coco_path or "", INSTANCES.format(image_set))
+    known = args.coco_path and not getattr(args, f"{image_set}_ann", None) and instances.is_file()
+    more = loading(args) | {"instances_file": instances if known else None}
+    return CocoPanoptic(img_folder, ann_folder, ann_file, transforms, args.masks, **more)
 
 
 def _column(segments: list[dict[str, Any]], key: str) -> np.ndarray:

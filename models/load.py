@@ -100,14 +100,20 @@ def follow_detector(args: argparse.Namespace, checkpoint: Mapping[str, Any]) -> 
     """Take the settings of the detector that --frozen_weights brings from its checkpoint, and say so.
 
     What the command line names itself (`args.given`) stays; loading tells if it does not fit.
+
+    Raises:
+        CheckpointError: a setting in the checkpoint is of no usable kind.
     """
     saved, given = checkpoint.get("args") or {}, getattr(args, "given", ())
     changed = []
     for name in DETECTOR:
-        default = getattr(args, name)
-        if name in saved and name not in given and saved[name] != default and isinstance(saved[name], type(default)):
-            setattr(args, name, saved[name])
-            changed.append(f"--{name} {saved[name]}")
+        value, own = saved.get(name), getattr(args, name)
+        if name in given or value is None or value == own:
+            continue
+        if not isinstance(value, int | float if isinstance(own, int | float) else str):
+            raise CheckpointError(f"{args.frozen_weights} names {value!r} as its --{name}: it is damaged, use another")
+        setattr(args, name, value)
+        changed.append(f"--{name} {value}")
     if changed:
         get_logger().info(f"from {args.frozen_weights}: {', '.join(changed)}")
 
