@@ -1,4 +1,4 @@
-"""Some images of a data set as a data set of their own: `python -m tools.subset COCO_PATH OUT --split train --ids 9 25`.
+"""Some images of a data set as one of their own: `python -m tools.subset COCO_PATH OUT --split train --ids 9 25`.
 
 OUT gets the published layout, with the same images for training and validation: what a model can learn by heart, it
 can be tested on. Image folders and PNG folders are linked, not copied.
