@@ -1,4 +1,7 @@
-"""Find objects in images: `python predict.py CHECKPOINT IMAGES --out FOLDER`, or `Predictor` from Python."""
+"""Find objects in images: `python predict.py CHECKPOINT IMAGES --out FOLDER`, or `Predictor` from Python.
+
+`python predict.py CHECKPOINT --fps` measures how fast that goes.
+"""
 
 from __future__ import annotations
 
@@ -25,9 +28,13 @@ from util.attention_pictures import attention_sheet
 from util.checkpoint import CheckpointError
 from util.errors import one_sentence
 from util.image_list import list_images
+from util.prediction_arguments import parse
 from util.prediction_folder import Prediction, PredictionFolder, class_name
 from util.prediction_report import Pace, Table
 from util.signals import StopSignals
+from util.speed import measure, report
+
+PHOTO = (640, 480)  # (w, h) of the image whose size, as the model sees it, `--fps` takes without `--size`
 
 
 class Predictor:
@@ -205,6 +212,19 @@ def main(options: argparse.Namespace) -> int:
     return skipped
 
 
+def measure_speed(options: argparse.Namespace) -> int:
+    """Time the network and print a table; returns 0.
+
+    Raises:
+        CheckpointError, ValueError: the checkpoint, the device or the size cannot be used.
+    """
+    predictor = Predictor(options.checkpoint, options.device)
+    size = tuple(options.size or predictor.resized(PHOTO))
+    speed = measure(predictor.model, size, predictor.device, batch_size=options.batch_size)
+    print(report(predictor.model, speed, size, predictor.device))
+    return 0
+
+
 def _batches(
     predictor: Predictor, names: Sequence[str], files: Mapping[str, Path], batch_size: int
 ) -> Iterator[list[str]]:
@@ -230,52 +250,15 @@ def _checksum(model: torch.nn.Module) -> int:
     return total
 
 
-def _point(text: str) -> tuple[float, float]:
-    x, y = text.split(",")
-    return float(x), float(y)
-
-
-def get_args_parser() -> argparse.ArgumentParser:
-    """The command line."""
-    parser = argparse.ArgumentParser(description="Find objects in images.")
-    parser.add_argument("checkpoint", help="a checkpoint's file or http(s) address")
-    parser.add_argument("inputs", nargs="+", metavar="IMAGES", help="files, folders, quoted patterns, or - for stdin")
-    parser.add_argument("--out", type=Path, required=True, help="folder for pictures/ and detections.json")
-    parser.add_argument(
-        "--threshold",
-        type=float,
-        default=0.5,
-        help="least score (default 0.5); the one of best F1 stands in a training's eval/f1.json",
-    )
-    parser.add_argument("--top_k", type=int, help="keep so many of the best in each image")
-    parser.add_argument("--classes", nargs="+", metavar="NAME", help="keep these classes alone")
-    parser.add_argument("--batch_size", type=int, default=1, help="images at once; the results are the same")
-    parser.add_argument("--device", default="auto", help="auto (cuda, else mps, else cpu), cpu, cuda, cuda:N, mps")
-    parser.add_argument("--count", action="store_true", help="list how many of each class, not every object")
-    parser.add_argument("--save_crops", action="store_true", help="write the inside of each box to crops/CLASS/")
-    parser.add_argument("--attention", action="store_true", help="draw where the model looked, to attention/")
-    parser.add_argument(
-        "--attention_points",
-        nargs="+",
-        type=_point,
-        default=(),
-        metavar="X,Y",
-        help="pixels whose attention is drawn, in place of the middles of the best boxes",
-    )
-    parser.add_argument("--no_pictures", action="store_true", help="draw nothing")
-    parser.add_argument("--resume", action="store_true", help="go on with a job in --out that was interrupted")
-    return parser
-
-
 def run(argv: list[str] | None = None) -> int:
     """The command.
 
     Returns:
         The exit code: 0; 1 after an error or where an image could not be read; 130 after a stop that was asked for.
     """
-    options = get_args_parser().parse_args(argv)
+    options = parse(argv)
     try:
-        return 1 if main(options) else 0
+        return 1 if (measure_speed if options.fps else main)(options) else 0
     except KeyboardInterrupt:
         print("stopped; the same command with --resume goes on from here", file=sys.stderr)
         return 130
