@@ -42,7 +42,7 @@ def get_args_parser() -> argparse.ArgumentParser:
         nargs=2,
         type=int,
         metavar=("H", "W"),
-        help="with --fps: pixels that the network sees (default: what it sees of a photo of 4:3)",
+        help="with --fps: pixels that the network sees (default: what it sees of a 4:3 photo)",
     )
     return parser
 

@@ -1,0 +1,173 @@
+"""What a detector is made of: parameters, FLOPs and output shapes, part by part. Nothing is computed or downloaded.
+
+python -m tools.summary --backbone resnet101 --dilation --size 800 1333     # the model flags of main.py
+python -m tools.summary RUN/checkpoint.pth
+
+FLOPs are those of convolutions and matrix products for one image, a multiply-add counted as two. The paper's table 1
+counts it as one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import sys
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from datasets.transforms import get_size_with_aspect_ratio
+from models import build_model
+from models.load import load_detector
+from predict import PHOTO
+from util.arguments import check_args, get_args_parser
+from util.checkpoint import CheckpointError
+from util.errors import one_sentence
+from util.nested_tensor import NestedTensor
+
+PARTS = {  # title → the part of the detector
+    "backbone": "backbone.0",
+    "position encoding": "backbone.1",
+    "input projection": "input_proj",
+    "encoder": "transformer.encoder",
+    "decoder": "transformer.decoder",
+    "class head": "class_embed",
+    "box head": "bbox_embed",
+    "query embeddings": "query_embed",
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One part of a detector, or all of it.
+
+    Attributes:
+        title: its name.
+        parameters, trainable: how many numbers; buffers, such as those of frozen batch norms, are not among them.
+        flops: of one image.
+        shapes: of what it returns for one image.
+    """
+
+    title: str
+    parameters: int
+    trainable: int
+    flops: int
+    shapes: list[list[int]]
+
+
+def summarize(model: nn.Module, size: tuple[int, int]) -> list[Row]:
+    """Count a `models.detr.DETR`, part by part.
+
+    Args:
+        model: on any device, "meta" too; it is copied without its values and not run.
+        size: (H, W) of the image that the model sees, pixels.
+
+    Returns:
+        The rows of `PARTS`, and their total.
+
+    Raises:
+        ValueError: a size that the model cannot take.
+    """
+    if min(size) < 1:
+        raise ValueError(f"an image of {size[0]} x {size[1]} pixels has nothing to count: use 1 or more")
+    model = copy.deepcopy(model).to("meta").eval()
+    model.aux_loss = False
+    shapes = {"query_embed": [list(model.query_embed.weight.shape)]}  # read, not called
+    for name in PARTS.values():
+        model.get_submodule(name).register_forward_hook(_keeper(shapes, name))
+    with torch.no_grad(), torch.device("meta"), FlopCounterMode(display=False) as counter:
+        outputs = model(NestedTensor(torch.empty(1, 3, *size), torch.empty(1, *size, dtype=torch.bool)))
+    flops = {name: sum(by_operator.values()) for name, by_operator in counter.get_flop_counts().items()}
+    root = type(model).__name__
+    rows = [
+        _row(title, model.get_submodule(name), flops.get(f"{root}.{name}", 0), shapes[name])
+        for title, name in PARTS.items()
+    ]
+    return [*rows, _row("total", model, counter.get_total_flops(), _shapes(outputs))]
+
+
+def _row(title: str, module: nn.Module, flops: int, shapes: list[list[int]]) -> Row:
+    parameters = list(module.parameters())
+    trainable = sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
+    return Row(title, sum(parameter.numel() for parameter in parameters), trainable, flops, shapes)
+
+
+def _keeper(shapes: dict[str, list[list[int]]], name: str) -> Any:
+    def keep(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        shapes[name] = _shapes(output)
+
+    return keep
+
+
+def _shapes(output: Any) -> list[list[int]]:
+    """Of the tensors in what a part returns, masks left out."""
+    if isinstance(output, NestedTensor):
+        output = output.tensors
+    if isinstance(output, Tensor):
+        return [list(output.shape)]
+    return [shape for value in (output.values() if isinstance(output, Mapping) else output) for shape in _shapes(value)]
+
+
+def table(rows: Sequence[Row]) -> str:
+    """The rows as aligned text, the total under a line."""
+    cells = [("part", "parameters", "trainable", "GFLOPs", "output for one image")]
+    for row in rows:
+        shapes = ", ".join(map(str, row.shapes))
+        cells.append((row.title, f"{row.parameters:,}", f"{row.trainable:,}", f"{row.flops / 1e9:,.3f}", shapes))
+    widths = [max(len(row[column]) for row in cells) for column in range(4)]
+    lines = [
+        "  ".join([f"{title:<{widths[0]}}", *(f"{n:>{width}}" for n, width in zip(numbers, widths[1:])), shapes])
+        for title, *numbers, shapes in cells
+    ]
+    return "\n".join([*lines[:-1], "-" * max(map(len, lines)), lines[-1]])
+
+
+def _model_of(options: argparse.Namespace, parser: argparse.ArgumentParser) -> tuple[nn.Module, argparse.Namespace]:
+    """The detector that the command line names, and its settings."""
+    if options.checkpoint:
+        given = [name for name, value in vars(options).items() if value != parser.get_default(name)]
+        flags = [f"--{name}" for name in given if name not in ("checkpoint", "size")]
+        if flags:
+            raise ValueError(f"{options.checkpoint} says how its model is built: leave {', '.join(flags)} out")
+        model, _, args, _ = load_detector(options.checkpoint, "cpu")
+        return model, args
+    vars(options).update(device="meta", backbone_weights="none", coco_path="no data are read")
+    check_args(options)
+    with torch.device("meta"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of frozen layers without weights, which nobody is about to train
+        return build_model(options)[0], options
+
+
+def run(argv: list[str] | None = None) -> int:
+    """The command; the exit code is 1 where something cannot be used."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, parents=[get_args_parser()]
+    )
+    parser.add_argument("checkpoint", nargs="?", help="a checkpoint's file or address, in place of model flags")
+    parser.add_argument(
+        "--size",
+        nargs=2,
+        type=int,
+        metavar=("H", "W"),
+        help="of the image that the model sees (default: of a photo of 4:3)",
+    )
+    options = parser.parse_intermixed_args(argv)  # a checkpoint may stand behind --size
+    try:
+        model, args = _model_of(options, parser)
+        size = tuple(options.size or get_size_with_aspect_ratio(PHOTO, args.val_size, args.max_size))
+        rows = summarize(model, size)
+    except (ValueError, OSError, CheckpointError) as error:
+        print(f"error: {one_sentence(error)}", file=sys.stderr)
+        return 1
+    print(f"an image of {size[0]} x {size[1]} pixels (height, width); a multiply-add counts as two FLOPs\n")
+    print(table(rows))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run())
