@@ -9,6 +9,9 @@ import pytest
 from PIL import Image
 
 from tools import demo
+from tools.draw_detections import draw_detections
+
+FILE = Path(demo.__file__).parents[1] / "weights" / "detr_tiny_shapes.pth"
 
 SHORT = ["--train", "16", "--val", "5", "--pictures", "3", "--epochs", "1", "--warmup_steps", "0", "--num_workers", "0"]
 
@@ -27,7 +30,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 def test_everything_the_last_screen_names_is_there(made: tuple[Path, str]):
     out, screen = made
     named = [line.split()[0] for line in screen.split("made:")[1].split("try next:")[0].splitlines() if line.strip()]
-    assert len(named) == 5 and all(Path(path).is_file() for path in named)
+    assert len(named) == 6 and all(Path(path).is_file() for path in named)
     assert len(list((out / "pictures").glob("*.png"))) == 3 + 1
 
 
@@ -41,6 +44,16 @@ def test_pictures_show_truth_beside_prediction(made: tuple[Path, str]):
     picture = Image.open(min((made[0] / "pictures").glob("1*.png")))
     assert picture.width > 1.8 * picture.height  # two squares side by side
     assert len(picture.convert("RGB").getcolors(1 << 24)) > 100
+
+
+def test_the_shipped_detector_is_shown_on_the_same_pictures(made: tuple[Path, str], tmp_path: Path):
+    out, screen = made
+    assert str(out / "shipped_detector" / "overview.png") in screen
+    expected = draw_detections(FILE, {"coco_path": str(out / "data")}, tmp_path, 3)
+    for path in expected:
+        shown = Image.open(out / "shipped_detector" / path.name)
+        assert shown.tobytes() == Image.open(path).tobytes()
+        assert shown.tobytes() != Image.open(out / "pictures" / path.name).tobytes()
 
 
 def test_a_second_demo_keeps_the_data_and_starts_a_new_log(made: tuple[Path, str]):

@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+import hubconf
 import main as detr
 from datasets.shapes import THINGS, write_shapes
 from tools.draw_detections import draw_detections
@@ -28,6 +29,8 @@ RECIPE = """
     --batch_size 16 --lr 5e-4 --lr_backbone 5e-4 --lr_schedule cosine --warmup_steps 200
     --epochs 15 --eval_every 5 --num_workers 0 --print_freq 50
 """.split()
+
+SHIPPED = hubconf.SHIPPED / "detr_tiny_shapes.pth"  # this recipe on four times as many pictures
 
 
 def run(argv: list[str] | None = None) -> None:
@@ -56,10 +59,11 @@ def run(argv: list[str] | None = None) -> None:
     plot_logs([out], FIELDS, columns=4).savefig(curves, dpi=120)
     data = {"coco_path": str(out / "data")}
     pictures = draw_detections(out / "checkpoint_best.pth", data, out / "pictures", options.pictures)
-    report(out, curves, pictures, minutes)
+    shipped = draw_detections(SHIPPED, data, out / "shipped_detector", options.pictures)
+    report(out, curves, pictures, shipped, minutes)
 
 
-def report(out: Path, curves: Path, pictures: list[Path], minutes: float) -> None:
+def report(out: Path, curves: Path, pictures: list[Path], shipped: list[Path], minutes: float) -> None:
     """The last screen: what was reached, what was made, what to try next."""
     rows = [json.loads(line) for line in (out / "log.txt").read_text().splitlines()]
     best = max((row["test_coco_eval_bbox"] for row in rows if "test_coco_eval_bbox" in row), key=lambda stats: stats[0])
@@ -71,6 +75,7 @@ On {out / "data" / "val2017"}: AP {best[0]:.3f}, AP50 {best[1]:.3f}
 
 made:
   {pictures[0]}   ground truth beside prediction, {len(pictures) - 1} validation pictures
+  {shipped[0]}   the same pictures by {SHIPPED.name}, which ships with this repository
   {curves}   loss, AP and learning rate over the epochs
   {out / "checkpoint_best.pth"}   the best weights; checkpoint.pth: the last ones, to go on from
   {out / "log.txt"}   a line of JSON for each epoch
