@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -47,7 +48,7 @@ def ended(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[subpr
     folder = tmp_path_factory.mktemp("nan")
     (folder / "sitecustomize.py").write_text(POISON)  # a module that Python imports at its start
     environment = clean_environment() | {"RUN": str(folder / "run")}
-    environment["PYTHONPATH"] = f"{folder}:{environment['PYTHONPATH']}"
+    environment["PYTHONPATH"] = os.pathsep.join([str(folder), environment["PYTHONPATH"]])
     command = flags(
         shapes, "--batch_size", "1", "--epochs", "3", "--eval_every", "3", "--output_dir", str(folder / "run")
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import re
 from pathlib import Path
 
 import pytest
@@ -62,6 +63,24 @@ def test_a_full_disk_leaves_the_checkpoint_before_and_is_said(tmp_path, monkeypa
     assert load_checkpoint(tmp_path / "checkpoint.pth")["epoch"] == 0
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.pth"]
     assert folder.save({"epoch": 2}) and folder.failed == ""
+
+
+@pytest.mark.parametrize(
+    ("there", "kept"),
+    [
+        ((), "none was saved before"),
+        (("checkpoint_best.pth",), "the one saved before is whole: .*checkpoint_best.pth"),
+        (("checkpoint_best.pth", "checkpoint9999.pth", "checkpoint10000.pth"), "is whole: .*checkpoint10000.pth"),
+        (("checkpoint_best.pth", "checkpoint.pth"), "is whole: .*checkpoint.pth"),
+    ],
+)
+def test_a_new_file_that_meets_a_full_disk_names_what_can_be_gone_on_from(tmp_path, monkeypatch, there, kept):
+    folder = RunFolder(tmp_path)
+    assert folder.save(WEIGHTS, there)
+    break_disk(monkeypatch, 0)
+    assert not folder.save(WEIGHTS, ["checkpoint20000.pth"])
+    monkeypatch.undo()
+    assert re.search(f"{kept}$", folder.failed), folder.failed
 
 
 def test_what_cannot_be_saved_for_a_fault_of_the_program_is_not_survived(tmp_path):

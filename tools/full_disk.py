@@ -1,24 +1,53 @@
-"""A training on a disk that has room for one checkpoint and a half, and then for all of them."""
+"""A training on a disk that has room for one checkpoint and a half, and then for all of them.
+
+python -m tools.full_disk --out outputs/full_disk
+
+Where this process may mount a tmpfs for itself alone (Linux, root) that is the disk; elsewhere, and with `--no_tmpfs`,
+it is a file that raises ENOSPC half-way. `tools.torture` ends with this trial. Exit code 1 on any violation.
+"""
 
 from __future__ import annotations
 
+import argparse
 import builtins
 import ctypes
 import errno
 import os
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
+import torch
+
 import util.checkpoint
+from datasets import eval_report
 from tools.forked_run import ForkedRun
-from tools.tiny_run import differences
+from tools.tiny_run import differences, fresh_folder, tiny_run
 from util.checkpoint import CheckpointError, load_checkpoint
 
+EPOCHS = 4
 CLONE_NEWNS = 0x00020000  # linux/sched.h: mounts of this process's own
 
 
-def fill_disk(out: Path, command: list[str], reference: Path, epochs: int) -> tuple[str, int, list[str]]:
+def run_undisturbed(command: list[str], folder: Path) -> ForkedRun:
+    """One whole run into `folder`, for others to be compared with; prepares this process, too, for the forks to come.
+
+    Raises:
+        RuntimeError: the run failed.
+    """
+    torch.set_num_threads(1)
+    eval_report.draw_evaluation = lambda *parts: None  # pictures take longer than all the rest
+    run = ForkedRun([*command, "--output_dir", str(folder)], folder.with_suffix(".txt"))
+    run.wait()
+    if run.code != 0:
+        raise RuntimeError(f"the undisturbed run failed, see {run.said}")
+    return run
+
+
+def fill_disk(
+    out: Path, command: list[str], reference: Path, epochs: int, *, tmpfs: bool = True
+) -> tuple[str, int, list[str]]:
     """Train in `out`/full_disk.
 
     The second save and all later ones break off half-way for want of space. The run has to say so, to train all epochs
@@ -32,6 +61,7 @@ def fill_disk(out: Path, command: list[str], reference: Path, epochs: int) -> tu
         out: of the tool.
         command, reference: command line and output folder of the undisturbed run.
         epochs: of the run.
+        tmpfs: try to mount one.
 
     Returns:
         (what was counted, saves that failed for want of space, violations: what should have been otherwise).
@@ -40,7 +70,7 @@ def fill_disk(out: Path, command: list[str], reference: Path, epochs: int) -> tu
     folder.mkdir()
     command = [*command, "--output_dir", str(folder), "--resume", "auto"]
     size = (reference / "checkpoint.pth").stat().st_size
-    mounted = _mount(folder, size + size // 2)
+    mounted = tmpfs and _mount(folder, size + size // 2)
     kind = "a tmpfs" if mounted else "a file that raises ENOSPC"
 
     starved = ForkedRun(command, out / "full_disk.txt", None if mounted else lambda: _raise_after(size // 2))
@@ -118,3 +148,26 @@ def _raise_after(limit: int) -> None:
         return Full(file) if len(opened) > 1 else file
 
     util.checkpoint.open = open_scarcely  # found there before the built-in one
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command; returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("outputs/full_disk"), help="folder for the runs")
+    parser.add_argument("--no_tmpfs", action="store_true", help="use a file that raises ENOSPC")
+    options = parser.parse_args(argv)
+    out = options.out.absolute()
+    try:
+        fresh_folder(out, "full_disk")
+        command = tiny_run(out, "--batch_size", "2", "--epochs", str(EPOCHS), "--eval_every", "2")
+        run_undisturbed(command, out / "undisturbed")
+        name, saves, violations = fill_disk(out, command, out / "undisturbed", EPOCHS, tmpfs=not options.no_tmpfs)
+    except (OSError, RuntimeError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print("\n".join([f"{name}: {saves}", f"violations: {len(violations)}", *violations]))
+    return 1 if violations else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -29,11 +29,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
-
-from datasets import eval_report
 from tools.forked_run import ForkedRun
-from tools.full_disk import fill_disk
+from tools.full_disk import fill_disk, run_undisturbed
 from tools.tiny_run import differences, fresh_folder, tiny_run
 from util.checkpoint import CheckpointError, load_checkpoint
 
@@ -79,11 +76,7 @@ class Torture:
         """Everything; the tally of it."""
         counts = self.tally.counts
         counts.update(dict.fromkeys(COUNTED, 0))
-        undisturbed = ForkedRun([*self.command, "--output_dir", str(self.reference)], self.out / "undisturbed.txt")
-        undisturbed.wait()
-        if undisturbed.code != 0:
-            raise RuntimeError(f"the undisturbed run failed, see {undisturbed.said}")
-        self.span = undisturbed.seconds / 2
+        self.span = run_undisturbed(self.command, self.reference).seconds / 2
         while counts["kills"] < kills:
             self.train(self.out / "killed", kills)
             if self.tally.violations:
@@ -197,8 +190,6 @@ def main(argv: list[str] | None = None) -> int:
     start = time.monotonic()
     try:
         fresh_folder(out, "torture")
-        torch.set_num_threads(1)
-        eval_report.draw_evaluation = lambda *parts: None
         torture = Torture(out, options.seed)
         tally = torture.run(options.kills)
         if not tally.violations:

@@ -103,8 +103,7 @@ class RunFolder:
         """
         if self.path is None:
             return None
-        kept = sorted(self.path.glob("checkpoint[0-9]*.pth"), reverse=True)
-        found = [path for path in (self.path / CHECKPOINT, *kept, self.path / "checkpoint_best.pth") if path.exists()]
+        found = self._checkpoints()
         for path in found:
             try:
                 return path, _load(path)
@@ -114,9 +113,16 @@ class RunFolder:
             raise CheckpointError(f"none of the checkpoints in {self.path} can be read: remove them to start anew")
         return None
 
+    def _checkpoints(self) -> list[Path]:
+        """Those that are there, in the order in which a run would go on from them."""
+        kept = sorted(self.path.glob("checkpoint[0-9]*.pth"), key=lambda path: (len(path.name), path.name))
+        places = (self.path / CHECKPOINT, *reversed(kept), self.path / "checkpoint_best.pth")
+        return [path for path in places if path.exists()]
+
     def _say_failed(self, name: str, cause: OSError) -> None:
         target = self.path / name
-        kept = f"the one saved before is whole: {target}" if target.exists() else "none was saved before"
+        before = target if target.exists() else next(iter(self._checkpoints()), None)
+        kept = f"the one saved before is whole: {before}" if before else "none was saved before"
         self.failed = f"checkpoint {target} could not be saved ({cause.strerror or cause}); {kept}"
         get_logger().error(f"{self.failed}; training goes on. Free some space: the next save tries again")
 
