@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from textwrap import indent
 from typing import Any
 
 import torch
@@ -18,6 +21,7 @@ import main
 from datasets import eval_report
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+HANGS = 900  # seconds that nothing takes, however busy the machine is
 LAUNCHERS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "SLURM_PROCID", "SLURM_LOCALID", "SLURM_STEP_NUM_TASKS", "MASTER_ADDR")
 
 
@@ -45,7 +49,7 @@ def start(work: Callable[..., None], arguments: Sequence[tuple[Any, ...]]) -> li
     return processes
 
 
-def wait(processes: Sequence[BaseProcess], seconds: float) -> list[int]:
+def wait(processes: Sequence[BaseProcess], seconds: float = HANGS) -> list[int]:
     """Their exit codes.
 
     Raises:
@@ -71,9 +75,24 @@ def run_together(world_size: int, commands: Sequence[Sequence[str]], folder: Pat
     """
     folder.mkdir(parents=True)
     own = [(rank, world_size, [list(command) for command in commands], str(folder)) for rank in range(world_size)]
-    wait(start(_run_as, own), seconds=120 + 20 * world_size * len(commands))
+    wait(start(_run_as, own))
     each = [json.loads((folder / f"rank{rank}.json").read_text()) for rank in range(world_size)]
     return [[tuple(outcomes[index]) for outcomes in each] for index in range(len(commands))]
+
+
+def torchrun(command: Sequence[str], folder: Path, before: str) -> subprocess.CompletedProcess[str]:
+    """`torchrun --nproc_per_node 2 main.py` with the flags `command`.
+
+    Args:
+        folder: for what this leaves behind.
+        before: a program that runs in both processes before main.py does, to arrange what is to happen to them.
+    """
+    (folder / "sitecustomize.py").write_text(f"import os\nif 'RANK' in os.environ:\n{indent(before, '    ')}")
+    environment = clean_environment()  # Python imports a module of that name when it starts
+    environment["PYTHONPATH"] = os.pathsep.join([str(folder), environment["PYTHONPATH"]])
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    command = [*launch, str(REPOSITORY / "main.py"), *command]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=HANGS)
 
 
 def _run_as(rank: int, world_size: int, commands: list[list[str]], folder: str) -> None:

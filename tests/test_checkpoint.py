@@ -2,6 +2,7 @@
 
 import argparse
 import io
+import os
 import warnings
 import zipfile
 from collections import Counter
@@ -163,7 +164,7 @@ def test_what_is_saved_needs_no_allow_list_and_loads_unchanged(tmp_path, model):
 
 def test_what_has_no_plain_form_is_named_by_its_keys_and_nothing_is_written(tmp_path):
     with pytest.raises(TypeError, match=r"args\.hooks\[1\] is a builtins\.function, .*store its state"):
-        save_checkpoint(tmp_path / "a.pth", {"args": argparse.Namespace(hooks=[1, lambda: 0])})
+        save_checkpoint(tmp_path / "run" / "a.pth", {"args": argparse.Namespace(hooks=[1, lambda: 0])})
     assert not list(tmp_path.iterdir())
 
 
@@ -184,6 +185,15 @@ def test_an_interrupted_write_leaves_the_old_file_and_nothing_else(tmp_path, mon
     monkeypatch.undo()
     assert load_checkpoint(tmp_path / "checkpoint.pth") == {"epoch": 1}
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.pth"]
+
+
+def test_the_content_is_on_the_disk_before_its_name_and_then_the_name(tmp_path, monkeypatch):
+    done, sync, replace = [], os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda file: done.append((os.fstat(file).st_ino, sync(file))[0]))
+    monkeypatch.setattr(os, "replace", lambda *paths: done.append(replace(*paths)))
+    write_atomically(tmp_path / "file", lambda file: file.write(b"new"))
+    folder = [tmp_path.stat().st_ino] if os.name == "posix" else []
+    assert done == [(tmp_path / "file").stat().st_ino, None, *folder]
 
 
 def test_the_file_appears_whole_with_folders_made_and_links_kept(tmp_path):

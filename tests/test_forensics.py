@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from broken_models import INF, NAN, NanGradient, batch, detector, spoil
+from broken_models import INF, NAN, Explode, NanGradient, batch, detector, spoil
 from torch import nn
 
 import util.forensics
@@ -36,6 +36,29 @@ def test_target_boxes_that_are_not_finite_are_named():
     targets[1] = targets[1] | {"boxes": torch.tensor([[0.5, NAN, 0.1, 0.1]])}
     finding = find_non_finite(model, samples, targets, criterion)
     assert (finding.kind, finding.name) == ("target", "image 1") and "1 NaN of 4 values" in finding.sentence
+
+
+def test_an_image_counts_before_a_target():
+    model, criterion = detector()
+    samples, targets = batch()
+    spoil(samples.tensors[1])
+    spoil(targets[0]["boxes"])
+    assert find_non_finite(model, samples, targets, criterion).kind == "image"
+
+
+def test_a_number_that_no_output_depends_on_is_no_culprit():
+    model, _ = detector()
+    aside = nn.Sequential(Explode())
+    model.add_module("aside", aside)
+    model.register_forward_pre_hook(lambda *_: aside(torch.ones(1)) and None)
+    assert find_non_finite(model, batch()[0]).kind == "nothing"
+
+
+def test_a_model_that_fails_for_another_reason_is_not_explained_away():
+    model, criterion = detector()
+    model.input_proj = nn.Identity()
+    with pytest.raises(RuntimeError):
+        find_non_finite(model, *batch(), criterion)
 
 
 def test_a_loss_that_is_not_finite_though_the_outputs_are_is_named():

@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
-from processes import REPOSITORY, clean_environment
+from processes import torchrun
 from runs import flags
 
 from util.checkpoint import load_checkpoint
 
 STEPS = 4  # an epoch: eight images, one for each of two processes
 CULPRIT = "transformer.encoder.layers.0.linear1"
-# Runs before main.py does. On process 1 it lets one module give NaN in the second step of epoch 1, and keeps the
-# checkpoint that lay there.
+# On process 1 one module gives NaN in the second step of epoch 1; the checkpoint that lay there is kept beside the run.
 POISON = f"""
-import os, shutil
-if os.environ.get("RANK") == "1":
-    import torch
-    import models
+if os.environ["RANK"] == "1":
+    import shutil, models
     build, calls = models.build_model, []
 
     def spoil(module, inputs, output):
@@ -30,7 +25,7 @@ if os.environ.get("RANK") == "1":
             return output
         calls.append(None)
         if len(calls) == {STEPS} + 2:
-            shutil.copy(os.path.join(os.environ["RUN"], "checkpoint.pth"), os.environ["RUN"] + ".kept")
+            shutil.copy("RUN/checkpoint.pth", "RUN.kept")
         return output * float("nan") if len(calls) >= {STEPS} + 2 else output
 
     def build_poisoned(args):
@@ -44,19 +39,10 @@ if os.environ.get("RANK") == "1":
 
 @pytest.fixture(scope="module")
 def ended(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[subprocess.CompletedProcess, Path]:
-    """What torchrun ended with, and the run's folder; the checkpoint of before lies beside it as `run.kept`."""
-    folder = tmp_path_factory.mktemp("nan")
-    (folder / "sitecustomize.py").write_text(POISON)  # a module that Python imports at its start
-    environment = clean_environment() | {"RUN": str(folder / "run")}
-    environment["PYTHONPATH"] = os.pathsep.join([str(folder), environment["PYTHONPATH"]])
-    command = flags(
-        shapes, "--batch_size", "1", "--epochs", "3", "--eval_every", "3", "--output_dir", str(folder / "run")
-    )
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    said = subprocess.run(
-        [*launch, str(REPOSITORY / "main.py"), *command], env=environment, capture_output=True, text=True, timeout=300
-    )
-    return said, folder / "run"
+    """What torchrun ended with, and the run's folder."""
+    run = tmp_path_factory.mktemp("nan") / "run"
+    command = flags(shapes, "--batch_size", "1", "--epochs", "3", "--eval_every", "3", "--output_dir", str(run))
+    return torchrun(command, run.parent, POISON.replace("RUN", str(run))), run
 
 
 def test_both_processes_end_with_one_sentence_that_names_step_images_and_module(ended):

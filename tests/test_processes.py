@@ -243,7 +243,7 @@ def lose_the_second(rank: int, folder: str, command: list[str]) -> None:
 
 def test_a_process_that_is_lost_ends_the_others_with_one_sentence(data: dict[str, Path], tmp_path: Path):
     command = flags(data["equal"], "--batch_size", "1", "--epochs", "3")
-    codes = wait(start(lose_the_second, [(rank, str(tmp_path), command) for rank in range(2)]), seconds=120)
+    codes = wait(start(lose_the_second, [(rank, str(tmp_path), command) for rank in range(2)]))
     assert codes == [1, 9]
     said = (tmp_path / "error0.txt").read_text().splitlines()
     assert len(said) == 1 and said[0].startswith("error (process 0): the exchange with the other processes broke off (")

@@ -17,7 +17,7 @@ from runs import flags
 import engine
 import main
 from util.checkpoint import load_checkpoint, save_checkpoint
-from util.resume import Position, check_same_position, get_rng_state, set_rng_state
+from util.resume import Position, check_same_position, get_rng_state, restore_training, set_rng_state
 
 STEPS = 4  # eight images, two a step
 
@@ -282,6 +282,19 @@ def test_generators_go_on_where_they_were(tmp_path):
     drawn = random.random(), np.random.rand(), torch.rand(1)
     set_rng_state(load_checkpoint(tmp_path / "rng.pth")["rng"])
     assert drawn == (random.random(), np.random.rand(), torch.rand(1))
+
+
+def test_another_number_of_processes_is_named_and_its_generators_are_left(tmp_path, capsys):
+    optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(2))])
+    schedule = torch.optim.lr_scheduler.StepLR(optimizer, 200)
+    checkpoint = {"optimizer": optimizer.state_dict(), "lr_scheduler": schedule.state_dict(), "epoch": 0, "step": 7}
+    checkpoint |= {"world_size": 2, "rng": [get_rng_state()] * 2, "progress": {"epoch": 1, "step": 3}}
+    args = argparse.Namespace(resume="two.pth", epochs=2, max_steps=None, batch_size=2, seed=0)
+    torch.manual_seed(5)
+    position = restore_training(args, checkpoint, optimizer, schedule, steps_per_epoch=4, data="pictures")
+    assert torch.equal(torch.rand(3), torch.rand(3, generator=torch.Generator().manual_seed(5)))
+    assert (position.epoch, position.step, position.steps_taken) == (1, 0, 4)
+    assert "the number of processes is 1, it was 2: this is no longer the same run" in capsys.readouterr().out
 
 
 def test_processes_at_different_places_are_refused(monkeypatch):

@@ -83,9 +83,12 @@ def test_a_new_file_that_meets_a_full_disk_names_what_can_be_gone_on_from(tmp_pa
     assert re.search(f"{kept}$", folder.failed), folder.failed
 
 
-def test_what_cannot_be_saved_for_a_fault_of_the_program_is_not_survived(tmp_path):
+def test_what_cannot_be_saved_for_a_fault_of_the_program_is_not_survived(tmp_path, monkeypatch):
     with pytest.raises(TypeError, match="plain"):
         RunFolder(tmp_path).save({"model": object()})
+    monkeypatch.setattr(torch, "save", lambda *_: torch.zeros(2) @ torch.zeros(3))
+    with pytest.raises(RuntimeError, match="inconsistent tensor size"):  # no disk's fault, though torch raises it
+        RunFolder(tmp_path).save({"model": {}})
 
 
 def test_a_log_that_cannot_be_written_is_said_and_survived(tmp_path, capsys):

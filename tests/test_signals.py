@@ -79,14 +79,18 @@ def test_a_loading_process_outlives_what_reaches_the_whole_group_and_obeys_its_p
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:  # a process of its own, since a signal is to end it
-        ignore_in_worker()
-        for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM):
-            send(number)
-        while signal.SIGTERM in signal.sigpending():  # until it is looked at; a second one would merge with it
-            os.sched_yield()
-        os.write(writer, b"alive")
-        while True:
-            signal.pause()
+        try:
+            ignore_in_worker()
+            for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM):
+                send(number)
+            while signal.SIGTERM in signal.sigpending():  # until it is looked at; a second one would merge with it
+                os.sched_yield()
+            os.write(writer, b"alive")
+            while True:
+                signal.pause()
+        finally:
+            os._exit(1)
+    os.close(writer)  # so that a child that is gone is not waited for
     assert os.read(reader, 5) == b"alive"
     os.kill(child, signal.SIGTERM)
     _, status = os.waitpid(child, 0)

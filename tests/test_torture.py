@@ -17,7 +17,7 @@ from runs import flags
 import main
 import util.checkpoint
 from datasets import eval_report
-from tools import torture
+from tools import full_disk, torture
 from tools.tiny_run import differences
 from util import run_folder
 
@@ -45,18 +45,18 @@ def write_in_place(path: str, write: Callable[[BinaryIO], Any]) -> None:
         write(Slow(file))
 
 
-def do_torture(folder: str, kills: int, broken: bool) -> None:
+def do(tool: Callable[[list[str]], int], folder: str, flags: list[str], broken: bool) -> None:
     """In a process of its own, which is fit to be forked."""
     if broken:
         util.checkpoint.write_atomically = write_in_place
     with Path(folder, "said.txt").open("w") as said, redirect_stdout(said), redirect_stderr(said):
-        code = torture.main(["--kills", str(kills), "--seed", "3", "--out", f"{folder}/out"])
+        code = tool([*flags, "--out", f"{folder}/out"])
     os._exit(code)
 
 
-def tortured(folder: Path, kills: int, broken: bool = False) -> tuple[int, str]:
+def outcome(tool: Callable[[list[str]], int], folder: Path, *flags: str, broken: bool = False) -> tuple[int, str]:
     """Exit code and output of the tool."""
-    code = wait(start(do_torture, [(str(folder), kills, broken)]), seconds=400)[0]
+    code = wait(start(do, [(tool, str(folder), list(flags), broken)]))[0]
     return code, (folder / "said.txt").read_text()
 
 
@@ -65,7 +65,7 @@ def count(name: str, said: str) -> int:
 
 
 def test_killed_trainings_go_on_to_the_bit_and_a_full_disk_spares_the_checkpoint(tmp_path: Path):
-    code, said = tortured(tmp_path, kills=5)
+    code, said = outcome(torture.main, tmp_path, "--kills", "5", "--seed", "3")
     assert code == 0, said
     assert count("kills", said) == 5
     assert count("checkpoints loaded after kills", said) >= 1
@@ -75,12 +75,18 @@ def test_killed_trainings_go_on_to_the_bit_and_a_full_disk_spares_the_checkpoint
 
 
 def test_a_writer_that_writes_in_place_is_found(tmp_path: Path):
-    code, said = tortured(tmp_path, kills=40, broken=True)
+    code, said = outcome(torture.main, tmp_path, "--kills", "40", "--seed", "3", broken=True)
     assert code == 1, said
     assert count("violations", said) >= 1
     assert re.search(
         r"^kill \d+: after a kill, checkpoint \S+\.pth is (cut off or damaged|empty)", said, re.MULTILINE
     ), said
+
+
+def test_a_file_that_raises_half_way_is_survived_like_a_full_disk(tmp_path: Path):
+    code, said = outcome(full_disk.main, tmp_path, "--no_tmpfs")
+    assert code == 0 and count("violations", said) == 0, said
+    assert count(re.escape("saves that met a full disk (a file that raises ENOSPC)"), said) >= 1
 
 
 def test_a_folder_that_holds_something_else_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture):

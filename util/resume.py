@@ -224,7 +224,7 @@ def _changes(args: argparse.Namespace, checkpoint: Mapping[str, Any], data: str)
         changes.append("the training data are not those of the checkpoint")
     world_size = checkpoint.get("world_size", get_world_size())
     if world_size != get_world_size():
-        changes.append(f"{get_world_size()} processes train, {world_size} did before")
+        changes.append(f"the number of processes is {get_world_size()}, it was {world_size}")
     for name in ("batch_size", "seed"):
         now, before = getattr(args, name), checkpoint.get("args", {}).get(name, getattr(args, name))
         if now != before:
