@@ -148,6 +148,15 @@ def test_only_damaged_checkpoints_are_an_error(tmp_path):
         RunFolder(tmp_path).newest()
 
 
+def test_a_checkpoint_without_weights_is_nothing_to_go_on_from(tmp_path):
+    folder = RunFolder(tmp_path)
+    folder.save({"epoch": 3})
+    folder.save(WEIGHTS | {"epoch": 1}, ["checkpoint0001.pth"])
+    assert folder.newest()[1]["epoch"] == 1
+    with pytest.raises(CheckpointError, match="checkpoint.pth"):
+        find_checkpoint(argparse.Namespace(resume=str(tmp_path / "checkpoint.pth")), folder)
+
+
 def test_auto_is_settled_in_the_arguments(tmp_path):
     folder = RunFolder(tmp_path)
     args = argparse.Namespace(resume="auto", init_from="weights.pth")
