@@ -65,9 +65,10 @@ def main(args: argparse.Namespace) -> None:
     init_distributed_mode(args)
     folder = RunFolder(args.output_dir)
     checkpoint = find_checkpoint(args, folder)
-    follow_checkpoint(args, checkpoint)
     frozen = load_checkpoint(args.frozen_weights) if args.frozen_weights and not checkpoint else {}
-    follow_detector(args, frozen)
+    if args.frozen_weights:
+        follow_detector(args, checkpoint or frozen, args.resume or args.frozen_weights)
+    follow_checkpoint(args, checkpoint)
     check_args(args)  # what came out of the checkpoint, too
     check_backbone(args.backbone, args.backbone_norm, wanted_weights(args))
     seed_everything(args.seed + get_rank())

@@ -96,8 +96,8 @@ def count_classes(weights: Mapping[str, Tensor], source: str) -> int:
     return len(head) - 1
 
 
-def follow_detector(args: argparse.Namespace, checkpoint: Mapping[str, Any]) -> None:
-    """Take the settings of the detector that --frozen_weights brings from its checkpoint, and say so.
+def follow_detector(args: argparse.Namespace, checkpoint: Mapping[str, Any], source: str) -> None:
+    """Take the settings of a detector that is not to be trained from the checkpoint that brings it, and say so.
 
     What the command line names itself (`args.given`) stays; loading tells if it does not fit.
 
@@ -111,11 +111,11 @@ def follow_detector(args: argparse.Namespace, checkpoint: Mapping[str, Any]) -> 
         if name in given or value is None or value == own:
             continue
         if not isinstance(value, int | float if isinstance(own, int | float) else str):
-            raise CheckpointError(f"{args.frozen_weights} names {value!r} as its --{name}: it is damaged, use another")
+            raise CheckpointError(f"{source} names {value!r} as its --{name}: it is damaged, use another")
         setattr(args, name, value)
         changed.append(f"--{name} {value}")
     if changed:
-        get_logger().info(f"from {args.frozen_weights}: {', '.join(changed)}")
+        get_logger().info(f"from {source}: {', '.join(changed)}")
 
 
 def load_frozen(model: DETRsegm, checkpoint: Mapping[str, Any], source: str) -> None:
