@@ -180,6 +180,16 @@ def test_names_that_cannot_be_written_become_ids(predictor: Predictor, tmp_path:
     assert texts == [f"a {numbers[0]}", f"class {found.labels[1]} {numbers[1]}", f"דם {mark}{numbers[2]}"]
 
 
+def test_a_long_name_leaves_room_for_its_score(predictor: Predictor, tmp_path: Path, monkeypatch):
+    texts = []
+    monkeypatch.setattr(prediction_folder, "draw_boxes", lambda image, boxes, labels, *_, **__: texts.extend(labels))
+    found = predictor(write_picture(tmp_path / "a.png"), threshold=0, top_k=2)
+    found.names[:] = ["x" * 28, "a long name that does not seem to end"]
+    found.draw()
+    numbers = [f"{score:.0%}" for score in found.scores.tolist()]
+    assert texts == [f"{'x' * 28} {numbers[0]}", f"a long name that does not s… {numbers[1]}"]
+
+
 # --- checkpoints
 
 

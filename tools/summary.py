@@ -156,7 +156,7 @@ def run(argv: list[str] | None = None) -> int:
         metavar=("H", "W"),
         help="of the image that the model sees (default: of a photo of 4:3)",
     )
-    options = parser.parse_intermixed_args(argv)  # a checkpoint may stand behind --size
+    options = parser.parse_args(argv)
     try:
         model, args = _model_of(options, parser)
         size = tuple(options.size or get_size_with_aspect_ratio(PHOTO, args.val_size, args.max_size))

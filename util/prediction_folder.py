@@ -27,6 +27,7 @@ from util.fonts import unknown_letters
 from util.logging import append_json_line
 from util.visualize import color_of, draw_boxes
 
+LONGEST = 28  # letters of a class name on a picture: its score has to fit behind it
 JPEG, PNG = (".jpg", ".jpeg", ".jpe"), (".png",)
 
 
@@ -58,7 +59,7 @@ class Prediction:
         labels = self.labels.tolist()
         # A name in letters that no font here has would be a row of empty frames.
         names = [class_name(label, {}) if unknown_letters(name) else name for name, label in zip(self.names, labels)]
-        texts = [f"{name} {_before_number(name)}{score:.0%}" for name, score in zip(names, self.scores.tolist())]
+        texts = [f"{_cut(name)} {_before_number(name)}{score:.0%}" for name, score in zip(names, self.scores.tolist())]
         colors = [color_of(label) for label in labels]
         return draw_boxes(self.image, self.boxes, texts, colors, min_side=min_side)
 
@@ -183,6 +184,10 @@ class PredictionFolder:
 def class_name(label: int, names: Mapping[int, str]) -> str:
     """The name of a class; of one without, its id."""
     return names.get(label, f"class {label}")
+
+
+def _cut(name: str) -> str:
+    return name if len(name) <= LONGEST else f"{name[: LONGEST - 1].rstrip()}…"
 
 
 def _before_number(name: str) -> str:
