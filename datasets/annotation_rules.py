@@ -58,7 +58,7 @@ def read_json(path: Path, kind: str = "instances") -> dict[str, Any]:
         raise ValueError(f"annotation file {path} is not JSON ({error}): is it cut short, or something else?") from None
     if not isinstance(data, dict):
         raise ValueError(
-            f"annotation file {path} holds a JSON {type(data).__name__}, but the COCO {kind} format is an object"
+            f"annotation file {path} holds a JSON {type(data).__name__}, but a COCO {kind} file holds an object"
         )
     for key in ("images", "annotations", "categories"):
         if not isinstance(data.get(key), list):

@@ -11,6 +11,7 @@ from PIL import Image
 
 from datasets.annotation_rules import is_id, short
 from datasets.segment_maps import MAX_SEGMENT_ID, VOID, decode_segment_map, encode_segment_map
+from util.checkpoint import plain
 
 Prediction = dict[str, Any]
 
@@ -44,7 +45,7 @@ def check_prediction(prediction: Mapping[str, Any], images: Mapping[int, Mapping
             f"the prediction for image {image_id} is {size[0]}x{size[1]} pixels, but the image is "
             f"{expected['width']}x{expected['height']}: give the postprocessor the original sizes"
         )
-    segments = [dict(segment) for segment in prediction["segments_info"]]
+    segments = [plain(segment) for segment in prediction["segments_info"]]
     ids = [segment.get("id") for segment in segments]
     for number in ids:
         if not is_id(number) or number > MAX_SEGMENT_ID or ids.count(number) > 1:

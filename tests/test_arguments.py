@@ -4,7 +4,7 @@ import argparse
 
 import pytest
 
-from util.arguments import TRAIN_SIZES, check_args, get_args_parser
+from util.arguments import TRAIN_SIZES, _check_files, check_args, get_args_parser
 
 
 def parse(*words: str) -> argparse.Namespace:
@@ -87,6 +87,22 @@ FILES = {f"{split}_{kind}": f"--{split}_{kind} X" for split in ("train", "val") 
 def test_without_a_folder_each_missing_file_is_named(missing):
     with pytest.raises(ValueError, match=f"--coco_path FOLDER, or --{missing}"):
         check("", data=" ".join(flag for name, flag in FILES.items() if name != missing))
+
+
+def panoptic_args(**named: str | None) -> argparse.Namespace:
+    return argparse.Namespace(**vars(parse("--dataset_file", "coco_panoptic")) | named)
+
+
+@pytest.mark.parametrize("missing", ["train_panoptic", "val_ann", "val_images"])
+def test_panoptic_data_have_three_parts_and_two_roots(missing):
+    named = {f"{split}_{kind}": "X" for split in ("train", "val") for kind in ("ann", "images", "panoptic")}
+    _check_files(panoptic_args(**named))
+    root = "--coco_path" if missing.endswith("images") else "--coco_panoptic_path"
+    with pytest.raises(ValueError, match=f"no data: pass {root} FOLDER, or --{missing} with"):
+        _check_files(panoptic_args(**named | {missing: None}))
+    _check_files(panoptic_args(coco_path="X"))
+    with pytest.raises(ValueError, match="pass --coco_path FOLDER"):
+        _check_files(panoptic_args(coco_panoptic_path="X"))
 
 
 def test_no_data_at_all_is_refused():

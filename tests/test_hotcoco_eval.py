@@ -17,6 +17,7 @@ from coco_samples import (
     needs_hotcoco,
     perturbed,
 )
+from pycocotools import mask as mask_util
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
@@ -126,3 +127,61 @@ def test_parameters_set_beforehand_are_obeyed(backend):
 def test_auto_takes_hotcoco_of_fitting_versions_only(monkeypatch, version, fits):
     monkeypatch.setitem(sys.modules, "hotcoco", types.SimpleNamespace(__version__=version))
     assert CocoEvaluator(made_ground_truth(images=2), ["bbox"]).backend == ("hotcoco" if fits else "pycocotools")
+
+
+def segmented(coco: COCO, images: int, seed: int = 0) -> dict[int, dict]:
+    """Each real mask of the first images moved, grown or lost, some under another class, and false alarms."""
+    random = np.random.default_rng(seed)
+    predictions = {}
+    for image_id, image in list(coco.imgs.items())[:images]:
+        masks, labels = [], []
+        for annotation in coco.imgToAnns[image_id]:
+            if random.random() < 0.15:
+                continue
+            mask = np.roll(coco.annToMask(annotation), random.integers(-3, 4, 2), axis=(0, 1)).astype(bool)
+            if random.random() < 0.3:
+                mask |= np.roll(mask, random.integers(-12, 13, 2), axis=(0, 1))
+            masks.append(mask)
+            wrong = random.random() < 0.1
+            labels.append(int(random.choice(list(coco.cats))) if wrong else annotation["category_id"])
+        blot = np.zeros((image["height"], image["width"]), dtype=bool)
+        blot[20:90, 30:140] = True
+        masks.append(blot)
+        labels.append(1)
+        predictions[image_id] = {
+            "scores": torch.from_numpy(np.round(random.random(len(masks)), 2).astype(np.float32)),
+            "labels": torch.tensor(labels),
+            "masks": torch.from_numpy(np.stack(masks))[:, None],  # [n, 1, h, w], as PostProcessSegm gives them
+        }
+    return predictions
+
+
+def masks_by_pycocotools_alone(coco: COCO, predictions: dict) -> COCOeval:
+    """The numbers of the masks as anyone would compute them from a results file."""
+    results = []
+    for image_id, prediction in predictions.items():
+        for mask, label, score in zip(*(prediction[name] for name in ("masks", "labels", "scores")), strict=True):
+            rle = mask_util.encode(np.asfortranarray(mask[0].numpy().astype(np.uint8)))
+            entry = {"size": rle["size"], "counts": rle["counts"].decode()}
+            results.append(
+                {"image_id": image_id, "category_id": int(label), "segmentation": entry, "score": score.item()}
+            )
+    evaluation = COCOeval(coco, coco.loadRes(results), "segm")
+    evaluation.params.imgIds = sorted(predictions)
+    evaluation.evaluate()
+    evaluation.accumulate()
+    evaluation.summarize()
+    return evaluation
+
+
+@both_backends
+def test_real_masks_get_the_bits_of_pycocotools_used_by_hand(backend):
+    path = DATA / "coco_panoptic100" / "annotations" / "instances_val2017.json"
+    if not path.exists():
+        pytest.skip("coco_panoptic100 is not here")
+    coco = COCO(str(path))
+    assert any(annotation["iscrowd"] for annotation in coco.anns.values())
+    predictions = segmented(coco, images=24)
+    ours = evaluated(coco, predictions, backend, ("segm",)).coco_eval["segm"]
+    assert 0.2 < ours.stats[0] < 0.8
+    assert_same_bits(ours, masks_by_pycocotools_alone(coco, predictions))

@@ -48,6 +48,17 @@ def test_a_box_of_no_size_is_named(size):
         check_targets([target(boxes=((0.5, 0.5, 0.2, 0.2), (0.1, 0.1, *size)))], 4)
 
 
+def test_a_thin_box_may_have_a_side_of_0_but_none_below():
+    thin = torch.tensor([True, False])
+    check_targets([EMPTY, target(boxes=((0.5, 0.5, 0, 0), (0.1, 0.1, 0.2, 0.2))) | {"thin": thin}], 4)
+    for boxes, name in (
+        (((0.5, 0.5, -0.1, 0), (0.1, 0.1, 0.2, 0.2)), 811),
+        (((0.5, 0.5, 0, 0.1), (0.1, 0.1, 0, 1)), 812),
+    ):
+        with pytest.raises(ValueError, match=f"annotation {name} of image 17 has a box with no size"):
+            check_targets([EMPTY, target(boxes=boxes) | {"thin": thin}], 4)
+
+
 def test_without_annotation_ids_the_place_in_the_image_is_named():
     bare = target(labels=(0, 9))
     del bare["annotation_id"]

@@ -31,6 +31,7 @@ def sample(boxes=((3, 4, 20, 30), (25, 10, 49, 36), (0, 0, 50, 37), (30, 2, 34, 
         "area": (boxes[:, 2:] - boxes[:, :2]).prod(1),
         "iscrowd": torch.arange(n) % 2,
         "annotation_id": torch.arange(800, 800 + n),
+        "thin": torch.zeros(n, dtype=torch.bool),
         "masks": masks,
         "keypoints": torch.cat([boxes.reshape(n, 2, 2), torch.full((n, 2, 1), 2.0)], dim=-1),  # the corners
         "size": torch.tensor([height, width]),
@@ -247,6 +248,17 @@ def test_a_sliver_that_rounding_takes_goes_from_every_entry():
     assert normalised["labels"].tolist() == [10, 12] and normalised["annotation_id"].tolist() == [800, 802]
     assert all(len(normalised[name]) == 2 for name in T.PER_OBJECT)
     assert len(target["boxes"]) == 3
+
+
+def test_a_box_that_is_thin_by_nature_keeps_its_side_of_0_through_all_but_crops():
+    image, target = sample(boxes=[(3, 4, 20, 30), (25, 10, 25, 36)])
+    target["thin"][1] = True
+    moved = T.resize(*T.pad(*T.hflip(image, target), (3, 2)), (70, 50))
+    _, normalised = T.Normalize([0] * 3, [1] * 3)(*T.ToTensor()(*moved))
+    assert normalised["boxes"][1, 2] == 0 and normalised["boxes"][1, 3] > 0
+    assert all(len(normalised[name]) == 2 for name in T.PER_OBJECT)
+    _, cropped = T.crop(image, target, (0, 0, HEIGHT, WIDTH))  # the published crop drops it
+    assert all(len(cropped[name]) == 1 for name in T.PER_OBJECT)
 
 
 def test_boxes_that_are_not_finite_stay_to_be_named():
