@@ -149,7 +149,8 @@ def build(args: argparse.Namespace) -> tuple[DETR | DETRsegm, SetCriterion, dict
         losses.append("masks")
         postprocessors["segm"] = PostProcessSegm()
         if args.dataset_file == "coco_panoptic":
-            postprocessors["panoptic"] = PostProcessPanoptic(resolve_things(args, num_classes), threshold=0.85)
+            threshold = getattr(args, "panoptic_threshold", 0.85)
+            postprocessors["panoptic"] = PostProcessPanoptic(resolve_things(args, num_classes), threshold=threshold)
     criterion = SetCriterion(
         num_classes,
         matcher=build_matcher(args),

@@ -54,6 +54,7 @@ REFUSED = {
     "--dropout -0.1": "--dropout -0.1",
     "--dropout nan": "--dropout nan",
     "--train_sizes 480 0": "--train_sizes holds 0",
+    "--panoptic_threshold 1": "--panoptic_threshold 1.0",
     "--set_cost_class 0 --set_cost_bbox 0 --set_cost_giou 0": "--set_cost_class, --set_cost_bbox and --set_cost_giou",
     "--hidden_dim 100 --nheads 8": "--hidden_dim 100 .*--nheads 8",
     "--eos_coef 0": "--eos_coef 0",

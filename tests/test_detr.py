@@ -247,8 +247,9 @@ def test_masks_bring_their_loss_and_postprocessors():
 @pytest.mark.parametrize("thing_ids, expected", [(None, [0, 1, 2, 3, 4]), ([1, 3], [1, 3])])
 def test_panoptic_maps_know_things_from_the_settings_or_as_published(thing_ids, expected):
     args = parse(f"{TINY} --hidden_dim 128 --nheads 8 --masks --dataset_file coco_panoptic")
-    args.thing_ids = thing_ids
+    args.thing_ids, args.panoptic_threshold = thing_ids, 0.6
     postprocessors = build_model(args)[2]
+    assert postprocessors["panoptic"].threshold == 0.6
     known = postprocessors["panoptic"].is_thing_map
     assert sorted(known) == [0, 1, 2, 3, 4] and [label for label, thing in known.items() if thing] == expected
 

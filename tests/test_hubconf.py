@@ -17,6 +17,7 @@ from models.backbone import Backbone, Joiner
 from models.detr import DETR
 from models.position_encoding import PositionEmbeddingSine
 from models.postprocess import PostProcess
+from models.segmentation import DETRsegm
 from models.transformer import Transformer
 from util.checkpoint import CheckpointError, save_checkpoint
 
@@ -34,11 +35,14 @@ PANOPTIC = {
 EACH = pytest.mark.parametrize("name", ENTRIES)
 
 
-def small_detr(backbone_name: str, dilation: bool, num_classes: int, backbone_weights: str | None) -> DETR:
-    backbone = Backbone("tiny", True, False, dilation, weights=backbone_weights)
-    joiner = Joiner(backbone, PositionEmbeddingSine(8, normalize=True))
+def small_detr(
+    backbone_name: str, dilation: bool, num_classes: int, backbone_weights: str | None, all_levels: bool = False
+) -> DETR:
+    backbone = Backbone("tiny", True, all_levels, dilation, weights=backbone_weights)
+    width, heads = (128, 8) if all_levels else (16, 2)  # a mask head has its own mind on them
+    joiner = Joiner(backbone, PositionEmbeddingSine(width // 2, normalize=True))
     joiner.num_channels = backbone.num_channels
-    return DETR(joiner, Transformer(16, 2, 1, 1, 16, return_intermediate_dec=True), num_classes, 4)
+    return DETR(joiner, Transformer(width, heads, 1, 1, 16, return_intermediate_dec=True), num_classes, 4)
 
 
 @pytest.fixture
@@ -116,6 +120,50 @@ def test_torch_hub_loads_from_a_checkout(no_network):
     with torch.device("meta"):
         model = torch.hub.load(str(Path(hubconf.__file__).parent), "detr_resnet50", source="local", num_classes=7)
     assert type(model).__name__ == "DETR" and model.class_embed.out_features == 8
+
+
+# --- Panoptic ---------------------------------------------------------------------------------------------------------
+
+
+EACH_PANOPTIC = pytest.mark.parametrize("name", PANOPTIC)
+
+
+@EACH_PANOPTIC
+def test_each_panoptic_entry_has_its_backbone_and_stride_and_downloads_nothing(name, no_network):
+    backbone_name, stride, _ = PANOPTIC[name]
+    with torch.device("meta"):
+        model = getattr(hubconf, name)()
+    backbone = model.detr.backbone[0]
+    assert len(backbone.strides) == 4 and backbone.strides[-1] == stride
+    assert len(backbone.body["layer3"]) == {"resnet50": 6, "resnet101": 23}[backbone_name]
+    assert model.detr.class_embed.out_features == 251 and not model.freeze_detr
+
+
+@EACH_PANOPTIC
+def test_the_panoptic_postprocessor_comes_on_request_and_knows_the_published_things(name, small):
+    model, postprocessor = getattr(hubconf, name)(num_classes=95, threshold=0.2, return_postprocessor=True)
+    assert isinstance(model, DETRsegm) and model.detr.class_embed.out_features == 96
+    assert postprocessor.threshold == 0.2 and len(postprocessor.is_thing_map) == 95
+    assert postprocessor.is_thing_map[90] and not postprocessor.is_thing_map[91]
+    with torch.no_grad():
+        outputs = model.eval()([torch.rand(3, 64, 64)])
+    assert postprocessor(outputs, [(64, 64)])[0].keys() == {"png_string", "segments_info"}
+
+
+@EACH_PANOPTIC
+def test_each_panoptic_entry_asks_for_its_published_file(name, small, monkeypatch):
+    asked = []
+    state = DETRsegm(small_detr("", False, 250, None, True)).state_dict()
+    monkeypatch.setattr(hubconf.checkpoint, "load_checkpoint", lambda url: asked.append(url) or {"model": state})
+    model = getattr(hubconf, name)(pretrained=True)
+    assert asked == ["https://dl.fbaipublicfiles.com/detr/" + PANOPTIC[name][2]]
+    assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items())
+
+
+@EACH_PANOPTIC
+def test_published_panoptic_weights_with_other_classes_are_refused(name, small, no_network):
+    with pytest.raises(ValueError, match="250 classes, not 91"):
+        getattr(hubconf, name)(pretrained=True, num_classes=91)
 
 
 # --- Published weights ------------------------------------------------------------------------------------------------

@@ -9,13 +9,16 @@ import pytest
 import torch
 from PIL import Image, ImageOps
 from predict_parts import CATEGORIES, write_detector, write_picture
+from runs import parse
 
 from datasets.coco import CocoDetection, make_coco_transforms
 from datasets.pictures import read_picture
+from models import build_model
 from models.load import load_detector
+from models.segmentation import DETRsegm
 from predict import Predictor
 from util import prediction_folder
-from util.checkpoint import CheckpointError, load_checkpoint
+from util.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -220,11 +223,50 @@ def test_weights_alone_are_built_by_their_shapes(tmp_path: Path):
         torch.testing.assert_close(alone.model(image)["pred_boxes"], full.model(image)["pred_boxes"])
 
 
+MASKS = ("--masks", "--hidden_dim", "128", "--nheads", "8")
+
+
+def write_masks(path: Path, *more: str, **entries) -> Path:
+    torch.manual_seed(0)
+    args = parse("nowhere", "--num_classes", "8", *MASKS, *more)
+    save_checkpoint(path, {"model": build_model(args)[0].state_dict(), "args": args} | entries)
+    return path
+
+
+def test_a_model_with_masks_is_loaded_with_its_postprocessors(tmp_path: Path):
+    detector = load_detector(write_masks(tmp_path / "masks.pth", "--frozen_weights", "gone.pth"), "cpu")
+    assert isinstance(detector.model, DETRsegm) and not detector.model.freeze_detr and not detector.model.training
+    assert list(detector.postprocessors) == ["bbox", "segm"]
+
+
+def test_things_and_stuff_are_those_of_the_categories(tmp_path: Path):
+    categories = [{"id": 2, "name": "cat", "isthing": 1}, {"id": 5, "name": "sky", "isthing": 0}]
+    path = write_masks(tmp_path / "masks.pth", "--dataset_file", "coco_panoptic", categories=categories)
+    things = load_detector(path, "cpu").postprocessors["panoptic"].is_thing_map
+    assert [label for label, thing in things.items() if thing] == [2] and len(things) == 8
+
+
+def test_published_panoptic_weights_are_known_by_their_shapes(tmp_path: Path):
+    flags = [*RESNET, *MASKS, "--num_classes", "250"]
+    torch.manual_seed(0)
+    model = build_model(parse("nowhere", *flags))[0]
+    save_checkpoint(tmp_path / "detr-r18-panoptic.pth", {"model": model.state_dict()})
+    detector = load_detector(tmp_path / "detr-r18-panoptic.pth", "cpu")
+    assert list(detector.postprocessors) == ["bbox", "segm", "panoptic"] and detector.args.hidden_dim == 128
+    names = {category["id"]: category["name"] for category in detector.categories}
+    assert (names[1], names[200], len(names)) == ("person", "rug-merged", 133)
+    things = detector.postprocessors["panoptic"].is_thing_map
+    assert things[90] and not things[92]
+    with torch.no_grad():
+        image = torch.rand(1, 3, 64, 64)
+        torch.testing.assert_close(detector.model(image)["pred_masks"], model.eval()(image)["pred_masks"])
+
+
 def test_checkpoints_without_a_detector_are_refused(tmp_path: Path):
     alone = write_detector(tmp_path / "tiny.pth", keep=())
     with pytest.raises(CheckpointError, match="does not say how its model is built"):
         load_detector(alone)
-    with pytest.raises(CheckpointError, match="mask_head"):
+    with pytest.raises(CheckpointError, match="bbox_attention"):
         load_detector(write_detector(tmp_path / "masks.pth", "--hidden_dim", "128", "--nheads", "8", prefix="detr."))
     with pytest.raises(CheckpointError, match="no class_embed"):
         load_detector({"model": {"weight": torch.zeros(3)}})

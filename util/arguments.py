@@ -73,6 +73,9 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--pre_norm", action="store_true", help="norms in front of the sublayers")
     group.add_argument("--masks", action="store_true", help="train segmentation")
     group.add_argument(
+        "--panoptic_threshold", default=0.85, type=float, help="class probability that a panoptic segment must exceed"
+    )
+    group.add_argument(
         "--num_classes",
         default=None,
         type=int,
@@ -185,6 +188,8 @@ def _check_numbers(args: argparse.Namespace) -> None:
         raise ValueError(f"--warmup_steps {args.warmup_steps} leaves none of --max_steps {args.max_steps}: lower it")
     if not 0 <= args.dropout < 1:
         raise ValueError(f"--dropout {args.dropout} is no share: use a number from 0 to below 1")
+    if not 0 <= args.panoptic_threshold < 1:
+        raise ValueError(f"--panoptic_threshold {args.panoptic_threshold} is no probability: use 0 to below 1")
     if min(args.train_sizes) < 1:
         raise ValueError(f"--train_sizes holds {min(args.train_sizes)}: short sides are pixels, 1 or more")
     if args.set_cost_class == args.set_cost_bbox == args.set_cost_giou == 0:
@@ -210,6 +215,8 @@ def _check_shapes(args: argparse.Namespace) -> None:
             f"--masks does not go with --hidden_dim {args.hidden_dim} and --nheads {args.nheads}: the mask head needs "
             "a multiple of 128 and a multiple of 8"
         )
+    if args.dataset_file not in ("coco", "coco_panoptic"):
+        raise ValueError(f"--dataset_file {args.dataset_file} is not known: use coco or coco_panoptic")
     if args.frozen_weights and not args.masks:
         raise ValueError("--frozen_weights freezes the detector under a mask head: pass --masks too")
 

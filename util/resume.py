@@ -35,9 +35,9 @@ FOLLOWED = ("lr", "lr_backbone", "weight_decay", "lr_schedule", "lr_drop", "warm
 FREE = frozenset(
     """
     output_dir device resume init_from start_epoch eval num_workers evaluator print_freq checkpoint_every tensorboard
-    preflight epochs max_steps eval_every num_classes backbone_weights remove_difficult skip_bad_images max_bad_images
-    coco_path coco_panoptic_path train_ann train_images val_ann val_images
-    world_size dist_url dist_backend distributed rank gpu given batch_size seed
+    preflight panoptic_threshold epochs max_steps eval_every num_classes backbone_weights remove_difficult
+    skip_bad_images max_bad_images coco_path coco_panoptic_path train_ann train_images val_ann val_images world_size
+    dist_url dist_backend distributed rank gpu given batch_size seed
     """.split()
 )
 
