@@ -11,9 +11,11 @@ from PIL import Image, ImageOps
 from predict_parts import CATEGORIES, write_detector, write_picture
 from runs import parse
 
+import predict
 from datasets.coco import CocoDetection, make_coco_transforms
 from datasets.pictures import read_picture
 from models import build_model
+from models.attention_maps import record_attention
 from models.load import load_detector
 from models.segmentation import DETRsegm
 from predict import Predictor
@@ -71,6 +73,16 @@ def test_boxes_are_in_pixels_of_the_picture(predictor: Predictor, tmp_path: Path
     assert large.image.size == (600, 400)
 
 
+def test_the_first_number_of_a_box_grows_with_the_width(predictor: Predictor, tmp_path: Path):
+    path = write_picture(tmp_path / "a.png", (90, 40))
+    found = predictor(path, threshold=0)
+    with torch.no_grad():
+        outputs = predictor.model(predictor.transforms(read_picture(path), None)[0][None])
+    cx, cy, w, h = outputs["pred_boxes"][0, found.queries].unbind(1)
+    expected = torch.stack([(cx - w / 2) * 90, (cy - h / 2) * 40, (cx + w / 2) * 90, (cy + h / 2) * 40], dim=1)
+    torch.testing.assert_close(found.boxes, expected, atol=1e-3, rtol=0)
+
+
 @pytest.mark.parametrize("batch_size", [1, 2, 5])
 def test_results_are_the_same_at_any_batch_size(predictor: Predictor, tmp_path: Path, batch_size: int):
     sizes = [(60, 40), (40, 60), (60, 40), (50, 50), (60, 40), (120, 80)]
@@ -107,6 +119,12 @@ def test_threshold_top_k_and_classes_choose_the_best(predictor: Predictor, tmp_p
         assert found.scores.tolist() == expected and set(found.names) <= {category["name"]}
     with pytest.raises(ValueError, match="knows no class 'cube'; it knows circle, Square, triangle"):
         predictor(path, classes=["circle", "cube"])
+
+
+def test_a_name_that_several_ids_share_means_all_of_them(tmp_path: Path):
+    loaded = dict(load_checkpoint(write_detector(tmp_path / "checkpoint.pth")))
+    loaded["categories"] = [{"id": 1, "name": "Cat"}, {"id": 4, "name": "cat"}, {"id": 5, "name": "dog"}]
+    assert Predictor(loaded, "cpu").class_ids(["CAT"]) == [1, 4]
 
 
 def test_names_follow_the_category_ids(predictor: Predictor, tmp_path: Path):
@@ -169,6 +187,19 @@ def test_a_prediction_draws_and_crops_its_own_image(predictor: Predictor, tmp_pa
     assert found.crop(0).tobytes() == found.image.crop((0, 3, 21, 40)).tobytes()
     found.boxes[1] = torch.tensor([70.0, 50.0, 80.0, 60.0])
     assert found.crop(1).size == (1, 1)
+
+
+def test_attention_is_of_the_last_layers_and_of_this_image(predictor: Predictor, tmp_path: Path, monkeypatch):
+    shown = []
+    monkeypatch.setattr(predict, "attention_sheet", lambda *parts: shown.extend(parts))
+    path = write_picture(tmp_path / "a.png", (90, 40))
+    found = predictor(path, threshold=0)
+    predictor.attention(found, [(1, 2)])
+    with torch.no_grad(), record_attention(predictor.model) as maps:
+        predictor.model(predictor.transforms(read_picture(path), None)[0][None])
+    assert shown[0] is found and shown[3] == [(1, 2)]
+    torch.testing.assert_close(shown[1], maps.decoder[1][0])
+    torch.testing.assert_close(shown[2], maps.encoder[0][0])
 
 
 def test_names_that_cannot_be_written_become_ids(predictor: Predictor, tmp_path: Path, monkeypatch):

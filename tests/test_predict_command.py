@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import signal
 from collections import Counter
 from pathlib import Path
 
@@ -75,6 +76,12 @@ def test_batches_change_nothing(run, images: Path, tmp_path: Path):
     for a, b in zip(one["annotations"], three["annotations"], strict=True):
         assert (a["image_id"], a["category_id"]) == (b["image_id"], b["category_id"])
         assert a["bbox"] == pytest.approx(b["bbox"], abs=1e-3) and a["score"] == pytest.approx(b["score"], abs=1e-5)
+
+
+def test_batches_follow_their_first_images(run, images: Path, capsys):
+    assert run(images, "--no_pictures", "--count", "--batch_size", "3") == 0
+    listed = [line.split()[0] for line in capsys.readouterr().out.splitlines() if line.split()[0] in SIZES]
+    assert listed == ["a.jpg", "c.bmp", "in/d.JPG", "b.png"]  # those of a.jpg's size with it
 
 
 def test_unreadable_files_are_named_and_the_rest_goes_on(run, checkpoint: Path, images: Path, tmp_path: Path, capsys):
@@ -164,10 +171,28 @@ def test_an_interrupted_job_goes_on_where_it_stopped(run, images: Path, tmp_path
     assert run(images, "--resume") == 0 and len(begun) == 5
 
 
+def test_a_signal_lets_the_picture_at_hand_be_finished(run, images: Path, tmp_path: Path, monkeypatch, capsys):
+    draw = prediction_folder.Prediction.draw
+
+    def drawing(self, *args):
+        signal.raise_signal(signal.SIGTERM)
+        return draw(self, *args)
+
+    monkeypatch.setattr(prediction_folder.Prediction, "draw", drawing)
+    assert run(images) == 130
+    assert files_in(tmp_path / "out") == {"progress.jsonl", "pictures/a.jpg"}
+    assert "--resume goes on" in capsys.readouterr().err
+    monkeypatch.setattr(prediction_folder.Prediction, "draw", draw)
+    assert run(images, "--resume") == 0
+    assert "1 images are done, 3 are left" in capsys.readouterr().err
+
+
 def test_other_settings_do_not_mix_with_what_is_done(run, images: Path, tmp_path: Path, capsys):
     assert run(images, "--no_pictures") == 0
     assert run(images, "--no_pictures", "--resume", "--top_k", "1") == 1
     assert "top_k None (now 1)" in capsys.readouterr().err
+    assert run(images, "--no_pictures", "--resume", "--attention") == 1  # or some pictures would have it, and some not
+    assert "attention False (now True)" in capsys.readouterr().err
     other = write_detector(tmp_path / "other.pth", "--dim_feedforward", "16")
     assert (
         predict.run([str(other), *f"{images} --out {tmp_path}/out --threshold 0 --no_pictures --resume".split()]) == 1
