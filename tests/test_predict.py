@@ -187,6 +187,10 @@ def test_a_prediction_draws_and_crops_its_own_image(predictor: Predictor, tmp_pa
     assert found.crop(0).tobytes() == found.image.crop((0, 3, 21, 40)).tobytes()
     found.boxes[1] = torch.tensor([70.0, 50.0, 80.0, 60.0])
     assert found.crop(1).size == (1, 1)
+    found.boxes[2] = torch.tensor([2.7, 4.0, 2.9, 4.0])
+    assert found.crop(2).tobytes() == found.image.crop((2, 4, 3, 5)).tobytes()
+    found.boxes[3] = torch.tensor([7.0, 0.0, 7.0, 9.0])
+    assert found.crop(3).tobytes() == found.image.crop((7, 0, 8, 9)).tobytes()
 
 
 def test_attention_is_of_the_last_layers_and_of_this_image(predictor: Predictor, tmp_path: Path, monkeypatch):

@@ -187,6 +187,13 @@ def test_a_signal_lets_the_picture_at_hand_be_finished(run, images: Path, tmp_pa
     assert "1 images are done, 3 are left" in capsys.readouterr().err
 
 
+def test_another_file_of_the_same_name_is_not_done(run, images: Path, tmp_path: Path, capsys):
+    assert run(images / "a.jpg", "--no_pictures") == 0
+    other = write_picture(tmp_path / "other/a.jpg", seed=9)
+    assert run(other, "--no_pictures", "--resume") == 0
+    assert "1 of 1 images" in capsys.readouterr().err.splitlines()[-1]
+
+
 def test_other_settings_do_not_mix_with_what_is_done(run, images: Path, tmp_path: Path, capsys):
     assert run(images, "--no_pictures") == 0
     assert run(images, "--no_pictures", "--resume", "--top_k", "1") == 1
