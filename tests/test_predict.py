@@ -196,7 +196,7 @@ def test_a_prediction_draws_and_crops_its_own_image(predictor: Predictor, tmp_pa
 def test_attention_is_of_the_last_layers_and_of_this_image(predictor: Predictor, tmp_path: Path, monkeypatch):
     shown = []
     monkeypatch.setattr(predict, "attention_sheet", lambda *parts: shown.extend(parts))
-    path = write_picture(tmp_path / "a.png", (90, 40))
+    path = write_picture(tmp_path / "a.png", (40, 90))
     found = predictor(path, threshold=0)
     predictor.attention(found, [(1, 2)])
     with torch.no_grad(), record_attention(predictor.model) as maps:

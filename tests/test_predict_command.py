@@ -172,6 +172,7 @@ def test_an_interrupted_job_goes_on_where_it_stopped(run, images: Path, tmp_path
 
 
 def test_a_signal_lets_the_picture_at_hand_be_finished(run, images: Path, tmp_path: Path, monkeypatch, capsys):
+    assert run(images, "--no_pictures") == 0  # another job, whose detections.json must not pass for this one's
     draw = prediction_folder.Prediction.draw
 
     def drawing(self, *args):
