@@ -143,6 +143,12 @@ def test_weights_of_91_classes_without_names_are_cocos():
     assert torch.equal(whole[1]["class_embed.weight"], whole[2]["class_embed.weight"])
 
 
+def test_weights_of_91_classes_with_names_are_taken_by_them():
+    _, after, theirs, report = start(make_model(4), make_model(91, seed=1), named(zebra=7), named(zebra=1))
+    assert torch.equal(after["class_embed.weight"][1], theirs["class_embed.weight"][7])
+    assert "COCO" not in str(report)
+
+
 def test_a_published_file_loads(old, tmp_path):
     optimizer = torch.optim.AdamW(old.parameters(), lr=1e-4)
     states = {"model": old.state_dict(), "optimizer": optimizer.state_dict(), "lr_scheduler": {"last_epoch": 8}}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from types import SimpleNamespace
 
 import pytest
 
@@ -45,6 +46,16 @@ def test_the_echo_of_an_interrupt_is_no_second_one(monkeypatch):
         send(signal.SIGINT)
         send(signal.SIGINT)  # a launcher passes on what the terminal has sent to all
         assert wishes.stop
+
+
+def test_what_follows_an_echo_is_counted_from_the_interrupt_itself(monkeypatch):
+    moments = iter([100.0, 100.0 + 0.9 * signals.ECHO, 100.0 + 1.8 * signals.ECHO])
+    monkeypatch.setattr(signals, "time", SimpleNamespace(monotonic=lambda: next(moments)))
+    with StopSignals():
+        send(signal.SIGINT)
+        send(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            send(signal.SIGINT)
 
 
 def test_a_second_sigterm_changes_nothing():
