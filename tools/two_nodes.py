@@ -26,9 +26,9 @@ from pathlib import Path
 from tools.tiny_run import REPOSITORY, differences, fresh_folder, tiny_run
 
 EPOCHS = 4
-# Without this, an agent that was there in the round before tells a newly started one no master address (torch 2.14).
+# Without this, an agent of the round before tells a newly started one no master address (torch 2.14 and 2.15).
 SHARING = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
-SECONDS = 240  # for one whole run; starting Python on a busy core takes its time
+SECONDS = 600  # for one whole run; starting Python on a busy core takes its time
 GOING_ON = re.compile(r"going on from \S+: epoch (\d+)")
 
 
