@@ -91,6 +91,7 @@ def test_a_loading_process_outlives_what_reaches_the_whole_group_and_obeys_its_p
     child = os.fork()
     if child == 0:  # a process of its own, since a signal is to end it
         try:
+            signal.alarm(100)  # its end should nothing else be
             ignore_in_worker()
             for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM):
                 send(number)
