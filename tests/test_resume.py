@@ -288,12 +288,12 @@ def test_another_number_of_processes_is_named_and_its_generators_are_left(tmp_pa
     optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(2))])
     schedule = torch.optim.lr_scheduler.StepLR(optimizer, 200)
     checkpoint = {"optimizer": optimizer.state_dict(), "lr_scheduler": schedule.state_dict(), "epoch": 0, "step": 7}
-    checkpoint |= {"world_size": 2, "rng": [get_rng_state()] * 2, "progress": {"epoch": 1, "step": 3}}
+    checkpoint |= {"best_ap": 0.5, "world_size": 2, "rng": [get_rng_state()] * 2, "progress": {"epoch": 1, "step": 3}}
     args = argparse.Namespace(resume="two.pth", epochs=2, max_steps=None, batch_size=2, seed=0)
     torch.manual_seed(5)
     position = restore_training(args, checkpoint, optimizer, schedule, steps_per_epoch=4, data="pictures")
     assert torch.equal(torch.rand(3), torch.rand(3, generator=torch.Generator().manual_seed(5)))
-    assert (position.epoch, position.step, position.steps_taken) == (1, 0, 4)
+    assert (position.epoch, position.step, position.steps_taken, position.best_ap) == (1, 0, 4, 0.5)
     assert "the number of processes is 1, it was 2: this is no longer the same run" in capsys.readouterr().out
 
 
