@@ -190,6 +190,8 @@ def _encode(image_id: int, masks: torch.Tensor, image: Mapping[str, Any]) -> lis
             f"the masks of image {image_id} have shape {list(masks.shape)}, but need to be [n, h, w] or [n, 1, h, w] "
             f"of the image's own size, (h, w) = {expected}"
         )
-    pixels = (masks.reshape(-1, *size) > 0.5).permute(1, 2, 0).byte().cpu().numpy()  # [h, w, n]
-    rles = mask_util.encode(np.asfortranarray(pixels))
+    masks = masks.reshape(-1, *size)
+    covered = (masks if masks.dtype == torch.bool else masks > 0.5).cpu().numpy()  # [n, h, w]
+    # One at a time: what is encoded has to be copied column by column, and a hundred masks are large.
+    rles = (mask_util.encode(np.asfortranarray(mask, dtype=np.uint8)) for mask in covered)
     return [{"size": rle["size"], "counts": rle["counts"].decode("utf-8")} for rle in rles]

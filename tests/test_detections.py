@@ -40,6 +40,17 @@ def test_masks_become_compressed_rles_of_the_pixels_over_a_half():
     json.dumps(results)
 
 
+def test_masks_are_encoded_one_at_a_time_and_bool_ones_like_any(monkeypatch):
+    evaluator = CocoEvaluator(made_ground_truth(), ["segm"])
+    masks = torch.rand(3, 1, HEIGHT, WIDTH)
+    rest = {"labels": torch.tensor([7, 1, 3]), "scores": torch.tensor([0.5, 0.25, 0.1])}
+    shapes, encode = [], mask_util.encode
+    monkeypatch.setattr(mask_util, "encode", lambda pixels: (shapes.append(pixels.shape), encode(pixels))[1])
+    results = evaluator.prepare_for_coco_segmentation({10: {"masks": masks, **rest}})
+    assert shapes == [(HEIGHT, WIDTH)] * 3  # copies of a hundred masks of a large image take hundreds of megabytes
+    assert evaluator.prepare_for_coco_segmentation({10: {"masks": masks > 0.5, **rest}}) == results
+
+
 def test_half_precision_is_raised_before_widths_are_computed():
     evaluator = CocoEvaluator(made_ground_truth(), ["bbox"])
     boxes = torch.tensor([[257.0, 3, 300, 100], [0.1, 0.1, 250, 200]], dtype=torch.bfloat16)
