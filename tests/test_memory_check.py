@@ -7,6 +7,7 @@ import multiprocessing
 from pathlib import Path
 
 import pytest
+import torch
 
 from tools import memory_check
 from tools.memory_check import Reading, drift, own_memory, table, take_reading
@@ -113,6 +114,23 @@ def test_it_trains_over_epochs_and_reads_after_the_warm_up(shapes, capsys):
     rows = [line.split() for line in capsys.readouterr().out.splitlines()[1:-1]]
     assert [int(row[0]) for row in rows] == [8, 12, 16, 20]
     assert all(float(row[2]) > 1 for row in rows)
+
+
+@pytest.mark.parametrize("dataset_file", ["coco", "coco_panoptic"])
+def test_masks_of_either_kind_of_data_are_trained_with(shapes, monkeypatch, dataset_file):
+    seen = []
+
+    def watch(model, criterion, loader, *rest, **how):
+        for samples, targets in loader:
+            seen.append((targets, criterion(model(samples), targets)))
+
+    monkeypatch.setattr(memory_check, "train_one_epoch", watch)
+    assert run(shapes, "--num_workers", "0", "--masks", "--dataset_file", dataset_file) in (0, 1)
+    for targets, losses in seen:
+        assert all(target["masks"].dtype == torch.bool for target in targets)
+        assert losses["loss_mask"] > 0
+    stuff = {label for targets, _ in seen for target in targets for label in target["labels"].tolist()} - {1, 2, 3}
+    assert bool(stuff) == (dataset_file == "coco_panoptic")
 
 
 @pytest.mark.parametrize(("totals", "code"), [((100, 100, 100, 100), 0), ((100, 100, 100, 103), 1)])

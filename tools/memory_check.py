@@ -2,6 +2,8 @@
 
 python -m tools.memory_check --coco_path FOLDER [--samples 2000 --num_workers 2, and other flags of main.py]
 
+With `--masks` the masks of the data and the mask head are in it, with `--dataset_file coco_panoptic` the PNG maps.
+
 The loop is the real one (`engine.train_one_epoch`, the loader with its workers), the model a tiny one, so that the
 data's share shows. Counted is what the processes have allocated: anonymous and shared memory, pages that several of
 them share split between them. The pages of program files are left out, since any other process of the machine that
@@ -43,6 +45,7 @@ RECIPE = """
     --hidden_dim 32 --nheads 2 --dim_feedforward 64 --enc_layers 1 --dec_layers 2 --num_queries 20
     --train_sizes 64 80 96 --max_size 160 --batch_size 4 --num_workers 2 --device cpu
 """.split()
+MASK_RECIPE = "--hidden_dim 128 --nheads 8".split()  # the smallest that a mask head can stand on
 
 
 class Reading(NamedTuple):
@@ -160,7 +163,8 @@ def main(argv: list[str] | None = None) -> int:
     options, further = parser.parse_known_args(argv)  # what this parser does not know goes to the training
     if min(options.every, options.warm_up + 1) < 1 or options.samples < 4 * options.every:
         parser.error("drift is told from four readings or more: give --samples at least four times --every")
-    args = argparse.ArgumentParser(parents=[get_args_parser()]).parse_args([*RECIPE, *further])
+    recipe = [*RECIPE, *MASK_RECIPE] if "--masks" in further else RECIPE
+    args = argparse.ArgumentParser(parents=[get_args_parser()]).parse_args([*recipe, *further])
     get_logger().setLevel(logging.WARNING)
     try:
         own_memory()  # not measurable? then say so before the work
