@@ -6,12 +6,14 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 from coco_files import warnings_said
 from panoptic_files import CATEGORIES, HEIGHT, SHARED, WIDTH, map_of, segment, write_panoptic
 from panoptic_samples import perturbed, plain_panoptic_quality, prediction_of
 
 from datasets.panoptic_annotations import read_panoptic
 from datasets.panoptic_eval import PanopticEvaluator, format_panoptic
+from models.panoptic import PostProcessPanoptic
 
 TOP, MIDDLE, LEFT, RIGHT, WHOLE = slice(0, 15), slice(10, 20), slice(0, 20), slice(20, WIDTH), slice(None)
 SCENE = map_of((5, WHOLE, WHOLE), (70000, TOP, LEFT), (0, MIDDLE, RIGHT))
@@ -117,6 +119,45 @@ def test_void_crowds_and_an_id_of_0_count_as_in_the_plain_form(tmp_path, seed):
     paths = write_panoptic(tmp_path, {image_id: sample for image_id, (sample, _, _) in samples.items()})
     predictions = [prediction_of(i, found, categories) for i, (_, found, categories) in samples.items()]
     results, _ = evaluated(paths, predictions)
+    assert_equals_plain(results, paths[2], paths[1], predictions)
+
+
+def test_the_postprocessors_own_output_gets_the_numbers_of_the_plain_form(tmp_path):
+    kinds = {2: False, 4: False, 7: True, 9: True}
+    categories = [{"id": key, "name": str(key), "isthing": int(kind)} for key, kind in kinds.items()]
+    generator, random = torch.Generator().manual_seed(0), np.random.default_rng(0)
+    count, queries = 12, 6
+    masks = 4 * torch.randn(count, queries, HEIGHT // 10, WIDTH // 10, generator=generator)
+    masks = torch.nn.functional.interpolate(masks, (HEIGHT, WIDTH), mode="bilinear")
+    logits = torch.full((count, queries, 11), -4.0)
+    labels = torch.from_numpy(random.choice(list(kinds), (count, queries)))
+    logits.scatter_(2, labels[:, :, None], 4.0)
+    logits[3] = logits[3].roll(1, dims=1) * 0.1  # sure of nothing: all void
+    postprocessor = PostProcessPanoptic({label: kinds.get(label, False) for label in range(11)})
+    found = postprocessor({"pred_logits": logits, "pred_masks": masks}, [(HEIGHT, WIDTH)] * count)
+    predictions = [
+        {"image_id": number, "file_name": f"{number}.png", **each} for number, each in enumerate(found, start=1)
+    ]
+    assert predictions[3]["segments_info"] == [] and len(predictions[0]["segments_info"]) > 2
+    assert all(each["segments_info"][0]["id"] == 0 for k, each in enumerate(predictions) if k != 3)
+
+    samples = {}
+    for number in range(1, count + 1):  # the masks themselves, shifted; part of it void, every third thing a crowd
+        ids = np.roll(masks[number - 1].argmax(0).numpy().astype(np.int32) + 1, 2, axis=1)
+        ids[:6, :20] = 0
+        samples[number] = (
+            ids,
+            [
+                segment(key, category_id=int(labels[number - 1, key - 1]), area=int((ids == key).sum()))
+                for key in np.unique(ids).tolist()
+                if key
+            ],
+        )
+        for part in samples[number][1]:
+            part["iscrowd"] = int(kinds[part["category_id"]] and part["id"] % 3 == 0)
+    paths = write_panoptic(tmp_path, samples, categories=categories)
+    results, _ = evaluated(paths, predictions)
+    assert 0.2 < results["All"]["pq"] < 0.9
     assert_equals_plain(results, paths[2], paths[1], predictions)
 
 
