@@ -7,7 +7,9 @@ from pathlib import Path
 import torch
 from PIL import Image
 
+from util import prediction_folder
 from util.prediction_folder import Prediction, PredictionFolder
+from util.visualize import color_of
 
 
 def prediction(*names: str) -> Prediction:
@@ -38,3 +40,10 @@ def test_crops_of_any_class_name_stay_in_a_folder_of_their_own(tmp_path: Path):
     crops = {path.relative_to(tmp_path / "crops").as_posix() for path in (tmp_path / "crops").rglob("*.png")}
     assert crops == {"_up/a-1.png", "a_b_ c_/a-2.png"}
     assert Image.open(tmp_path / "crops/_up/a-1.png").size == (10, 20)
+
+
+def test_a_class_has_its_own_color(monkeypatch):
+    shown = []
+    monkeypatch.setattr(prediction_folder, "draw_boxes", lambda image, boxes, texts, colors, **_: shown.extend(colors))
+    prediction("cat", "dog", "cat").draw()
+    assert shown[0] == shown[2] == color_of(1) and shown[1] == color_of(2) != shown[0]
