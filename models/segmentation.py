@@ -73,7 +73,7 @@ class DETRsegm(nn.Module):
         attention = self.bbox_attention(queries, memory, mask)  # [B, Q, N, h, w]
         levels = [features[2].tensors, features[1].tensors, features[0].tensors]
         masks = self.mask_head(src, attention, levels)  # [B·Q, 1, H/4, W/4]
-        outputs["pred_masks"] = masks.view(queries.shape[0], queries.shape[1], masks.shape[-2], masks.shape[-1])
+        outputs["pred_masks"] = masks[:, 0].unflatten(0, [queries.shape[0], queries.shape[1]])
         return outputs
 
 

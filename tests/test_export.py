@@ -19,6 +19,7 @@ from models.load import load_detector
 from tools import onnx_example
 from tools.export import ImageAndMask, run
 from util.checkpoint import CheckpointError, save_checkpoint
+from util.nested_tensor import NestedTensor
 from util.seed import seed_everything
 
 onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime runs the exported file")
@@ -169,3 +170,23 @@ def test_the_example_needs_numpy_pillow_and_onnxruntime_alone():
 def test_the_file_names_the_classes_and_sizes(onnx_file):
     about = json.loads(onnxruntime.InferenceSession(onnx_file).get_modelmeta().custom_metadata_map["detr"])
     assert about == {"classes": {"1": "cat", "2": "dog"}, "size": 96, "max_size": 128}
+
+
+@pytest.mark.parametrize("ending", [".onnx", ".pt2"])
+def test_a_model_with_a_mask_head_gives_masks_too(ending, tmp_path, recwarn):
+    seed_everything(0)
+    flags = "--num_classes 3 --dec_layers 1 --masks --hidden_dim 128 --nheads 8 --num_queries 3".split()
+    args = parse("", *flags)
+    model = build_model(args)[0].eval()
+    save_checkpoint(tmp_path / "masks.pth", {"model": model.state_dict(), "args": args})
+    path = tmp_path / f"masks{ending}"
+    assert run([str(tmp_path / "masks.pth"), str(path)]) == 0
+    image, mask = inputs(2, 70, 130)
+    if ending == ".onnx":
+        session = onnxruntime.InferenceSession(path)
+        masks = torch.from_numpy(session.run(["masks"], {"image": image.numpy(), "mask": mask.numpy()})[0])
+    else:
+        masks = torch.export.load(path).module()(image, mask)[2]
+    with torch.no_grad():
+        expected = model(NestedTensor(image, mask))["pred_masks"]
+    torch.testing.assert_close(masks, expected, rtol=0, atol=1e-3)

@@ -131,3 +131,13 @@ def test_the_table_is_aligned():
     assert lines[1].split("  ")[-1] == "[1, 2]" and "1,234,567" in lines[1] and " 0.500 " in lines[1]
     assert lines[3].endswith("[3], [4, 5]") and len({line.index("[") for line in (lines[1], lines[3])}) == 1
     assert set(lines[2]) == {"-"}
+
+
+def test_a_mask_head_has_rows_of_its_own():
+    flags = ["--masks", "--hidden_dim", "128", "--nheads", "8", "--num_queries", "5", "--num_classes", "4"]
+    model = build_model(parse("nowhere", *flags))[0]
+    rows = {row.title: row for row in summarize(model, (64, 96))}
+    assert rows["mask attention"].shapes == [[1, 5, 8, 2, 3]] and rows["mask head"].shapes == [[5, 1, 16, 24]]
+    assert rows["mask head"].parameters == sum(p.numel() for p in model.mask_head.parameters())
+    assert sum(row.parameters for title, row in rows.items() if title != "total") == rows["total"].parameters
+    assert [1, 5, 16, 24] in rows["total"].shapes and rows["mask head"].flops > rows["mask attention"].flops > 0

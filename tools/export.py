@@ -4,7 +4,8 @@ python -m tools.export RUN/checkpoint.pth detr.onnx
 python -m tools.export RUN/checkpoint.pth detr.pt2
 
 In go `image`, float32 [B, 3, H, W], normalised by ImageNet's mean and standard deviation, and `mask`, bool [B, H, W],
-True where padded; out come `logits` [B, Q, C+1] and `boxes` [B, Q, 4], cxcywh fractions. B is free, H and W from 64 up.
+True where padded; out come `logits` [B, Q, C+1] and `boxes` [B, Q, 4], cxcywh fractions, of a model with a mask head
+also `masks`, logits [B, Q, H/4, W/4]. B is free, H and W from 64 up.
 The file is compared with the model at two sizes and two batches before it gets its name.
 """
 
@@ -28,12 +29,13 @@ from util.checkpoint import CheckpointError
 from util.nested_tensor import NestedTensor
 
 OPSET = 18
-TOLERANCE = 1e-3  # of logits and boxes
+OUTPUTS = ("logits", "boxes", "masks")  # the last of a model that has them
+TOLERANCE = 1e-3  # of each
 LEAST = 64  # pixels; below it a feature map is one cell wide, which torch.export treats as a case of its own
 CHECKED_SIZES = ((128, 160), (171, 97))  # (height, width)
 CHECKED_BATCHES = (1, 2)
 
-Runs = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+Runs = Callable[[Tensor, Tensor], tuple[Tensor, ...]]
 
 
 class ImageAndMask(nn.Module):
@@ -43,10 +45,10 @@ class ImageAndMask(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """image [B, 3, H, W], mask [B, H, W] → logits [B, Q, C+1], boxes [B, Q, 4]."""
+    def forward(self, image: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
+        """image [B, 3, H, W], mask [B, H, W] → logits [B, Q, C+1], boxes [B, Q, 4], and masks if the model has them."""
         outputs = self.model(NestedTensor(image, mask))
-        return outputs["pred_logits"], outputs["pred_boxes"]
+        return tuple(outputs[f"pred_{name}"] for name in OUTPUTS if f"pred_{name}" in outputs)
 
 
 def export(checkpoint: str | Path, out: Path) -> float:
@@ -65,7 +67,7 @@ def export(checkpoint: str | Path, out: Path) -> float:
     if out.suffix not in writers:
         raise ValueError(f"{out} ends in neither .onnx nor .pt2, and the ending says what to write: change it")
     detector = load_detector(checkpoint, "cpu")
-    detector.model.aux_loss = False
+    getattr(detector.model, "detr", detector.model).aux_loss = False
     model = ImageAndMask(detector.model).eval()
     folder = out.with_name(f".{out.name}.{os.getpid()}")
     folder.mkdir(parents=True)
@@ -120,7 +122,8 @@ def _trace(model: nn.Module) -> ExportedProgram:
 def _write_onnx(program: ExportedProgram, path: Path, detector: Detector) -> Runs:
     import onnxruntime
 
-    names = {"input_names": ["image", "mask"], "output_names": ["logits", "boxes"]}
+    outputs = list(OUTPUTS[: len(program.graph_signature.user_outputs)])
+    names = {"input_names": ["image", "mask"], "output_names": outputs}
     onnx_program = torch.onnx.export(program, (), None, dynamo=True, opset_version=OPSET, verbose=False, **names)
     about = {
         "classes": {category["id"]: category["name"] for category in detector.categories},
@@ -131,9 +134,9 @@ def _write_onnx(program: ExportedProgram, path: Path, detector: Detector) -> Run
     onnx_program.save(path)
     session = onnxruntime.InferenceSession(path.read_bytes())
 
-    def runs(image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        logits, boxes = session.run(["logits", "boxes"], {"image": image.numpy(), "mask": mask.numpy()})
-        return torch.from_numpy(logits), torch.from_numpy(boxes)
+    def runs(image: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
+        found = session.run(outputs, {"image": image.numpy(), "mask": mask.numpy()})
+        return tuple(map(torch.from_numpy, found))
 
     return runs
 

@@ -22,9 +22,9 @@ from util.errors import one_sentence
 KEPT = ("epoch", "best_ap", "categories", "versions")
 # Settings that say where and how a run was done, on a machine that is not the reader's, and not what came out of it.
 LEFT_OUT = frozenset(
-    "coco_path coco_panoptic_path train_ann train_images val_ann val_images output_dir resume init_from frozen_weights "
-    "device num_workers print_freq tensorboard preflight given world_size dist_url distributed rank gpu dist_backend "
-    "eval start_epoch".split()
+    "coco_path coco_panoptic_path train_ann train_images val_ann val_images train_panoptic val_panoptic output_dir "
+    "resume init_from frozen_weights device num_workers print_freq tensorboard preflight given world_size dist_url "
+    "distributed rank gpu dist_backend eval start_epoch".split()
 )
 
 

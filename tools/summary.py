@@ -40,6 +40,7 @@ PARTS = {  # title → the part of the detector
     "box head": "bbox_embed",
     "query embeddings": "query_embed",
 }
+MASK_PARTS = {"mask attention": "bbox_attention", "mask head": "mask_head"}
 
 
 @dataclass(frozen=True)
@@ -61,14 +62,14 @@ class Row:
 
 
 def summarize(model: nn.Module, size: tuple[int, int]) -> list[Row]:
-    """Count a `models.detr.DETR`, part by part.
+    """Count a `models.detr.DETR`, or a `DETRsegm` around one, part by part.
 
     Args:
         model: on any device, "meta" too; it is copied without its values and not run.
         size: (H, W) of the image that the model sees, pixels.
 
     Returns:
-        The rows of `PARTS`, and their total.
+        The rows of `PARTS`, with masks those of `MASK_PARTS`, and their total.
 
     Raises:
         ValueError: a size that the model cannot take.
@@ -76,9 +77,12 @@ def summarize(model: nn.Module, size: tuple[int, int]) -> list[Row]:
     if min(size) < 1:
         raise ValueError(f"an image of {size[0]} x {size[1]} pixels has nothing to count: use 1 or more")
     model = copy.deepcopy(model).to("meta").eval()
-    model.aux_loss = False
-    shapes = {"query_embed": [list(model.query_embed.weight.shape)]}  # read, not called
-    for name in PARTS.values():
+    detector, parts = model, PARTS
+    if hasattr(model, "detr"):
+        detector, parts = model.detr, {title: f"detr.{name}" for title, name in PARTS.items()} | MASK_PARTS
+    detector.aux_loss = False
+    shapes = {parts["query embeddings"]: [list(detector.query_embed.weight.shape)]}  # read, not called
+    for name in parts.values():
         model.get_submodule(name).register_forward_hook(_keeper(shapes, name))
     with torch.no_grad(), torch.device("meta"), FlopCounterMode(display=False) as counter:
         outputs = model(NestedTensor(torch.empty(1, 3, *size), torch.empty(1, *size, dtype=torch.bool)))
@@ -86,7 +90,7 @@ def summarize(model: nn.Module, size: tuple[int, int]) -> list[Row]:
     root = type(model).__name__
     rows = [
         _row(title, model.get_submodule(name), flops.get(f"{root}.{name}", 0), shapes[name])
-        for title, name in PARTS.items()
+        for title, name in parts.items()
     ]
     return [*rows, _row("total", model, counter.get_total_flops(), _shapes(outputs))]
 

@@ -15,6 +15,7 @@ from torch import nn
 
 from util.dist import all_gather
 from util.nested_tensor import NestedTensor
+from util.speed import synchronize
 from util.undisturbed import undisturbed
 
 Batch = tuple[NestedTensor, Sequence[dict[str, Any]]]
@@ -128,19 +129,12 @@ def _is_out_of_memory(error: Exception) -> bool:
 
 def _seconds(step: Step, batches: Sequence[Batch], device: torch.device) -> float:
     """Mean seconds of a step over `batches`."""
-    _synchronize(device)
+    synchronize(device)
     start = perf_counter()
     for batch in batches:
         step(*batch)
-    _synchronize(device)
+    synchronize(device)
     return (perf_counter() - start) / len(batches)
-
-
-def _synchronize(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    elif device.type == "mps":
-        torch.mps.synchronize()
 
 
 def _reset_peak(device: torch.device) -> None:
