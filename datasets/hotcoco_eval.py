@@ -87,7 +87,8 @@ def panoptic_quality(
     """Panoptic quality (Kirillov et al. 2019, equation 1) over the images that the ground truth annotates.
 
     Args:
-        ground_truth: `images`, `annotations` and `categories` as in a COCO panoptic file.
+        ground_truth: `images`, `annotations` and `categories` as in a COCO panoptic file; an
+            area of None is counted.
         predictions: `annotations` in the same format.
         gt_folder, pred_folder: of their PNG files.
 

@@ -11,14 +11,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from datasets import hotcoco_eval
 from datasets.annotation_rules import Annotation, some
 from datasets.coco_panoptic import check_maps
 from datasets.panoptic_annotations import read_panoptic
 from datasets.panoptic_predictions import Prediction, check_prediction, without_unknown
-from datasets.segment_maps import read_segment_map
 from util.checkpoint import write_json
 from util.dist import gather_to_main, run_on_main
 from util.logging import get_logger
@@ -146,7 +143,7 @@ class PanopticEvaluator:
             raise ValueError(f"several predictions have the file_name {twice}: every image needs its own")
         truth = {
             "images": list(self.ground_truth.images.values()),
-            "annotations": [self._with_areas(annotation) for annotation in annotations],
+            "annotations": annotations,
             "categories": self.ground_truth.categories,
         }
         with tempfile.TemporaryDirectory() as scratch:
@@ -168,18 +165,6 @@ class PanopticEvaluator:
         if without:
             get_logger().warning(f"evaluated without {len(without)} images that have no prediction ({some(without)})")
         return [annotation for image_id, annotation in annotations.items() if image_id in self._predictions]
-
-    def _with_areas(self, annotation: Annotation) -> Annotation:
-        """The annotation with the areas that its file does not tell, counted."""
-        if all(segment["area"] is not None for segment in annotation["segments_info"]):
-            return annotation
-        ids, pixels = np.unique(read_segment_map(self.ann_folder / annotation["file_name"]), return_counts=True)
-        counted = dict(zip(ids.tolist(), pixels.tolist(), strict=True))
-        segments = [
-            segment if segment["area"] is not None else segment | {"area": counted.get(segment["id"], 0)}
-            for segment in annotation["segments_info"]
-        ]
-        return annotation | {"segments_info": segments}
 
 
 def format_panoptic(results: Mapping[str, Any]) -> str:

@@ -24,6 +24,7 @@ from datasets.worst_batch import objects_per_image, worst_batch
 from models.criterion import SetCriterion
 from models.matcher import HungarianMatcher
 from util.box_ops import masks_to_boxes
+from util.coco_names import COCO_NAMES, COCO_STUFF
 
 TOP, LEFT, WHOLE = slice(0, 10), slice(5, 20), slice(None)
 SCENE = map_of((5, WHOLE, WHOLE), (70000, TOP, LEFT))
@@ -158,6 +159,13 @@ def test_categories_say_what_is_a_thing(tmp_path):
     data.check_classes(8)
     with pytest.raises(ValueError, match="annotation 70000 of image 4 has category 7, .*: pass --num_classes 8"):
         data.check_classes(7)
+
+
+def test_cocos_own_categories_have_the_published_250_classes(tmp_path):
+    ids = [*COCO_NAMES, *COCO_STUFF]
+    categories = [{"id": number, "name": str(number), "isthing": int(number in COCO_NAMES)} for number in ids]
+    assert dataset(tmp_path / "all", {4: (map_of(), [])}, categories=categories).num_classes == 250
+    assert dataset(tmp_path / "some", {4: (map_of(), [])}, categories=categories[:-1]).num_classes == 200
 
 
 def draws(image, target):

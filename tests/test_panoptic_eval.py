@@ -198,6 +198,13 @@ def test_areas_that_the_file_does_not_tell_are_counted(tmp_path):
     assert results["All"]["pq"] == 1.0
 
 
+def test_areas_of_the_ground_truth_are_those_of_its_file(tmp_path):
+    ids = map_of((1, TOP, LEFT))  # 300 pixels
+    paths = write_panoptic(tmp_path, {1: (ids, [segment(1, area=500)])})
+    results, _ = evaluated(paths, [prediction_of(1, ids, {1: 7})])
+    assert results["All"]["pq"] == pytest.approx(300 / 500)
+
+
 # --- What is given, and what is left behind ---------------------------------------------------------------------------
 
 
