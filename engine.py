@@ -162,7 +162,8 @@ def evaluate(
     panoptic_evaluator = None
     if "panoptic" in postprocessors:
         truth, maps = data_loader.dataset, os.path.join(output_dir, "panoptic_eval") if output_dir else ""
-        panoptic_evaluator = PanopticEvaluator(truth.ann_file, truth.ann_folder, output_dir=maps)
+        options = {"output_dir": maps, "allow_missing": truth.skip_bad_images}
+        panoptic_evaluator = PanopticEvaluator(truth.ann_file, truth.ann_folder, **options)
 
     for samples, targets in metric_logger.log_every(data_loader, print_freq, "Test:"):
         check_targets(targets, criterion.num_classes)

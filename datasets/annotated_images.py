@@ -54,7 +54,7 @@ class AnnotatedImages(Dataset):
         ids: image ids, ascending: the order of the samples.
         categories: as given, ascending; `num_classes` is the largest id + 1.
         objects_per_image: `counts`.
-        bad_images: paths of the images skipped so far.
+        bad_images: paths of the images skipped so far; none unless `skip_bad_images`.
 
     Raises:
         FileNotFoundError, OSError: see `ImageFiles`.
@@ -82,6 +82,7 @@ class AnnotatedImages(Dataset):
 
         # Packed once: workers read arrays, never the millions of small objects of a JSON file, which they would copy.
         entries = [images[image_id] for image_id in self.ids]
+        self.skip_bad_images = skip_bad_images
         self._files = ImageFiles(
             self.img_folder,
             [image["file_name"] for image in entries],

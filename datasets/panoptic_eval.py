@@ -45,8 +45,8 @@ class PanopticEvaluator:
     Args:
         ann_file: the panoptic JSON file of the ground truth.
         ann_folder: of its PNG files.
-        output_dir: where `summarize` leaves the predictions in COCO's results format: a PNG for each image, and
-            predictions.json. Empty or None: nowhere.
+        output_dir: where `summarize` leaves the predictions in COCO's results format, a PNG for each image and
+            predictions.json, and what came out, quality.json. Empty or None: nowhere.
         allow_missing: leave images without prediction out, with a warning, where `summarize` would refuse them.
 
     Raises:
@@ -105,7 +105,9 @@ class PanopticEvaluator:
                 self._predictions.setdefault(prediction["image_id"], prediction)
 
     def summarize(self) -> dict[str, Any]:
-        """Evaluate, log the table of things and stuff, and leave the predictions in `output_dir`.
+        """Evaluate, log the tables of groups and categories, and leave the predictions in `output_dir`.
+
+        Where that cannot be written to, it is said, and the numbers come out all the same.
 
         Returns:
             "All", "Things", "Stuff": {"pq", "sq", "rq", "n"}, means over the n categories that occur in the ground
@@ -114,7 +116,7 @@ class PanopticEvaluator:
 
         Raises:
             ValueError: images have no prediction, two share a file name, or a PNG contradicts its segments.
-            OSError: the files cannot be written.
+            OSError: not even temporary files can be written.
         """
         self.results = run_on_main(self._summarize) if self._gathered else self._summarize()
         return self.results
@@ -148,10 +150,19 @@ class PanopticEvaluator:
         }
         with tempfile.TemporaryDirectory() as scratch:
             folder = self.output_dir or Path(scratch)
-            written = _write(predictions, folder)
-            results = hotcoco_eval.panoptic_quality(truth, written, self.ann_folder, folder)
-        get_logger().info(f"Panoptic quality\n{format_panoptic(results)}")
-        return results
+            try:
+                written = _write(predictions, folder)
+            except OSError as error:
+                if self.output_dir is None:
+                    raise
+                get_logger().error(f"panoptic maps are not kept, {folder} cannot be written to: {error}")
+                folder = Path(scratch)
+                written = _write(predictions, folder)
+            self.results = hotcoco_eval.panoptic_quality(truth, written, self.ann_folder, folder)
+            groups = {name: self.results[name] for name in GROUPS}
+            write_json(folder / "quality.json", groups | {"per_class": self.per_class()})
+        get_logger().info(f"Panoptic quality\n{format_panoptic(self.results, self.per_class())}")
+        return self.results
 
     def _annotations_to_evaluate(self) -> list[Annotation]:
         """Those of images with a prediction, in the file's order, which fixes the order of all sums."""
@@ -167,13 +178,15 @@ class PanopticEvaluator:
         return [annotation for image_id, annotation in annotations.items() if image_id in self._predictions]
 
 
-def format_panoptic(results: Mapping[str, Any]) -> str:
-    """What `PanopticEvaluator.summarize` returns as a table in per cent; a dash where there was nothing to measure."""
-    lines = [f"{'':<8}{'PQ':>7}{'SQ':>7}{'RQ':>7}{'N':>6}"]
-    for name in GROUPS:
-        row = results[name]
-        numbers = [f"{100 * row[key]:7.1f}" if row["n"] else f"{'-':>7}" for key in ("pq", "sq", "rq")]
-        lines.append(f"{name:<8}{''.join(numbers)}{row['n']:>6}")
+def format_panoptic(results: Mapping[str, Any], per_class: Iterable[Mapping[str, Any]] = ()) -> str:
+    """What `summarize` and `per_class` return as a table in per cent; a dash where there was nothing to measure."""
+    rows = [(name, *(results[name][key] for key in ("pq", "sq", "rq")), results[name]["n"]) for name in GROUPS]
+    rows += [(row["name"], *(row[key] for key in ("PQ", "SQ", "RQ")), "") for row in per_class]
+    width = max(8, *(len(name) for name, *_ in rows)) + 1
+    lines = [f"{'':<{width}}{'PQ':>6}{'SQ':>7}{'RQ':>7}{'N':>6}"]
+    for name, *numbers, count in rows:
+        cells = [f"{100 * number:.1f}" if number >= 0 else "-" for number in numbers]
+        lines.append(f"{name:<{width}}{cells[0]:>6}{cells[1]:>7}{cells[2]:>7}{count:>6}".rstrip())
     return "\n".join(lines)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -161,3 +162,14 @@ def test_a_frozen_checkpoint_that_holds_no_detector_is_an_error(shapes: Path, tm
 )
 def test_the_best_checkpoint_is_best_in_the_hardest_task(stats, expected):
     assert score(stats) == expected
+
+
+def test_a_bad_validation_image_is_skipped_in_panoptic_quality_too(shapes: Path, masks: Path, tmp_path: Path):
+    broken = tmp_path / "data"
+    shutil.copytree(shapes, broken)
+    next((broken / "val2017").iterdir()).write_bytes(b"no image")
+    out = tmp_path / "out"
+    stage = second_stage(broken, masks / "checkpoint.pth", out, "--max_steps", "1", "--skip_bad_images")
+    assert main.run(stage) == 0
+    assert last_line(out)["test_PQ_all"]["n"] >= 1
+    assert len(json.loads((out / "panoptic_eval" / "predictions.json").read_text())["annotations"]) == 4

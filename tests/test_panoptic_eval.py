@@ -217,6 +217,7 @@ def test_predictions_are_left_in_the_official_format(made, tmp_path):
         "000000000003.png",
         "000000000008.png",
         "predictions.json",
+        "quality.json",
     }
     assert (tmp_path / "out" / "000000000003.png").read_bytes() == given[1]["png_string"]
     content = json.loads((tmp_path / "out" / "predictions.json").read_text())
@@ -304,3 +305,23 @@ def test_missing_maps_are_named_at_the_start(made):
 def test_categories_are_those_of_the_file(made):
     kept = PanopticEvaluator(made[2], made[1], None).ground_truth.categories
     assert kept == sorted(CATEGORIES, key=lambda category: category["id"])
+
+
+def test_what_came_out_lies_beside_the_predictions(made, tmp_path):
+    results, evaluator = evaluated(made, [scene_of(3), scene_of(8)], tmp_path / "out")
+    written = json.loads((tmp_path / "out" / "quality.json").read_text())
+    assert written["All"] == results["All"] and written["per_class"] == evaluator.per_class()
+
+
+def test_a_folder_that_cannot_be_written_to_costs_the_maps_and_not_the_numbers(made, tmp_path, caplog):
+    (tmp_path / "file").write_text("in the way")
+    results, _ = evaluated(made, [scene_of(3), scene_of(8)], tmp_path / "file" / "out")
+    assert results["All"]["pq"] == 1.0
+    assert "panoptic maps are not kept" in caplog.text and str(tmp_path / "file" / "out") in caplog.text
+
+
+def test_each_category_has_a_line_in_the_table(made):
+    results, evaluator = evaluated(made, [scene_of(3), scene_of(8)])
+    lines = format_panoptic(results, evaluator.per_class()).splitlines()
+    assert len(lines) == 4 + len(CATEGORIES)
+    assert lines[4].split()[-3:] == ["100.0", "100.0", "100.0"] or lines[4].split()[-1] == "-"
