@@ -45,6 +45,16 @@ def denormalize(tensor, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[flo
     return Image.fromarray(np.round(np.clip(rgb, 0, 1) * 255).astype(np.uint8))
 
 
+def enlargement(size: tuple[int, int], min_side: int) -> int:
+    """The whole factor that brings the short side of a picture of `size` to `min_side`, or as near as it may grow."""
+    return max(1, min(math.ceil(min_side / min(size)), MAX_ENLARGED // max(size)))
+
+
+def line_width(size: tuple[int, int]) -> int:
+    """Pixels that a line on a picture of `size` is wide."""
+    return max(2, round(min(size) / 180))
+
+
 def draw_boxes(
     image: Image.Image,
     boxes,
@@ -68,11 +78,11 @@ def draw_boxes(
         raise ValueError(f"{len(boxes)} boxes with {len(labels)} labels and {len(colors)} colours: give one a box")
 
     image = image.convert("RGB")
-    factor = max(1, min(math.ceil(min_side / min(image.size)), MAX_ENLARGED // max(image.size)))
+    factor = enlargement(image.size, min_side)
     canvas = image.resize((image.width * factor, image.height * factor), Image.Resampling.BICUBIC)
     boxes = np.clip(boxes * factor, 0, [canvas.width - 1, canvas.height - 1] * 2)
     pen = ImageDraw.Draw(canvas)
-    line = max(2, round(min(canvas.size) / 180))
+    line = line_width(canvas.size)
     seam = max(1, line // 3)  # a dark edge around the line keeps it visible on a ground of its own colour
 
     for box, color in reversed(list(zip(boxes, colors, strict=True))):
@@ -88,14 +98,14 @@ def side_by_side(pictures: Sequence[tuple[str, Image.Image]]) -> Image.Image:
     if not pictures:
         raise ValueError("no pictures to put side by side: give at least one (title, picture)")
     titles, images = zip(*pictures, strict=True)
-    letters = _letter_height(max(images, key=lambda image: min(image.size)).size) * 5 // 4
+    letters = letter_height(max(images, key=lambda image: min(image.size)).size) * 5 // 4
     band = 2 * letters
     framed = []
     for title, image in zip(titles, images, strict=True):
         frame = Image.new("RGB", (image.width, image.height + band), PAPER)
         frame.paste(image, (0, band))
         pen = ImageDraw.Draw(frame)
-        title = _shorten(title, letters, image.width)
+        title = shorten(title, letters, image.width)
         draw_text(pen, ((image.width - text_length(title, letters)) / 2, band / 2), title, INK, letters)
         framed.append(frame)
     return contact_sheet(framed, columns=len(framed))
@@ -180,11 +190,12 @@ def _as_boxes(boxes) -> np.ndarray:
     return boxes
 
 
-def _letter_height(size: tuple[int, int]) -> int:
+def letter_height(size: tuple[int, int]) -> int:
+    """Pixels that letters on a picture of `size` are tall."""
     return max(MIN_LETTERS, round(min(size) / 30))
 
 
-def _shorten(text: str, letters: int, width: float) -> str:
+def shorten(text: str, letters: int, width: float) -> str:
     """On one line, cut so that it is no wider than `width` pixels in letters of this height."""
     text = " ".join(text.split())
     if text_length(text, letters) <= width:
@@ -204,7 +215,7 @@ def _draw_labels(canvas, boxes, labels, colors):
     taken = np.zeros((0, 4))
     tags = []
     for box, label, color in zip(boxes, labels, colors, strict=True):
-        text = _shorten(label, letters, width - 2 * margin)
+        text = shorten(label, letters, width - 2 * margin)
         if not text:
             continue
         wide = math.ceil(text_length(text, letters)) + 2 * margin
@@ -225,7 +236,7 @@ def _draw_labels(canvas, boxes, labels, colors):
 
 def _crowded_letter_height(size: tuple[int, int], labels: Sequence[str]) -> int:
     """The letters' usual height, half of it at the least where tags would take more than `MAX_TAGGED`."""
-    usual = _letter_height(size)
+    usual = letter_height(size)
     area = sum(text_length(" ".join(label.split()), usual) for label in labels if label) * 1.4 * usual
     share = area / (size[0] * size[1])
     return usual if share <= MAX_TAGGED else max(MIN_LETTERS, usual // 2, round(usual * math.sqrt(MAX_TAGGED / share)))
