@@ -21,19 +21,24 @@ from torch import Tensor
 from datasets.coco import make_coco_transforms
 from datasets.pictures import Picture, read_picture, to_picture
 from datasets.same_size import same_size_batches
+from datasets.segment_maps import decode_segment_map
 from datasets.transforms import get_size_with_aspect_ratio
 from models.attention_maps import record_attention
 from models.load import load_detector
+from models.panoptic import PostProcessPanoptic
 from util.attention_pictures import attention_sheet
 from util.checkpoint import CheckpointError
 from util.errors import one_sentence
 from util.image_list import list_images
 from util.prediction_arguments import parse
-from util.prediction_folder import Prediction, PredictionFolder, class_name
+from util.prediction_folder import PredictionFolder
+from util.prediction_panoptic import PanopticMap
 from util.prediction_report import Pace, Table
+from util.prediction_result import Prediction, class_name
 from util.signals import StopSignals
 from util.speed import measure, report
 
+ANSWERS = ("pred_logits", "pred_boxes", "pred_masks")
 PHOTO = (640, 480)  # (w, h) of the image whose size, as the model sees it, `--fps` takes without `--size`
 
 
@@ -43,6 +48,9 @@ class Predictor:
     Images are prepared as in validation, by the checkpoint's own `val_size` and `max_size`. Only images that are of
     one size then share a batch, so that none is padded and none changes another's result.
 
+    A model of masks gives each detection its mask. One of panoptic data also answers with a map of the whole image, in
+    which stuff is at home; its detections are things, unless `classes` names stuff.
+
     Args:
         checkpoint: a file, an http(s) address, or what `util.checkpoint.load_checkpoint` returned.
         device: auto (cuda, else mps, else cpu), cpu, cuda, cuda:N or mps.
@@ -50,7 +58,7 @@ class Predictor:
     Attributes:
         model: the detector, in evaluation mode.
         args: its settings.
-        categories: [{"id", "name"}] that it knows.
+        categories: [{"id", "name"}] that it knows; with "isthing" those of panoptic data.
 
     Raises:
         CheckpointError, ValueError: the checkpoint or the device cannot be used.
@@ -62,6 +70,7 @@ class Predictor:
         self.model, self.postprocessors, self.args, self.categories = load_detector(checkpoint, device)
         self.device = torch.device(self.args.device)
         self.names = {category["id"]: category["name"] for category in self.categories}
+        self.is_panoptic = "panoptic" in self.postprocessors
         self.transforms = make_coco_transforms("val", val_size=self.args.val_size, max_size=self.args.max_size)
 
     def __call__(
@@ -72,6 +81,7 @@ class Predictor:
         top_k: int | None = None,
         classes: Sequence[str] | None = None,
         batch_size: int = 8,
+        panoptic_threshold: float | None = None,
     ) -> Any:
         """Detect.
 
@@ -80,8 +90,11 @@ class Predictor:
                 tensor [3, H, W] of uint8, or of floats from 0 to 1.
             threshold: least score of a detection.
             top_k: keep so many of the best in each image.
-            classes: keep those of these names.
+            classes: keep those of these names; of a panoptic map too, whose other pixels become void.
             batch_size: the most images to run at once.
+            panoptic_threshold: score that a mask must exceed to take part in the panoptic map, 0.85 by default, which
+                suits a model that was trained long; a young one is rarely so sure. `threshold` and `top_k` leave the
+                map alone.
 
         Returns:
             A `Prediction` for one image, a list of them for a list.
@@ -90,40 +103,75 @@ class Predictor:
             OSError: a file cannot be read, by its name.
             ValueError: an image of another kind, or settings that make no sense.
         """
-        if not 0 <= threshold <= 1:
-            raise ValueError(f"the threshold is {threshold}: scores lie from 0 to 1")
+        for name, least in (("threshold", threshold), ("panoptic_threshold", panoptic_threshold or 0)):
+            if not 0 <= least <= 1:
+                raise ValueError(f"the {name} is {least}: scores lie from 0 to 1")
+        if panoptic_threshold is not None and not self.is_panoptic:
+            raise ValueError("the model draws no panoptic maps: leave panoptic_threshold away")
         for name, count in (("top_k", 1 if top_k is None else top_k), ("batch_size", batch_size)):
             if count < 1:
                 raise ValueError(f"{name} is {count}: use 1 or more")
         if not isinstance(images, list | tuple):
-            return self([images], threshold=threshold, top_k=top_k, classes=classes)[0]
-        wanted = None if classes is None else torch.tensor(self.class_ids(classes))
+            choice = {"top_k": top_k, "classes": classes, "panoptic_threshold": panoptic_threshold}
+            return self([images], threshold=threshold, **choice)[0]
+        named = None if classes is None else self.class_ids(classes)
         pictures = [to_picture(image) for image in images]
         sizes = [self.resized(picture.size) for picture in pictures]
         predictions: dict[int, Prediction] = {}
         for batch in same_size_batches(sizes, batch_size) if pictures else []:
-            for index, found in zip(batch, self._detect([pictures[index] for index in batch])):
-                keep = found["scores"] >= threshold
-                if wanted is not None:
-                    keep &= torch.isin(found["labels"], wanted)
-                order = found["scores"].where(keep, -1.0).argsort(descending=True, stable=True)
-                order = order[: int(keep.sum())][:top_k]
-                labels = found["labels"][order]
-                names = [class_name(label, self.names) for label in labels.tolist()]
-                boxes, scores = found["boxes"][order], found["scores"][order]
-                predictions[index] = Prediction(pictures[index], boxes, scores, labels, names, order)
+            some = [pictures[index] for index in batch]
+            outputs, found = self._detect(some)
+            for place, (index, picture) in enumerate(zip(batch, some)):
+                order = self._best(found[place], threshold, top_k, named)
+                chosen = {name: tensor[order] for name, tensor in found[place].items()}
+                names = [class_name(label, self.names) for label in chosen["labels"].tolist()]
+                own = {name: outputs[name][place : place + 1] for name in ANSWERS if name in outputs}
+                masks = self._masks(own, order, picture) if "segm" in self.postprocessors else None
+                whole = self._panoptic(own, picture, panoptic_threshold, named) if self.is_panoptic else None
+                found_here = {"names": names, "queries": order, "masks": masks, "panoptic": whole}
+                predictions[index] = Prediction(picture, **chosen, **found_here)
         return [predictions[index] for index in range(len(pictures))]
 
     @torch.inference_mode()
-    def _detect(self, pictures: Sequence[Image.Image]) -> list[dict[str, Tensor]]:
-        """Every query's detection in each of some images that are of one size once they are resized."""
+    def _detect(self, pictures: Sequence[Image.Image]) -> tuple[dict[str, Tensor], list[dict[str, Tensor]]]:
+        """What the model answers for some images that are of one size once they are resized, and every query's
+        detection in each of them."""
         batch = torch.stack([self.transforms(picture, None)[0] for picture in pictures])  # [B, 3, H, W]
         sizes = torch.tensor([(picture.height, picture.width) for picture in pictures], device=self.device)
-        results = self.postprocessors["bbox"](self.model(batch.to(self.device)), sizes)
-        found = [{name: tensor.cpu() for name, tensor in result.items()} for result in results]
-        if not all(result[name].isfinite().all() for result in found for name in ("scores", "boxes")):
+        outputs = self.model(batch.to(self.device))
+        if not all(outputs[name].isfinite().all() for name in ANSWERS if name in outputs):
             raise FloatingPointError("the model answers with numbers that are not finite: use another checkpoint")
-        return found
+        results = self.postprocessors["bbox"](outputs, sizes)
+        return outputs, [{name: tensor.cpu() for name, tensor in result.items()} for result in results]
+
+    def _best(
+        self, found: Mapping[str, Tensor], threshold: float, top_k: int | None, named: Sequence[int] | None
+    ) -> Tensor:
+        """The queries [n] whose detections are to be kept, the best first."""
+        keep = found["scores"] >= threshold
+        if named is None and self.is_panoptic:
+            named = [label for label, is_thing in self.postprocessors["panoptic"].is_thing_map.items() if is_thing]
+        if named is not None:
+            keep &= torch.isin(found["labels"], torch.tensor(named))
+        order = found["scores"].where(keep, -1.0).argsort(descending=True, stable=True)
+        return order[: int(keep.sum())][:top_k]
+
+    def _masks(self, outputs: Mapping[str, Tensor], queries: Tensor, picture: Image.Image) -> Tensor:
+        """Masks bool [n, H, W] of some queries alone, as each takes the picture's whole size."""
+        if not len(queries):
+            return torch.zeros(0, picture.height, picture.width, dtype=torch.bool)
+        chosen, seen = {"pred_masks": outputs["pred_masks"][:, queries]}, self.resized(picture.size)
+        sizes = [(picture.height, picture.width)], [seen]
+        return self.postprocessors["segm"]([{}], chosen, *sizes, padded_size=seen)[0]["masks"][:, 0].bool().cpu()
+
+    def _panoptic(
+        self, outputs: Mapping[str, Tensor], picture: Image.Image, threshold: float | None, named: Sequence[int] | None
+    ) -> PanopticMap:
+        postprocess, seen = self.postprocessors["panoptic"], self.resized(picture.size)
+        if threshold is not None:
+            postprocess = PostProcessPanoptic(postprocess.is_thing_map, threshold)
+        found = postprocess(outputs, [seen], [(picture.height, picture.width)], padded_size=seen)[0]
+        return PanopticMap.of(decode_segment_map(found["png_string"]), found["segments_info"], self.names, named)
 
     def attention(self, found: Prediction, points: Sequence[tuple[float, float]] = ()) -> Image.Image:
         """A picture of where the model looked: its last decoder layer for each of the best detections, its last encoder
@@ -173,6 +221,8 @@ def main(options: argparse.Namespace) -> int:
     files = list_images(options.inputs, leave_out=options.out)
     predictor = Predictor(options.checkpoint, options.device)
     choice = {"threshold": options.threshold, "top_k": options.top_k, "classes": options.classes}
+    if predictor.is_panoptic or options.panoptic_threshold is not None:
+        choice["panoptic_threshold"] = options.panoptic_threshold
     predictor([], **choice, batch_size=options.batch_size)  # refuses now what it would refuse later
     settings = {"weights": _checksum(predictor.model), **choice, "attention": options.attention}
     to_write = {"pictures": not options.no_pictures, "crops": options.save_crops}
@@ -206,7 +256,8 @@ def main(options: argparse.Namespace) -> int:
     written = folder.finish(files, predictor.categories)
     print(table.totals(*folder.counts(files)))
     print(f"{len(files) - skipped} images: {written}", end="")
-    print("" if options.no_pictures else f", pictures in {options.out / 'pictures'}")
+    print("" if options.no_pictures else f", pictures in {options.out / 'pictures'}", end="")
+    print(f", panoptic maps in {options.out / 'panoptic'}" if predictor.is_panoptic else "")
     if skipped:
         print(f"{skipped} of {len(files)} images could not be read or used; they are named above", file=sys.stderr)
     return skipped

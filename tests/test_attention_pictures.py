@@ -8,7 +8,7 @@ from PIL import Image
 
 from util import attention_pictures
 from util.attention_pictures import attention_sheet, heat_over
-from util.prediction_folder import Prediction
+from util.prediction_result import Prediction
 
 GREY = Image.new("RGB", (80, 40), (90, 90, 90))
 

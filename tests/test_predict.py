@@ -19,7 +19,7 @@ from models.attention_maps import record_attention
 from models.load import load_detector
 from models.segmentation import DETRsegm
 from predict import Predictor
-from util import prediction_folder
+from util import prediction_result
 from util.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 
 
@@ -208,8 +208,8 @@ def test_attention_is_of_the_last_layers_and_of_this_image(predictor: Predictor,
 
 def test_names_that_cannot_be_written_become_ids(predictor: Predictor, tmp_path: Path, monkeypatch):
     texts = []
-    monkeypatch.setattr(prediction_folder, "draw_boxes", lambda image, boxes, labels, *_, **__: texts.extend(labels))
-    monkeypatch.setattr(prediction_folder, "unknown_letters", lambda text: "红" if "红" in text else "")
+    monkeypatch.setattr(prediction_result, "draw_boxes", lambda image, boxes, labels, *_, **__: texts.extend(labels))
+    monkeypatch.setattr(prediction_result, "unknown_letters", lambda text: "红" if "红" in text else "")
     found = predictor(write_picture(tmp_path / "a.png"), threshold=0, top_k=3)
     found.names[:] = ["a", "红b", "דם"]
     found.draw()
@@ -220,7 +220,7 @@ def test_names_that_cannot_be_written_become_ids(predictor: Predictor, tmp_path:
 
 def test_a_long_name_leaves_room_for_its_score(predictor: Predictor, tmp_path: Path, monkeypatch):
     texts = []
-    monkeypatch.setattr(prediction_folder, "draw_boxes", lambda image, boxes, labels, *_, **__: texts.extend(labels))
+    monkeypatch.setattr(prediction_result, "draw_boxes", lambda image, boxes, labels, *_, **__: texts.extend(labels))
     found = predictor(write_picture(tmp_path / "a.png"), threshold=0, top_k=2)
     found.names[:] = ["x" * 28, "a long name that does not seem to end"]
     found.draw()
@@ -301,7 +301,7 @@ def test_checkpoints_without_a_detector_are_refused(tmp_path: Path):
     alone = write_detector(tmp_path / "tiny.pth", keep=())
     with pytest.raises(CheckpointError, match="does not say how its model is built"):
         load_detector(alone)
-    with pytest.raises(CheckpointError, match="bbox_attention"):
+    with pytest.raises(CheckpointError, match="look first at --masks"):
         load_detector(write_detector(tmp_path / "masks.pth", "--hidden_dim", "128", "--nheads", "8", prefix="detr."))
     with pytest.raises(CheckpointError, match="no class_embed"):
         load_detector({"model": {"weight": torch.zeros(3)}})

@@ -14,7 +14,7 @@ from predict_parts import CATEGORIES, write_detector, write_picture
 from pycocotools.coco import COCO
 
 import predict
-from util import prediction_folder
+from util import prediction_result
 
 SIZES = {"a.jpg": (60, 40), "b.png": (40, 60), "c.bmp": (60, 40), "in/d.JPG": (60, 40)}
 
@@ -143,7 +143,7 @@ def test_attention_is_drawn_on_request(run, images: Path, tmp_path: Path, capsys
 
 def interrupt_at(monkeypatch, count: int) -> list[str]:
     """KeyboardInterrupt at the `count`-th picture; returns the list of names that were begun."""
-    begun, draw = [], prediction_folder.Prediction.draw
+    begun, draw = [], prediction_result.Prediction.draw
 
     def drawing(self, *args):
         begun.append(1)
@@ -151,7 +151,7 @@ def interrupt_at(monkeypatch, count: int) -> list[str]:
             raise KeyboardInterrupt
         return draw(self, *args)
 
-    monkeypatch.setattr(prediction_folder.Prediction, "draw", drawing)
+    monkeypatch.setattr(prediction_result.Prediction, "draw", drawing)
     return begun
 
 

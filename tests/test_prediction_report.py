@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 
 from util import prediction_report
-from util.prediction_folder import Prediction
 from util.prediction_report import Pace, Table
+from util.prediction_result import Prediction
 
 
 def found(*names: str) -> Prediction:

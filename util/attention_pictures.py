@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from util.prediction_folder import Prediction
+from util.prediction_result import Prediction
 from util.visualize import PAPER, color_of, contact_sheet, draw_boxes, side_by_side
 
 SIDE = 448  # pixels of a panel's longer side

@@ -12,12 +12,17 @@ def get_args_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="Find objects in images, or with --fps measure how fast.")
     parser.add_argument("checkpoint", help="a checkpoint's file or http(s) address")
     parser.add_argument("inputs", nargs="*", metavar="IMAGES", help="files, folders, quoted patterns, or - for stdin")
-    parser.add_argument("--out", type=Path, help="folder for pictures/ and detections.json")
+    parser.add_argument("--out", type=Path, help="folder for pictures/, detections.json and panoptic maps")
     parser.add_argument(
         "--threshold",
         type=float,
         default=0.5,
         help="least score (default 0.5); the one of best F1 stands in a training's eval/f1.json",
+    )
+    parser.add_argument(
+        "--panoptic_threshold",
+        type=float,
+        help="of a panoptic model: score that a mask must exceed to be part of the map (default 0.85)",
     )
     parser.add_argument("--top_k", type=int, help="keep so many of the best in each image")
     parser.add_argument("--classes", nargs="+", metavar="NAME", help="keep these classes alone")

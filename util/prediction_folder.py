@@ -1,88 +1,32 @@
-"""What is predicted for an image, and the folder that the predictions for many go to.
+"""The folder that the predictions for many images go to.
 
-FOLDER/pictures/NAME      the image with its boxes
-FOLDER/crops/CLASS/NAME-1 on request: what is inside of each box
-FOLDER/attention/NAME     on request: where the model looked
-FOLDER/detections.json    all of it in COCO's format, written when all images are done
-FOLDER/progress.jsonl     an image a line as it is done, behind a line with the settings: what a resumed job reads
+FOLDER/pictures/NAME           the image with its boxes, and masks if the model draws them
+FOLDER/crops/CLASS/NAME-1      on request: what is inside of each box
+FOLDER/attention/NAME          on request: where the model looked
+FOLDER/panoptic/NAME.png       of a panoptic model: the map in COCO's colours, id = R + 256 G + 65536 B, 0 for void
+FOLDER/panoptic_pictures/NAME  the image under that map, with a legend
+FOLDER/detections.json         all detections in COCO's format, written when all images are done
+FOLDER/panoptic.json           of a panoptic model: the segments of all maps in COCO's format, written then too
+FOLDER/progress.jsonl          an image a line as it is done, behind a line with the settings: what a resumed job reads
 """
 
 from __future__ import annotations
 
 import json
-import math
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from PIL import Image
-from torch import Tensor
 
 from util.checkpoint import write_atomically, write_json
-from util.fonts import unknown_letters
 from util.logging import append_json_line
-from util.visualize import color_of, draw_boxes
+from util.prediction_panoptic import panoptic_json
+from util.prediction_result import Prediction, class_name
 
-LONGEST = 28  # letters of a class name on a picture: its score has to fit behind it
 JPEG, PNG = (".jpg", ".jpeg", ".jpe"), (".png",)
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """The objects found in one image, best first.
-
-    Attributes:
-        image: the image as it was looked at, RGB and upright.
-        boxes: float32 [n, 4], xyxy in pixels of `image`; as predicted, so that they may end a little outside of it.
-        scores: float32 [n].
-        labels: int64 [n], category ids as they are in the annotations that the model was trained on.
-        names: n class names.
-        queries: int64 [n], which of the model's object queries found it.
-    """
-
-    image: Image.Image
-    boxes: Tensor
-    scores: Tensor
-    labels: Tensor
-    names: list[str]
-    queries: Tensor
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def draw(self, min_side: int = 384) -> Image.Image:
-        """A copy of the image with the boxes, class names and scores; see `util.visualize.draw_boxes`."""
-        labels = self.labels.tolist()
-        # A name in letters that no font here has would be a row of empty frames.
-        names = [class_name(label, {}) if unknown_letters(name) else name for name, label in zip(self.names, labels)]
-        texts = [f"{_cut(name)} {_before_number(name)}{score:.0%}" for name, score in zip(names, self.scores.tolist())]
-        colors = [color_of(label) for label in labels]
-        return draw_boxes(self.image, self.boxes, texts, colors, min_side=min_side)
-
-    def resized(self, image: Image.Image) -> Prediction:
-        """The same on another copy of the image, which may be of another size."""
-        across, down = image.width / self.image.width, image.height / self.image.height
-        return replace(self, image=image, boxes=self.boxes * self.boxes.new_tensor([across, down, across, down]))
-
-    def crop(self, index: int) -> Image.Image:
-        """What is inside box `index`, in whole pixels, at least one."""
-        x0, y0, x1, y1 = self.boxes[index].tolist()
-        width, height = self.image.size
-        left, top = min(max(math.floor(x0), 0), width - 1), min(max(math.floor(y0), 0), height - 1)
-        right, bottom = max(min(math.ceil(x1), width), left + 1), max(min(math.ceil(y1), height), top + 1)
-        return self.image.crop((left, top, right, bottom))
-
-    def results(self) -> list[dict[str, Any]]:
-        """COCO's results without the image's id: category_id, bbox (x, y, width, height) and score."""
-        rows = zip(self.boxes.tolist(), self.scores.tolist(), self.labels.tolist())
-        return [
-            {"category_id": label, "bbox": [x0, y0, x1 - x0, y1 - y0], "score": score}
-            for (x0, y0, x1, y1), score, label in rows
-        ]
 
 
 class PredictionFolder:
@@ -120,7 +64,8 @@ class PredictionFolder:
         for leftover in path.rglob(".*.tmp"):  # of a write that was killed
             leftover.unlink(missing_ok=True)
         if not lines:
-            (path / "detections.json").unlink(missing_ok=True)  # it belongs to another job
+            for summary in ("detections.json", "panoptic.json"):
+                (path / summary).unlink(missing_ok=True)  # it belongs to another job
             write_json(self._progress, {"settings": settings})
 
     def has(self, name: str, file: Path) -> bool:
@@ -135,6 +80,8 @@ class PredictionFolder:
         """
         if self.pictures:
             _save_picture(self.path / "pictures" / picture_name(name), prediction.draw())
+            if prediction.panoptic:
+                _save_picture(self.path / "panoptic_pictures" / picture_name(name), prediction.draw_panoptic())
         if attention is not None:
             _save_picture(self.path / "attention" / picture_name(name), attention)
         if self.crops:
@@ -144,30 +91,33 @@ class PredictionFolder:
                 _save_picture(self.path / "crops" / _file_safe(class_name) / inner, prediction.crop(index))
         width, height = prediction.image.size
         record = {"name": name, "file": str(file), "width": width, "height": height, "results": prediction.results()}
+        if prediction.panoptic:
+            record |= {"map_name": map_name(name), "segments": prediction.panoptic.segments_info()}
+            _save_picture(self.path / "panoptic" / map_name(name), prediction.panoptic.picture())
         append_json_line(self._progress, record)
         self._done[name] = record
 
     def finish(self, names: Iterable[str], categories: Sequence[Mapping[str, Any]]) -> Path:
-        """Write `detections.json` with those of the named images that are done.
+        """Write `detections.json`, and `panoptic.json` if there are maps, with those of the named images that are done.
 
-        It holds `images`, `annotations` and `categories`, so that pycocotools' `COCO` loads it; the annotations are
-        COCO's results with an id, an area and "iscrowd" 0 besides. Images are counted from 1 in the order of `names`.
+        The first holds `images`, `annotations` and `categories`, so that pycocotools' `COCO` loads it; the annotations
+        are COCO's results with an id and "iscrowd" 0 besides. The second holds COCO's panoptic annotations of the files
+        in panoptic/. In both, images are counted from 1 in the order of `names`.
         """
+        records = [self._done[name] for name in names if name in self._done]
         images, annotations = [], []
-        for name in names:
-            if name not in self._done:
-                continue
-            record = self._done[name]
-            images.append({"id": len(images) + 1, "file_name": name} | {k: record[k] for k in ("width", "height")})
+        for number, record in enumerate(records, start=1):
+            size = {key: record[key] for key in ("width", "height")}
+            images.append({"id": number, "file_name": record["name"]} | size)
             for result in record["results"]:
-                area = result["bbox"][2] * result["bbox"][3]
-                own = {"id": len(annotations) + 1, "image_id": len(images), "area": area, "iscrowd": 0}
-                annotations.append(own | result)
-        known = {category["id"] for category in categories}
-        unnamed = sorted({result["category_id"] for result in annotations} - known)
-        categories = [*categories, *({"id": number, "name": class_name(number, {})} for number in unnamed)]
+                annotations.append({"id": len(annotations) + 1, "image_id": number, "iscrowd": 0} | result)
         target = self.path / "detections.json"
-        write_json(target, {"images": images, "annotations": annotations, "categories": categories})
+        kinds = _with_unnamed(categories, annotations)
+        write_json(target, {"images": images, "annotations": annotations, "categories": kinds})
+        if any("segments" in record for record in records):
+            kinds = _with_unnamed(categories, [segment for record in records for segment in record["segments"]])
+            kinds = [{"isthing": 0} | category for category in kinds]
+            write_json(self.path / "panoptic.json", panoptic_json(records, images, kinds))
         return target
 
     def counts(self, names: Iterable[str]) -> tuple[Counter[int], Counter[int]]:
@@ -181,23 +131,22 @@ class PredictionFolder:
         return objects, images
 
 
-def class_name(label: int, names: Mapping[int, str]) -> str:
-    """The name of a class; of one without, its id."""
-    return names.get(label, f"class {label}")
-
-
-def _cut(name: str) -> str:
-    return name if len(name) <= LONGEST else f"{name[: LONGEST - 1].rstrip()}…"
-
-
-def _before_number(name: str) -> str:
-    """A mark that keeps a per cent sign behind its number where the name before it is written from right to left."""
-    return "\u200e" if any(unicodedata.bidirectional(letter) in ("R", "AL") for letter in name) else ""
+def _with_unnamed(
+    categories: Sequence[Mapping[str, Any]], entries: Iterable[Mapping[str, Any]]
+) -> list[Mapping[str, Any]]:
+    """The categories, and one for each category id among the entries that has none."""
+    unnamed = {entry["category_id"] for entry in entries} - {category["id"] for category in categories}
+    return [*categories, *({"id": number, "name": class_name(number, {})} for number in sorted(unnamed))]
 
 
 def picture_name(name: str) -> str:
     """What the picture of an image is called: JPEG stays JPEG, PNG stays PNG, and all else becomes PNG."""
     return name if PurePosixPath(name).suffix.lower() in (*JPEG, *PNG) else f"{name}.png"
+
+
+def map_name(name: str) -> str:
+    """What the panoptic map of an image is called; it is a PNG."""
+    return name if PurePosixPath(name).suffix.lower() in PNG else f"{name}.png"
 
 
 def _save_picture(path: Path, image: Image.Image) -> None:

@@ -11,7 +11,7 @@ from datetime import timedelta
 from types import TracebackType
 from typing import Any, TextIO
 
-from util.prediction_folder import Prediction, class_name
+from util.prediction_result import Prediction, class_name
 
 EVERY = 10.0  # seconds between lines of progress, off a terminal
 WIDEST = 44  # letters of a column
