@@ -173,17 +173,17 @@ def test_an_interrupted_job_goes_on_where_it_stopped(run, images: Path, tmp_path
 
 def test_a_signal_lets_the_picture_at_hand_be_finished(run, images: Path, tmp_path: Path, monkeypatch, capsys):
     assert run(images, "--no_pictures") == 0  # another job, whose detections.json must not pass for this one's
-    draw = prediction_folder.Prediction.draw
+    draw = prediction_result.Prediction.draw
 
     def drawing(self, *args):
         signal.raise_signal(signal.SIGTERM)
         return draw(self, *args)
 
-    monkeypatch.setattr(prediction_folder.Prediction, "draw", drawing)
+    monkeypatch.setattr(prediction_result.Prediction, "draw", drawing)
     assert run(images) == 130
     assert files_in(tmp_path / "out") == {"progress.jsonl", "pictures/a.jpg"}
     assert "--resume goes on" in capsys.readouterr().err
-    monkeypatch.setattr(prediction_folder.Prediction, "draw", draw)
+    monkeypatch.setattr(prediction_result.Prediction, "draw", draw)
     assert run(images, "--resume") == 0
     assert "1 images are done, 3 are left" in capsys.readouterr().err
 

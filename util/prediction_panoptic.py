@@ -77,7 +77,7 @@ class PanopticMap:
     def resized(self, size: tuple[int, int]) -> PanopticMap:
         """The same on an image of another size (w, h); segments that vanish are left out."""
         ids = np.asarray(Image.fromarray(self.ids).resize(size, Image.Resampling.NEAREST))
-        areas = np.bincount(ids.ravel(), minlength=len(self.segments) + 1)
+        areas = np.bincount(ids.ravel(), minlength=int(self.ids.max()) + 1)
         segments = [segment | {"area": int(areas[segment["id"]])} for segment in self.segments]
         return PanopticMap(ids, [segment for segment in segments if segment["area"]])
 
