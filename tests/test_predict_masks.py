@@ -20,6 +20,7 @@ from datasets.segment_maps import decode_segment_map, read_segment_map
 from predict import Predictor
 from util.prediction_panoptic import PanopticMap
 from util.prediction_result import Prediction
+from util.speed import measure
 
 SIZES = {"a.jpg": (60, 40), "b.png": (40, 60), "in/d.JPG": (60, 40)}
 
@@ -293,6 +294,12 @@ def test_an_interrupted_job_goes_on_with_its_masks(run, images: Path, tmp_path: 
     for name in ("detections.json", "panoptic.json"):
         assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
     assert files_in(tmp_path / "out") == files_in(tmp_path / "whole")
+
+
+def test_the_speed_of_a_model_of_masks_is_measured(checkpoint: Path, monkeypatch, capsys):
+    monkeypatch.setattr(predict, "measure", lambda *args, **more: measure(*args, **more, budget=0))
+    assert predict.run([str(checkpoint), "--fps", "--device", "cpu", "--size", "32", "32"]) == 0
+    assert "transformer" in capsys.readouterr().out
 
 
 def test_maps_of_another_job_do_not_stay_listed(run, images: Path, tmp_path: Path):

@@ -60,7 +60,7 @@ def measure(
     """Time forward passes of a detector on images of random colours, of one size and without padding.
 
     Args:
-        model: in evaluation mode on `device`, with the children `backbone` and `transformer`.
+        model: in evaluation mode on `device`, with the children `backbone` and `transformer`, or with masks.
         size: (H, W) that the model sees, pixels.
         device: where it computes.
         batch_size: images in a pass.
@@ -90,9 +90,10 @@ def measure(
     passes(WARM_UP, WARM_UP)
     whole = passes(MOST, LEAST)
     parts: dict[str, list[float]] = {name: [] for name in PARTS}
+    detector = getattr(model, "detr", model)
     with ExitStack() as stack:
         for name, seconds in parts.items():
-            stack.enter_context(_timed(getattr(model, name), seconds, clock, wait))
+            stack.enter_context(_timed(getattr(detector, name), seconds, clock, wait))
         passes(MOST, LEAST)
     return Speed(whole, parts, batch_size)
 
