@@ -205,14 +205,39 @@ def detr_tiny_shapes(
     Raises:
         CheckpointError: the weights are not there, or damaged.
     """
-    trunk = backbone.Backbone("tiny", True, False, True, trainable_layers=5, norm="bn")
-    joiner = backbone.Joiner(trunk, position_encoding.PositionEmbeddingSine(64, temperature=20, normalize=True))
-    joiner.num_channels = trunk.num_channels
-    layers = transformer.Transformer(128, 8, 2, 3, 512, dropout=0.0, return_intermediate_dec=True)
-    model = detr.DETR(joiner, layers, num_classes=4, num_queries=12)
+    model = _make_tiny(num_classes=4)
     if pretrained:
         _load(model, str(SHIPPED / "detr_tiny_shapes.pth"))
     return (model, postprocess.PostProcess()) if return_postprocessor else model
+
+
+def detr_tiny_shapes_panoptic(
+    pretrained: bool = False, threshold: float = 0.85, return_postprocessor: bool = False
+) -> nn.Module | tuple[nn.Module, nn.Module]:
+    """`detr_tiny_shapes` for the ground as well (4 stripes, 5 checks, 6 clouds) and with a mask for everything.
+
+    Args:
+        pretrained: load the weights that lie beside this file; there is no network in this.
+        threshold: the postprocessor's, see `models.panoptic.PostProcessPanoptic`.
+        return_postprocessor: also return the module that turns outputs into panoptic maps.
+
+    Raises:
+        CheckpointError: the weights are not there, or damaged.
+    """
+    model = segmentation.DETRsegm(_make_tiny(num_classes=7, all_levels=True))
+    if pretrained:
+        _load(model, str(SHIPPED / "detr_tiny_shapes_panoptic.pth"))
+    if not return_postprocessor:
+        return model
+    return model, panoptic.PostProcessPanoptic({i: 1 <= i <= 3 for i in range(7)}, threshold=threshold)
+
+
+def _make_tiny(num_classes: int, all_levels: bool = False) -> detr.DETR:
+    trunk = backbone.Backbone("tiny", True, all_levels, True, trainable_layers=5, norm="bn")
+    joiner = backbone.Joiner(trunk, position_encoding.PositionEmbeddingSine(64, temperature=20, normalize=True))
+    joiner.num_channels = trunk.num_channels
+    layers = transformer.Transformer(128, 8, 2, 3, 512, dropout=0.0, return_intermediate_dec=True)
+    return detr.DETR(joiner, layers, num_classes=num_classes, num_queries=12)
 
 
 def _make_detr(

@@ -61,7 +61,7 @@ def no_network(monkeypatch):
 
 def test_the_entries_are_all_that_torch_hub_lists():
     listed = [name for name in dir(hubconf) if callable(getattr(hubconf, name)) and not name.startswith("_")]
-    assert listed == sorted([*ENTRIES, *PANOPTIC, "detr_tiny_shapes"])
+    assert listed == sorted([*ENTRIES, *PANOPTIC, "detr_tiny_shapes", "detr_tiny_shapes_panoptic"])
 
 
 # --- Without weights --------------------------------------------------------------------------------------------------

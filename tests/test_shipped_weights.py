@@ -1,33 +1,37 @@
 """The weights in the repository: they load without network and find what they were trained to find."""
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
+from processes import run_together
 from pycocotools.coco import COCO
 from torchvision.transforms.functional import to_tensor
 
 import hubconf
 from datasets.coco_eval import CocoEvaluator
-from datasets.shapes import THINGS, write_shapes
+from datasets.panoptic_eval import PanopticEvaluator
+from datasets.shapes import CATEGORIES, THINGS, write_shapes
 from datasets.transforms import Normalize
 from models.load import load_detector
 from util.checkpoint import CheckpointError, load_checkpoint
 from util.visualize import IMAGENET_MEAN, IMAGENET_STD
 
 FILE = Path(hubconf.__file__).with_name("weights") / "detr_tiny_shapes.pth"
+PANOPTIC = FILE.with_name("detr_tiny_shapes_panoptic.pth")
 
 
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory):
-    """Twelve pictures that no training has seen, normalised [12, 3, 96, 96], and their ground truth."""
+    """Twelve pictures that no training has seen, normalised [12, 3, 96, 96], their boxes, and their folder."""
     folder = tmp_path_factory.mktemp("fresh") / "shapes"
-    write_shapes(folder, train=1, val=12, seed=77)
+    write_shapes(folder, train=2, val=12, seed=77)
     truth = COCO(folder / "annotations" / "instances_val2017.json")
     paths = [folder / "val2017" / truth.imgs[image_id]["file_name"] for image_id in sorted(truth.imgs)]
     normalize = Normalize(IMAGENET_MEAN, IMAGENET_STD)
-    return torch.stack([normalize(to_tensor(Image.open(path)), None)[0] for path in paths]), truth
+    return torch.stack([normalize(to_tensor(Image.open(path)), None)[0] for path in paths]), truth, folder
 
 
 @pytest.fixture
@@ -40,7 +44,7 @@ def no_network(monkeypatch):
 
 
 def test_the_shapes_of_fresh_pictures_are_found(drawn, no_network):
-    images, truth = drawn
+    images, truth, _ = drawn
     model, postprocess = hubconf.detr_tiny_shapes(pretrained=True, return_postprocessor=True)
     with torch.no_grad():
         results = postprocess(model.eval()(images), torch.full((len(images), 2), 96))
@@ -63,16 +67,58 @@ def test_the_entry_builds_the_model_that_the_file_describes(drawn, no_network):
     assert (args.val_size, args.max_size) == (96, 96)
 
 
+def test_the_segments_of_fresh_pictures_are_found(drawn, no_network):
+    images, truth, root = drawn
+    model, postprocess = hubconf.detr_tiny_shapes_panoptic(pretrained=True, return_postprocessor=True)
+    with torch.no_grad():
+        maps = postprocess(model.eval()(images), [(96, 96)] * len(images))
+    evaluator = PanopticEvaluator(root / "annotations" / "panoptic_val2017.json", root / "panoptic_val2017", None)
+    ids = sorted(truth.imgs)
+    evaluator.update([found | {"image_id": i, "file_name": f"{i}.png"} for i, found in zip(ids, maps)])
+    results = evaluator.summarize()
+    assert results["All"]["pq"] > 0.6 and results["Things"]["n"] == results["Stuff"]["n"] == 3
+
+
+def test_the_panoptic_entry_builds_the_model_that_the_file_describes(drawn, no_network):
+    described, postprocessors, _, categories = load_detector(PANOPTIC, "cpu")
+    ours, postprocess = hubconf.detr_tiny_shapes_panoptic(pretrained=True, threshold=0.4, return_postprocessor=True)
+    with torch.no_grad():
+        expected, outputs = described(drawn[0][:2]), ours.eval()(drawn[0][:2])
+    for name in ("pred_logits", "pred_boxes", "pred_masks"):
+        torch.testing.assert_close(outputs[name], expected[name], rtol=1e-4, atol=1e-4)
+    assert postprocess.threshold == 0.4 and postprocess.is_thing_map == postprocessors["panoptic"].is_thing_map
+    assert [entry["name"] for entry in categories] == [entry["name"] for entry in CATEGORIES]
+
+
+def test_two_processes_find_what_one_finds_to_the_last_digit(tmp_path):
+    """The command's evaluation of an odd number of pictures, one a batch: AP of boxes and masks, and PQ."""
+    data = tmp_path / "data"
+    write_shapes(data, train=1, val=5, seed=78)
+    flags = "--dataset_file coco_panoptic --masks --val_size 96 --max_size 96 --train_sizes 96 --batch_size 1 --eval"
+    flags += f" --device cpu --num_workers 0 --coco_path {data} --frozen_weights {PANOPTIC} --resume {PANOPTIC}"
+    for processes in (1, 2):
+        command = [*flags.split(), "--output_dir", str(tmp_path / f"out{processes}")]
+        ((*outcomes,),) = run_together(processes, [command], tmp_path / f"by{processes}")
+        assert [code for code, _ in outcomes] == [0] * processes, outcomes
+    one, two = (tmp_path / f"out{processes}" for processes in (1, 2))
+    quality = json.loads((one / "panoptic_eval" / "quality.json").read_text())
+    boxes = json.loads((one / "eval" / "per_class.json").read_text())
+    assert quality["All"]["pq"] > 0.5 and boxes["stats"][0] > 0.4
+    for name in ("panoptic_eval/quality.json", "panoptic_eval/predictions.json", "eval/per_class.json"):
+        assert (one / name).read_text() == (two / name).read_text(), name
+
+
 def test_without_pretrained_the_weights_are_random(no_network):
     states = [hubconf.detr_tiny_shapes().state_dict()["query_embed.weight"] for _ in range(2)]
     assert not torch.equal(*states)
 
 
-def test_the_file_is_small_and_holds_nothing_of_the_training_but_its_settings():
-    assert FILE.stat().st_size <= 12 * 2**20
-    checkpoint = load_checkpoint(FILE)
+@pytest.mark.parametrize("file, megabytes", [(FILE, 12), (PANOPTIC, 16)])
+def test_the_file_is_small_and_holds_nothing_of_the_training_but_its_settings(file, megabytes):
+    assert file.stat().st_size <= megabytes * 2**20
+    checkpoint = load_checkpoint(file)
     assert set(checkpoint) <= {"model", "args", "categories", "epoch", "best_ap", "versions"}
-    assert not {"coco_path", "output_dir", "device"} & set(checkpoint["args"])
+    assert not {"coco_path", "output_dir", "device", "frozen_weights"} & set(checkpoint["args"])
     assert checkpoint["best_ap"] > 0.5
 
 
