@@ -30,7 +30,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 def test_everything_the_last_screen_names_is_there(made: tuple[Path, str]):
     out, screen = made
     named = [line.split()[0] for line in screen.split("made:")[1].split("try next:")[0].splitlines() if line.strip()]
-    assert len(named) == 6 and all(Path(path).is_file() for path in named)
+    assert len(named) == 7 and all(Path(path).is_file() for path in named)
     assert len(list((out / "pictures").glob("*.png"))) == 3 + 1
 
 
@@ -54,6 +54,12 @@ def test_the_shipped_detector_is_shown_on_the_same_pictures(made: tuple[Path, st
         shown = Image.open(out / "shipped_detector" / path.name)
         assert shown.tobytes() == Image.open(path).tobytes()
         assert shown.tobytes() != Image.open(out / "pictures" / path.name).tobytes()
+
+
+def test_the_shipped_panoptic_model_is_shown_too(made: tuple[Path, str]):
+    with Image.open(made[0] / "shipped_detector" / "panoptic.png") as sheet:
+        assert sheet.width >= 3 * 384 and sheet.height > 384
+        assert len(sheet.convert("RGB").getcolors(1 << 24)) > 100
 
 
 def test_a_second_demo_keeps_the_data_and_starts_a_new_log(made: tuple[Path, str]):

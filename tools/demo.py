@@ -14,9 +14,11 @@ from pathlib import Path
 import hubconf
 import main as detr
 from datasets.shapes import THINGS, write_shapes
+from predict import Predictor
 from tools.draw_detections import draw_detections
 from tools.plot_logs import FIELDS
 from util.plot_utils import plot_logs
+from util.visualize import contact_sheet
 
 # What small drawn pictures want; everything else is the published default. Against it, the classification loss weighs
 # double, since IoU 0.5 is reached long before the classes are told apart; "no object" weighs double too, since a dozen
@@ -31,6 +33,7 @@ RECIPE = """
 """.split()
 
 SHIPPED = hubconf.SHIPPED / "detr_tiny_shapes.pth"  # this recipe on four times as many pictures
+SHIPPED_PANOPTIC = hubconf.SHIPPED / "detr_tiny_shapes_panoptic.pth"
 
 
 def run(argv: list[str] | None = None) -> None:
@@ -60,7 +63,15 @@ def run(argv: list[str] | None = None) -> None:
     data = {"coco_path": str(out / "data")}
     pictures = draw_detections(out / "checkpoint_best.pth", data, out / "pictures", options.pictures)
     shipped = draw_detections(SHIPPED, data, out / "shipped_detector", options.pictures)
+    shipped.append(out / "shipped_detector" / "panoptic.png")
+    draw_panoptic(sorted((out / "data" / "val2017").iterdir())[: options.pictures], shipped[-1])
     report(out, curves, pictures, shipped, minutes)
+
+
+def draw_panoptic(images: list[Path], path: Path) -> None:
+    """The panoptic maps of some images on one sheet, by the model that ships."""
+    found = Predictor(SHIPPED_PANOPTIC, "cpu")(images)
+    contact_sheet([prediction.draw_panoptic() for prediction in found], columns=3).save(path)
 
 
 def report(out: Path, curves: Path, pictures: list[Path], shipped: list[Path], minutes: float) -> None:
@@ -76,6 +87,7 @@ On {out / "data" / "val2017"}: AP {best[0]:.3f}, AP50 {best[1]:.3f}
 made:
   {pictures[0]}   ground truth beside prediction, {len(pictures) - 1} validation pictures
   {shipped[0]}   the same pictures by {SHIPPED.name}, which ships with this repository
+  {shipped[-1]}   panoptic maps of them, by {SHIPPED_PANOPTIC.name}
   {curves}   loss, AP and learning rate over the epochs
   {out / "checkpoint_best.pth"}   the best weights; checkpoint.pth: the last ones, to go on from
   {out / "log.txt"}   a line of JSON for each epoch
