@@ -9,6 +9,7 @@ import pytest
 import torch
 from pycocotools.cocoeval import Params
 
+from tools import plot_logs as plot_logs_command
 from util.checkpoint import CheckpointError, save_checkpoint
 from util.plot_utils import plot_logs, plot_precision_recall, read_log, smooth
 
@@ -57,6 +58,27 @@ def test_map_is_ap50_as_in_the_published_plots_and_is_labelled_so(write_run):
     assert [len(curves(axis)) for axis in figure.axes] == [2, 0, 1]  # loss_bbox_unscaled is not in this log
     assert curves(figure.axes[2]) == [("--", [0, 1, 2], [0.0, 0.2, 0.4])]
     assert figure.axes[1].texts[0].get_text() == "not in the logs"
+
+
+def test_masks_have_an_ap_and_panoptic_maps_a_quality(write_run):
+    masks = {"test_coco_eval_masks": [0.3] * 12, "test_PQ_all": {"pq": 0.5, "sq": 0.8, "rq": 0.6, "n": 4}}
+    figure = plot_logs(write_run("a", record(0) | masks, record(1)), fields=["mask_AP", "PQ"])
+    assert [curves(axis) for axis in figure.axes] == [[("--", [0], [0.3])], [("--", [0], [0.5])]]
+
+
+def test_the_command_draws_masks_where_a_run_has_them(write_run, tmp_path, monkeypatch):
+    boxes, masks = write_run("boxes", record(0)), write_run("masks", record(0) | {"train_loss_mask": 0.2})
+    asked = []
+    draw = plot_logs_command.plot_logs
+
+    def drawing(runs, fields, *args, **options):
+        asked.append(fields)
+        return draw(runs, fields[:1], *args, **options)
+
+    monkeypatch.setattr(plot_logs_command, "plot_logs", drawing)
+    for runs in ([boxes], [boxes, masks]):
+        assert plot_logs_command.main([*map(str, runs), "--out", str(tmp_path / "a.png")]) == 0
+    assert "PQ" not in asked[0] and asked[1][-4:] == ("loss_mask", "loss_dice", "mask_AP", "PQ")
 
 
 def test_epochs_without_an_evaluation_leave_no_gap_and_no_point(write_run):

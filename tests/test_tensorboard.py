@@ -156,3 +156,11 @@ def test_an_epoch_gives_train_and_test_values_and_coco_numbers_by_name():
         **{f"bbox/{name}": number for name, number in zip(COCO_NAMES, numbers) if number >= 0},
     }
     assert values["bbox/AP50"] == 0.6 and values["bbox/AR_large"] == 0.7 and "bbox/AP_small" not in values
+
+
+def test_panoptic_quality_has_curves_by_group_and_none_for_what_does_not_occur():
+    record = {
+        "test_PQ_all": {"pq": 0.5, "sq": 0.8, "rq": 0.6, "n": 4},
+        "test_PQ_st": {"pq": -1, "sq": -1, "rq": -1, "n": 0},
+    }
+    assert epoch_scalars(record) == {"panoptic_all/pq": 0.5, "panoptic_all/sq": 0.8, "panoptic_all/rq": 0.6}

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from util.checkpoint import write_atomically
-from util.plot_utils import plot_logs
+from util.plot_utils import plot_logs, read_log
 
 FIELDS = ("loss", "loss_ce", "loss_bbox", "loss_giou", "class_error", "AP", "mAP", "lr")
+MASK_FIELDS = ("loss_mask", "loss_dice", "mask_AP", "PQ")  # drawn too where a run has masks
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -20,7 +21,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--log_name", default="log.txt", help="name of the log in each folder")
     args = parser.parse_args(argv)
     try:
-        figure = plot_logs(args.runs, FIELDS, args.smooth, args.log_name, columns=4)
+        fields = FIELDS
+        if any("train_loss_mask" in record for run in args.runs for record in read_log(run / args.log_name)):
+            fields += MASK_FIELDS
+        figure = plot_logs(args.runs, fields, args.smooth, args.log_name, columns=4)
         kind = args.out.suffix[1:] or "png"
         write_atomically(args.out, lambda file: figure.savefig(file, format=kind, dpi=120))
     except (ValueError, OSError) as error:

@@ -25,14 +25,24 @@ if TYPE_CHECKING:
 Log = list[dict[str, Any]]
 PathLike = str | os.PathLike[str]
 
-# Fields that are one of the 12 COCO numbers → its place among them. The published name mAP stands for AP50.
-COCO_FIELDS = {"AP": 0, "mAP": 1}
+# Fields that are one number of several → the evaluation's entry and the number's place in it: COCO's 12 for boxes and
+# masks, panoptic quality. The published name mAP stands for AP50.
+EVALUATED = {
+    "AP": ("coco_eval_bbox", 0),
+    "mAP": ("coco_eval_bbox", 1),
+    "mask_AP": ("coco_eval_masks", 0),
+    "PQ": ("PQ_all", "pq"),
+}
 # Field → (title, label of the y axis). Other fields are titled by their own name.
 TITLES = {
     "loss": ("total loss", "weighted sum"),
     "loss_ce": ("classification loss", "weighted"),
     "loss_bbox": ("box L1 loss", "weighted"),
     "loss_giou": ("box GIoU loss", "weighted"),
+    "loss_mask": ("mask focal loss", "weighted"),
+    "loss_dice": ("mask Dice loss", "weighted"),
+    "mask_AP": ("AP of masks (IoU 0.50 to 0.95)", "AP"),
+    "PQ": ("panoptic quality", "PQ"),
     "class_error": ("class error of matched queries", "per cent"),
     "AP": ("AP (IoU 0.50 to 0.95)", "AP"),
     "mAP": ("AP50 (IoU 0.50)", "AP50"),
@@ -52,7 +62,8 @@ def plot_logs(
 
     Args:
         logs: folder of a run, or several.
-        fields: names in the log without their `train_` or `test_`; `AP` and `mAP` are COCO's AP and AP50.
+        fields: names in the log without their `train_` or `test_`; `AP` and `mAP` are COCO's AP and AP50 of boxes,
+            `mask_AP` is its AP of masks, `PQ` the panoptic quality of all classes.
         ewm_col: centre of mass of the exponential smoothing; 0 draws the values as they are.
         log_name: the file within each folder, one JSON object a line.
         columns: panels in a row; default all.
@@ -126,9 +137,10 @@ def _series(run: Log, split: str, field: str) -> tuple[list[float], list[float]]
     """Epochs and values of the records that have the field; what was not measured is not drawn as a number."""
     epochs, values = [], []
     for index, record in enumerate(run):
-        if field in COCO_FIELDS:
-            numbers = record.get("test_coco_eval_bbox") if split == "test" else None
-            value = numbers[COCO_FIELDS[field]] if numbers else None
+        if field in EVALUATED:
+            entry, place = EVALUATED[field]
+            numbers = record.get(f"test_{entry}") if split == "test" else None
+            value = numbers[place] if numbers else None
             value = None if value == -1 else value  # COCO's sign for "no ground truth of this kind"
         else:
             value = record.get(f"{split}_{field}")

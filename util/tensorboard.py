@@ -134,7 +134,8 @@ def epoch_scalars(record: Mapping[str, Any]) -> dict[str, float]:
     """A line of log.txt → curve name → value.
 
     `train_loss` becomes train/loss, `test_loss_ce_unscaled` test_unscaled/loss_ce, `test_coco_eval_bbox` the 12 curves
-    bbox/AP, bbox/AP50, …; numbers that COCO sets to -1, for want of ground truth, have no point.
+    bbox/AP, bbox/AP50, …, `test_PQ_th` panoptic_th/pq, panoptic_th/sq, …; numbers that are -1, for want of ground
+    truth, have no point.
     """
     values: dict[str, float] = {}
     for key, value in record.items():
@@ -147,4 +148,7 @@ def epoch_scalars(record: Mapping[str, Any]) -> dict[str, float]:
         elif name.startswith("coco_eval_"):
             kind = name.removeprefix("coco_eval_")
             values |= {f"{kind}/{known}": number for known, number in zip(COCO_NAMES, value) if number != -1}
+        elif name.startswith("PQ_"):
+            group = name.removeprefix("PQ_")
+            values |= {f"panoptic_{group}/{known}": value[known] for known in ("pq", "sq", "rq") if value[known] != -1}
     return values
