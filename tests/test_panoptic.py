@@ -168,7 +168,9 @@ def test_sizes_that_do_not_fit_the_batch_are_an_error():
         PostProcessPanoptic(THINGS)(outputs([0], [region(EVERY, EVERY)]), [(8, 12), (8, 12)])
 
 
-def test_half_precision_is_painted_like_float32():
-    given = outputs([0, 2], [region(EVERY, LEFT), region(EVERY, RIGHT)])
-    half = {name: value.bfloat16() for name, value in given.items()}
-    assert np.array_equal(paint(half)[0], paint(given)[0])
+def test_half_precision_is_raised_before_masks_grow():
+    """Between 1 and the next bfloat16 there is none: only in float32 does the second mask rise above the first."""
+    flat, rising = torch.ones(2, 2), torch.tensor([[1.0, 1.0078125], [1.0, 1.0078125]])
+    half = {name: value.bfloat16() for name, value in outputs([0, 1], [flat, rising]).items()}
+    ids, _ = paint(half, (16, 16))
+    assert (ids[:, 6:] == 1).all()
