@@ -43,3 +43,12 @@ def test_the_command_line_goes_first(data):
 def test_a_checkpoint_without_a_class_head_is_refused(data):
     with pytest.raises(CheckpointError, match="box.pth holds no DETR"):
         settled(data, {"model": {"weight": torch.zeros(2)}})
+
+
+def test_things_are_those_of_the_categories_and_without_kinds_nothing_is_said(data):
+    assert settled(data)[0].thing_ids == [7]
+    other = [{"id": 2, "name": "sky", "isthing": 1}, {"id": 7, "name": "dog", "isthing": 0}]
+    model = {"class_embed.weight": torch.zeros(13, 4)}
+    assert settled(data, {"model": model, "categories": other})[0].thing_ids == [2], "the checkpoint's go first"
+    plain = [{"id": 2, "name": "sky"}]
+    assert not hasattr(settled(data, {"model": model, "categories": plain})[0], "thing_ids")

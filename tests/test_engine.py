@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 from runs import parse
 
 from datasets import build_dataset, get_coco_api_from_dataset
@@ -14,6 +15,7 @@ from datasets.loader import build_data_loader
 from engine import evaluate, train_one_epoch, weighted_sum
 from models import build_model
 from util.checkpoint import load_checkpoint
+from util.nested_tensor import NestedTensor, collate_fn
 from util.optim import build_lr_scheduler, build_optimizer
 from util.signals import StopSignals
 
@@ -188,3 +190,57 @@ def test_evaluation_scores_the_truth_with_one(parts, shapes):
 def test_logs_are_not_optimised():
     losses = {"loss_ce": torch.tensor(2.0), "class_error": torch.tensor(70.0), "cardinality_error": torch.tensor(3.0)}
     assert weighted_sum(losses, {"loss_ce": 1, "loss_bbox": 5}) == 2
+
+
+class Recorder(torch.nn.Module):
+    """In the place of a postprocessor or criterion: remembers what it was given and hands it on."""
+
+    def __init__(self, module: torch.nn.Module):
+        super().__init__()
+        self.module, self.calls = module, []
+
+    def __getattr__(self, name: str):
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(self.module, name)
+
+    def forward(self, *given, **named):
+        self.calls.append((given, named))
+        return self.module(*given, **named)
+
+
+def test_masks_are_cut_and_compared_by_the_sizes_of_image_batch_and_original(shapes: Path):
+    """A batch padded beyond its largest image, of images that the model sees larger than they are."""
+    flags = (
+        "--masks --hidden_dim 128 --nheads 8 --num_classes 7 --dataset_file coco_panoptic --val_size 80 --max_size 80"
+    )
+    args = parse(shapes, *flags.split(), "--val_size", "80", "--max_size", "80")
+    model, criterion, postprocessors = build_model(args)
+    criterion, postprocessors = Recorder(criterion), {name: Recorder(part) for name, part in postprocessors.items()}
+    loader = build_data_loader(build_dataset("val", args), 4, train=False)
+    loader.collate_fn = padded_to_128
+    base_ds = get_coco_api_from_dataset(loader.dataset)
+    stats, _ = evaluate(model, criterion, postprocessors, loader, base_ds, CPU, "")
+    assert {"coco_eval_masks", "PQ_all"} <= stats.keys()
+    (_, _, originals, sizes, padded), _ = postprocessors["segm"].calls[0]
+    assert originals.tolist() == [[64, 64]] * 4 and sizes.tolist() == [[80, 80]] * 4 and padded == (128, 128)
+    (_, sizes, originals, padded), _ = postprocessors["panoptic"].calls[0]
+    assert originals.tolist() == [[64, 64]] * 4 and sizes.tolist() == [[80, 80]] * 4 and padded == (128, 128)
+    assert {named["padded_size"] for _, named in criterion.calls} == {(128, 128)}
+
+
+def test_mask_losses_in_training_know_the_padding(shapes: Path):
+    args = parse(shapes, *"--masks --hidden_dim 128 --nheads 8 --num_classes 4".split())
+    model, criterion, _ = build_model(args)
+    criterion = Recorder(criterion)
+    loader = build_data_loader(build_dataset("train", args), 4, train=True)
+    loader.collate_fn = padded_to_128
+    train_one_epoch(model, criterion, loader, build_optimizer(model, args), CPU, 0, 0.1, max_steps=1)
+    assert [named for _, named in criterion.calls] == [{"padded_size": (128, 128)}]
+
+
+def padded_to_128(batch):
+    samples, targets = collate_fn(batch)
+    room = [0, 128 - samples.tensors.shape[-1], 0, 128 - samples.tensors.shape[-2]]
+    return NestedTensor(F.pad(samples.tensors, room), F.pad(samples.mask, room, value=True)), targets
