@@ -272,3 +272,15 @@ def test_the_names_are_cocos():
     listed = {category["id"]: category["name"] for category in json.loads(file.read_text())["categories"]}
     assert listed == COCO_NAMES
     assert plain(coco_categories()) == [{"id": key, "name": name} for key, name in listed.items()]
+
+
+def test_a_model_with_masks_starts_from_one_of_other_classes_and_queries():
+    flags = ("--masks", "--hidden_dim", "128", "--nheads", "8")
+    old, new = make_model(4, *flags, seed=1), make_model(6, *flags, num_queries=8)
+    before, after, theirs, report = start(new, old, ANIMALS, named(horse=1, cow=2))
+    weight, queries = "detr.class_embed.weight", "detr.query_embed.weight"
+    assert torch.equal(after[weight][2], theirs[weight][3]) and torch.equal(after[weight][6], theirs[weight][4])
+    assert torch.equal(after[weight][1], before[weight][1])
+    assert torch.equal(after[queries][:6], theirs[queries]) and torch.equal(after[queries][6:], before[queries][6:])
+    assert torch.equal(after["mask_head.lay1.weight"], theirs["mask_head.lay1.weight"])
+    assert "bbox_embed (6 tensors)" in report.loaded and any("mask_head" in part for part in report.loaded)

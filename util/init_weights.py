@@ -59,7 +59,7 @@ def init_weights(
     Object queries are loaded up to the smaller number; further ones stay as built, drawn from N(0, 1).
 
     Args:
-        model: a `DETR`, freshly built.
+        model: a `DETR`, or a `DETRsegm` for weights of one, freshly built.
         checkpoint: as `util.checkpoint.load_checkpoint` returns it; only `model` and `categories` are read. Without
             `categories`, weights of 91 classes are taken for COCO's.
         source: the checkpoint's path or address, for messages.
@@ -79,16 +79,19 @@ def init_weights(
         )
     report = InitReport(source)
     merged = dict(state)
-    if _same_but_rows(state, own, HEAD):
-        rows = _match_classes(state, own, checkpoint, categories, report)
-        merged |= {name: _place_rows(own[name], state[name], rows) for name in HEAD}
-    if _same_but_rows(state, own, [QUERIES]):
-        kept = min(len(state[QUERIES]), len(own[QUERIES]))
-        merged[QUERIES] = _place_rows(own[QUERIES], state[QUERIES], {row: row for row in range(kept)})
-        _report_queries(len(state[QUERIES]), len(own[QUERIES]), report)
+    inside = "detr." if any(name.startswith("detr.") for name in own) else ""
+    head, queries = [inside + name for name in HEAD], inside + QUERIES
+    if _same_but_rows(state, own, head):
+        counts = (len(tensors[head[0]]) - 1 for tensors in (state, own))
+        rows = _match_classes(*counts, checkpoint, categories, report)
+        merged |= {name: _place_rows(own[name], state[name], rows) for name in head}
+    if _same_but_rows(state, own, [queries]):
+        kept = min(len(state[queries]), len(own[queries]))
+        merged[queries] = _place_rows(own[queries], state[queries], {row: row for row in range(kept)})
+        _report_queries(len(state[queries]), len(own[queries]), report)
     load_weights(model, merged, source)
 
-    whole = [name for name in state if name in own and name not in HEAD and name != QUERIES]
+    whole = [name.removeprefix(inside) for name in state if name in own and name not in (*head, queries)]
     report.loaded[:0] = [f"{part} ({count} tensors)" for part, count in _count_parts(whole).items()]
     counters = [sum(name not in other for name in one) for one, other in ((own, state), (state, own))]
     for entries, count in zip((report.new, report.left_out), counters):
@@ -115,14 +118,16 @@ def _same_but_rows(state: Mapping[str, Tensor], own: Mapping[str, Tensor], names
 
 
 def _match_classes(
-    state: Mapping[str, Tensor],
-    own: Mapping[str, Tensor],
+    old_end: int,
+    new_end: int,
     checkpoint: Mapping[str, Any],
     categories: Sequence[Mapping[str, Any]],
     report: InitReport,
 ) -> dict[int, int]:
-    """Which row of the new head takes which row of the old one; the report says so by name."""
-    old_end, new_end = len(state[HEAD[0]]) - 1, len(own[HEAD[0]]) - 1  # the rows of "no object"
+    """Which row of the new head takes which row of the old one; the report says so by name.
+
+    The rows of "no object" are `old_end` and `new_end`.
+    """
     new = _names_below(new_end, categories)
     old = _names_in(checkpoint, old_end, report)
     if old_end == new_end and (old == new or not old or not new):
