@@ -226,7 +226,8 @@ class Run:
         record |= {"epoch": epoch, "n_parameters": self.trainable}
         self.position = Position(epoch + 1, 0, self.position.steps_taken, self.position.best_ap)
         # What the epoch adds comes first: after a kill in between, the epoch is trained again and adds it again.
-        self.folder.save(self.state() | {"record": record}, [*names, CHECKPOINT])
+        if not self.folder.save(self.state() | {"record": record}, [*names, CHECKPOINT]):
+            self.position.best_ap = position.best_ap  # this best is not kept: the next one may be
         self.folder.log(record)
         self.curves.epoch(record, self.position.steps_taken)
         return last

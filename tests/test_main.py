@@ -164,3 +164,17 @@ def test_two_processes_train_together(shapes: Path, tmp_path: Path):
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("start training") == 1  # one process speaks
     assert len((tmp_path / "log.txt").read_text().splitlines()) == 1
+
+
+def test_a_best_checkpoint_that_could_not_be_saved_leaves_its_place_to_the_next(shapes, tmp_path, monkeypatch):
+    scores, asked = iter([0.5, 0.3, 0.2]), []
+
+    def save(folder, state, names=("checkpoint.pth",)):
+        asked.append("checkpoint_best.pth" in names)
+        return len(asked) > 1  # the disk was full only once
+
+    monkeypatch.setattr(main, "score", lambda stats: next(scores))
+    monkeypatch.setattr(main.RunFolder, "save", save)
+    monkeypatch.setattr(main, "write_evaluation", lambda *args, **more: {})
+    assert main.run(flags(shapes, "--output_dir", str(tmp_path), "--epochs", "3")) == 0
+    assert asked == [True, True, False]
