@@ -79,7 +79,7 @@ with _our_rooms() as _apart:
     if _apart:
         _keep_scriptable(nested_tensor.NestedTensor)
 
-dependencies = ["torch", "numpy", "scipy"]
+dependencies = ["torch", "numpy", "scipy", "PIL"]
 
 WEIGHTS_URL = "https://dl.fbaipublicfiles.com/detr/"
 SHIPPED = _HERE / "weights"

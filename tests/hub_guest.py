@@ -38,8 +38,9 @@ def left_behind(repository: str, before: dict[str, Any], path: list[str]) -> lis
     """What differs from the modules and the path before: ours that stayed, others that changed or are gone."""
     now = dict(sys.modules)
     changed = [name for name, module in before.items() if now.get(name) is not module]
-    root = f"{repository}/"
-    ours = [n for n, m in now.items() if n not in before and (getattr(m, "__file__", None) or "").startswith(root)]
+    files = {name: getattr(module, "__file__", None) or "" for name, module in now.items() if name not in before}
+    # An environment inside of the repository holds packages of others, which may stay.
+    ours = [n for n, f in files.items() if f.startswith(f"{repository}/") and "site-packages" not in Path(f).parts]
     return changed + ours + (["sys.path"] if sys.path != path else [])
 
 

@@ -7,8 +7,9 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from util import prediction_folder
-from util.prediction_folder import Prediction, PredictionFolder
+from util import prediction_result
+from util.prediction_folder import PredictionFolder
+from util.prediction_result import Prediction
 from util.visualize import color_of
 
 
@@ -44,6 +45,6 @@ def test_crops_of_any_class_name_stay_in_a_folder_of_their_own(tmp_path: Path):
 
 def test_a_class_has_its_own_color(monkeypatch):
     shown = []
-    monkeypatch.setattr(prediction_folder, "draw_boxes", lambda image, boxes, texts, colors, **_: shown.extend(colors))
+    monkeypatch.setattr(prediction_result, "draw_boxes", lambda image, boxes, texts, colors, **_: shown.extend(colors))
     prediction("cat", "dog", "cat").draw()
     assert shown[0] == shown[2] == color_of(1) and shown[1] == color_of(2) != shown[0]

@@ -68,7 +68,7 @@ def fuzz(
             out.mkdir(parents=True, exist_ok=True)
             target = targets[case % len(targets)]
             file = f"{case}{target.suffix}"
-            (out / file).write_bytes((Path(folder) / file).read_bytes())
+            (out / file).write_bytes(content_of(case, seed, target))
             (out / f"{case}.txt").write_text(f"case {case} of seed {seed}, {target.name}: {what}\n{trace}")
     return report
 
