@@ -37,7 +37,8 @@ class DETRsegm(nn.Module):
         freeze_detr: only the mask head learns. The detector then also stays in evaluation mode, so that the features
             that the mask head learns from are those it will see; the published code lets dropout change them.
         query_chunk: the most queries whose masks are computed at once outside of training. The head's memory grows
-            with it: about 13 MB a query for an image of 800 × 1333. None: all at once.
+            with it, for an image of 800 × 1333 and ResNet-50 by 22 MB a query: 0.6 GB for 25, 2.3 GB for all 100.
+            None: all at once.
 
     Raises:
         ValueError: the backbone returns one level only, or a width that the head's group norms cannot divide.
