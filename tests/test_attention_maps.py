@@ -14,7 +14,7 @@ from models.attention_maps import record_attention
 @pytest.fixture(scope="module")
 def model():
     torch.manual_seed(0)
-    flags = "--num_classes 3 --enc_layers 2 --dec_layers 3".split()
+    flags = "--num_classes 3 --enc_layers 2 --dec_layers 3 --num_queries 5".split()  # not as many as places
     return build_model(parse("nowhere", *flags))[0].eval()
 
 
@@ -40,7 +40,7 @@ def test_weights_are_shares_over_the_feature_map(model, image):
         model(image[:1])  # the last pass counts
     h, w = maps.size
     assert h / w == pytest.approx(64 / 96, abs=0.2)
-    assert [part.shape for part in maps.decoder] == [(1, 6, h, w)] * 3
+    assert [part.shape for part in maps.decoder] == [(1, 5, h, w)] * 3
     assert [part.shape for part in maps.encoder] == [(1, h, w, h, w)] * 2
     for part in (*maps.decoder, *maps.encoder):
         torch.testing.assert_close(part.sum(dim=(-2, -1)), torch.ones(part.shape[:-2]))
@@ -71,3 +71,24 @@ def test_fast_attention_is_in_use_unless_somebody_asks(model, image, monkeypatch
     calls.clear()
     model(image)
     assert len(calls) == 2 + 2 * 3
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("asked, recorded", [(0, 0), (1, 1), (3, 2), (9, 2)])
+def test_no_more_encoder_layers_are_recorded_than_there_are(model, image, asked, recorded):
+    with record_attention(model, encoder_layers=asked) as maps:
+        model(image)
+    assert len(maps.encoder) == recorded and len(maps.decoder) == 3
+
+
+@torch.no_grad()
+def test_what_queries_draw_from_the_image_is_recorded_and_not_from_each_other(model, image):
+    attention, seen = model.transformer.decoder.layers[-1].multihead_attn, {}
+    handle = attention.register_forward_pre_hook(
+        lambda module, inputs, options: seen.update(inputs=inputs, options=options), with_kwargs=True
+    )
+    with record_attention(model) as maps:
+        model(image)
+    handle.remove()
+    _, weights = attention(*seen["inputs"], **(seen["options"] | {"need_weights": True}))
+    torch.testing.assert_close(maps.decoder[-1].flatten(2), weights.mean(1))
