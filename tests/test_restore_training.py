@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import math
 from typing import Any
 
 import pytest
 import torch
 
 from util.checkpoint import CheckpointError
-from util.resume import Position, get_rng_state, restore_training
+from util.optim import build_lr_scheduler
+from util.resume import Position, check_same_position, follow_checkpoint, get_rng_state, restore_training
 
 
 def parts(**options: Any) -> tuple[torch.optim.AdamW, torch.optim.lr_scheduler.StepLR]:
@@ -76,3 +78,46 @@ def test_a_schedule_that_would_replace_its_own_methods_is_refused():
     damaged["lr_scheduler"]["get_lr"] = 3.0
     with pytest.raises(CheckpointError, match="old.pth: its training state cannot be continued"):
         restore(damaged)
+
+
+def test_weights_alone_begin_at_the_epoch_that_is_named():
+    position = restore({"model": {}}, start_epoch=3, epochs=9)
+    assert (position.epoch, position.step, position.steps_taken) == (3, 0, 12)
+
+
+def per_step(epochs: int) -> tuple[torch.optim.AdamW, torch.optim.lr_scheduler.LambdaLR]:
+    """An optimizer with a cosine schedule over so many epochs of four steps."""
+    optimizer, _ = parts()
+    args = argparse.Namespace(lr_schedule="cosine", warmup_steps=0, lr_drop=200, epochs=epochs, max_steps=None)
+    return optimizer, build_lr_scheduler(optimizer, args, 4)[0]
+
+
+def test_a_longer_training_changes_the_rate_of_a_schedule_by_steps_at_once():
+    optimizer, schedule = per_step(2)
+    for _ in range(4):
+        optimizer.step()
+        schedule.step()
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(0.5e-3)  # half of two epochs
+    saved = state(optimizer=optimizer.state_dict(), lr_scheduler=schedule.state_dict())
+    longer, its_schedule = per_step(4)
+    restore(saved, longer, its_schedule, epochs=4)
+    quarter = 1e-3 * 0.5 * (1 + math.cos(math.pi / 4))
+    assert longer.param_groups[0]["lr"] == pytest.approx(quarter) and its_schedule.get_last_lr() == [
+        longer.param_groups[0]["lr"]
+    ]
+
+
+def test_processes_that_differ_in_the_steps_taken_alone_are_refused(monkeypatch):
+    monkeypatch.setattr("util.resume.all_gather", lambda place: [place, (*place[:2], place[2] + 1)])
+    with pytest.raises(CheckpointError, match="they see different checkpoints"):
+        check_same_position(Position(1, 2, 3), "auto")
+
+
+def test_a_list_and_a_tuple_are_the_same_setting(capsys):
+    saved = {"args": {"train_sizes": [480, 512]}, "optimizer": {}}
+    args = argparse.Namespace(train_sizes=(480, 512), resume="old.pth")
+    follow_checkpoint(args, saved)
+    assert capsys.readouterr().out == ""
+    args.train_sizes = (480,)
+    follow_checkpoint(args, saved)
+    assert "--train_sizes (480,) (was [480, 512])" in capsys.readouterr().out
