@@ -16,7 +16,34 @@ SCRIPT_D = "\ue0d0"  # a letter that STIXNonUni alone has; it stands for one of 
 NOWHERE = "红"
 
 
-@pytest.fixture(autouse=True)
+SCRIPTS = {
+    "Chinese": "红细胞 紅血球",
+    "Japanese": "赤血球 セル ねこ",
+    "Korean": "적혈구",
+    "Devanagari": "लाल रक्त",
+    "Bengali": "লোহিত",
+    "Tamil": "சிவப்பு",
+    "Thai": "เม็ดเลือด",
+    "Arabic": "كلب",
+    "Hebrew": "כלב",
+    "Cyrillic": "кошка",
+    "Georgian": "წითელი",
+    "Amharic": "ድመት",
+}
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_the_requirements_bring_letters_of_every_large_script(script, monkeypatch):
+    ours = [file for file in fonts._other_fonts() if "manimgx_fonts" in file]
+    monkeypatch.setattr(fonts, "_other_fonts", lambda: ours)  # not what this machine has besides
+    fonts._font_for.cache_clear()
+    try:
+        assert fonts.unknown_letters(SCRIPTS[script]) == "" and drawn(SCRIPTS[script]).any()
+    finally:
+        fonts._font_for.cache_clear()
+
+
+@pytest.fixture
 def one_other_font(monkeypatch: pytest.MonkeyPatch):
     """The machine has DejaVu and STIXNonUni, and nothing else."""
     monkeypatch.setattr(fonts, "_other_fonts", lambda: ("no such font.ttf", str(TTF / "STIXNonUni.ttf")))
@@ -33,13 +60,13 @@ def drawn(text: str, size: int = 30) -> np.ndarray:
     return np.asarray(image) > 100
 
 
-def test_a_letter_comes_from_the_first_font_that_has_it():
+def test_a_letter_comes_from_the_first_font_that_has_it(one_other_font):
     assert [Path(file).stem for file, _ in fonts._runs("Ωa")] == ["DejaVuSans"]
     runs = [(Path(file).stem, part) for file, part in fonts._runs(f"a b {SCRIPT_D}{SCRIPT_D} c")]
     assert runs == [("DejaVuSans", "a b "), ("STIXNonUni", f"{SCRIPT_D}{SCRIPT_D} "), ("DejaVuSans", "c")]
 
 
-def test_text_of_many_fonts_is_as_long_as_its_parts_and_on_one_line():
+def test_text_of_many_fonts_is_as_long_as_its_parts_and_on_one_line(one_other_font):
     text = f"ab{SCRIPT_D}ab"
     assert fonts.text_length(text, 30) > 2 * fonts.text_length("ab", 30)
     ink = np.flatnonzero(drawn(text).any(axis=0))
@@ -50,7 +77,7 @@ def test_text_of_many_fonts_is_as_long_as_its_parts_and_on_one_line():
     assert 36 < middle < 47
 
 
-def test_letters_that_no_font_has_are_said_once(capsys):
+def test_letters_that_no_font_has_are_said_once(one_other_font, capsys):
     assert fonts.unknown_letters("Ω b") == ""
     assert fonts.unknown_letters(f"a{NOWHERE}{NOWHERE}") == NOWHERE
     fonts.unknown_letters(f"{NOWHERE}b")
@@ -58,5 +85,5 @@ def test_letters_that_no_font_has_are_said_once(capsys):
     assert drawn(NOWHERE).any()  # a frame in its place
 
 
-def test_signs_without_a_shape_are_not_missing():
+def test_signs_without_a_shape_are_not_missing(one_other_font):
     assert fonts.unknown_letters("a\u200db\ufe0f c\n") == ""

@@ -1,8 +1,8 @@
 """Text in any script on a PIL picture: each letter in the first font that has it.
 
-The first is DejaVu Sans, which comes with matplotlib and has most alphabets. For letters beyond it (Chinese, Japanese,
-Korean, Indic scripts, Thai) the fonts of this machine are asked, and those of the packages `manimgx-fonts` and
-`manimgx-fonts-cjk` (Noto, SIL Open Font License) where these are installed.
+The first is DejaVu Sans, which comes with matplotlib and has most alphabets. Letters beyond it (Chinese, Japanese,
+Korean, Indic scripts, Thai) come from the Noto fonts of the packages `manimgx-fonts` and `manimgx-fonts-cjk` (SIL Open
+Font License), which are nothing but fonts; what these lack too, from the fonts of this machine.
 """
 
 from __future__ import annotations
