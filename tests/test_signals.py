@@ -25,6 +25,14 @@ def test_a_stop_is_a_wish(number, capfd):
     assert "finishing this step, then saving and stopping" in capfd.readouterr().err
 
 
+def test_only_the_main_process_speaks_of_it(monkeypatch, capfd):
+    monkeypatch.setattr(signals, "is_main_process", lambda: False)
+    with StopSignals() as wishes:
+        send(signal.SIGTERM)
+        assert wishes.stop
+    assert capfd.readouterr().err == ""
+
+
 def test_sigusr1_wishes_for_a_save():
     with StopSignals() as wishes:
         send(signal.SIGUSR1)
