@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from util.segment_colors import colors_to_ids, ids_to_colors
+
 VOID = 0  # pixels that no segment of the ground truth covers
 MAX_SEGMENT_ID = 2**24 - 1
 
@@ -43,13 +45,11 @@ def decode_segment_map(png: bytes) -> np.ndarray:
         raise ValueError(f"cannot be read as an image ({str(error) or type(error).__name__}): replace it") from error
     if mode not in ("RGB", "RGBA"):
         raise ValueError(f"has pixels of mode {mode}, but ids are colours: save it as RGB, id = R + 256 G + 65536 B")
-    red, green, blue = (pixels[:, :, channel].astype(np.int32) for channel in range(3))
-    return red + (green << 8) + (blue << 16)
+    return colors_to_ids(pixels)
 
 
 def encode_segment_map(ids: np.ndarray) -> bytes:
     """A PNG of the segment ids [h, w], each 0..`MAX_SEGMENT_ID`."""
-    colours = np.stack([ids & 255, ids >> 8 & 255, ids >> 16], axis=-1).astype(np.uint8)  # [h, w, 3]
     file = io.BytesIO()
-    Image.fromarray(colours).save(file, format="PNG")
+    Image.fromarray(ids_to_colors(ids)).save(file, format="PNG")
     return file.getvalue()

@@ -24,6 +24,8 @@ import numpy as np
 from PIL import Image
 from pycocotools import mask as coco_mask
 
+from util.segment_colors import ids_to_colors
+
 CATEGORIES: list[dict[str, Any]] = [
     {"id": 1, "name": "circle", "supercategory": "shape", "isthing": 1, "color": [230, 75, 90]},
     {"id": 2, "name": "square", "supercategory": "shape", "isthing": 1, "color": [80, 130, 235]},
@@ -236,8 +238,7 @@ def _write_map(path, segments):
         segment_id = _segment_id(segment.category_id, number)
         ids[segment.mask] = segment_id
         segments_info.append({"id": segment_id, **_facts(segment)})
-    rgb = np.stack([ids & 255, ids >> 8 & 255, ids >> 16], axis=-1).astype(np.uint8)  # [size, size, 3]
-    Image.fromarray(rgb).save(path, compress_level=1)
+    Image.fromarray(ids_to_colors(ids)).save(path, compress_level=1)
     return segments_info
 
 

@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from models.matcher import at_least_float32
+from util.segment_colors import ids_to_colors
 
 SMALLEST = 5  # pixels of a segment; fewer are taken for noise
 
@@ -117,8 +118,6 @@ def _resize(ids: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def _encode(ids: np.ndarray) -> bytes:
-    """COCO's panoptic PNG: the id's lowest byte is red, the next green, the highest blue."""
-    colours = np.stack([ids % 256, ids // 256 % 256, ids // 65536], axis=-1).astype(np.uint8)
     with io.BytesIO() as file:
-        Image.fromarray(colours).save(file, format="PNG")
+        Image.fromarray(ids_to_colors(ids)).save(file, format="PNG")
         return file.getvalue()

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from util.segment_colors import ids_to_colors
+
 
 @dataclass(frozen=True)
 class PanopticMap:
@@ -58,8 +60,7 @@ class PanopticMap:
 
     def picture(self) -> Image.Image:
         """The map in colours: id = R + 256 G + 65536 B."""
-        pixels = np.ascontiguousarray(self.ids, dtype="<i4").view(np.uint8)
-        return Image.fromarray(pixels.reshape(*self.ids.shape, 4)[..., :3].copy())
+        return Image.fromarray(ids_to_colors(self.ids))
 
     def segments_info(self) -> list[dict[str, Any]]:
         """COCO's entries of the segments: without names, with boxes x, y, width, height."""
