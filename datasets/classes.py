@@ -6,8 +6,8 @@ import argparse
 from typing import Any
 
 from datasets.annotated_images import AnnotatedImages
+from util.checkpoint_entries import count_classes
 from util.coco_names import thing_ids
-from util.errors import CheckpointError
 
 
 def settle_classes(
@@ -22,10 +22,11 @@ def settle_classes(
 
     Raises:
         ValueError: the data holds a category that the model has no class for.
+        CheckpointError: the checkpoint holds no detector.
     """
     if args.num_classes is None:
         if checkpoint:
-            args.num_classes = _classes_in(checkpoint, args.resume or args.frozen_weights)
+            args.num_classes = count_classes(checkpoint.get("model", {}), args.resume or args.frozen_weights)
         else:
             args.num_classes = max(dataset.num_classes for dataset in datasets)
     for dataset in datasets:
@@ -34,11 +35,3 @@ def settle_classes(
     if any("isthing" in category for category in categories):
         args.thing_ids = thing_ids(categories)
     return categories
-
-
-def _classes_in(checkpoint: dict[str, Any], source: str) -> int:
-    model = checkpoint.get("model", {})
-    head = model.get("class_embed.weight", model.get("detr.class_embed.weight"))  # the latter with masks
-    if head is None:
-        raise CheckpointError(f"{source} holds no DETR (no class_embed.weight under 'model'): pass another file")
-    return head.shape[0] - 1

@@ -15,7 +15,7 @@ from models import build_model
 from models.segmentation import DETRsegm
 from util.arguments import get_args_parser
 from util.checkpoint import CheckpointError, load_checkpoint, load_weights
-from util.checkpoint_entries import model_of
+from util.checkpoint_entries import count_classes, detector_weights, model_of
 from util.coco_names import COCO_NUM_CLASSES, PANOPTIC_NUM_CLASSES, coco_categories, panoptic_categories, thing_ids
 from util.dist import resolve_device
 from util.logging import get_logger
@@ -79,21 +79,6 @@ def load_detector(
     load_weights(model, weights, source)
     model.to(memory_format=torch.channels_last).eval()  # the same numbers, faster convolutions
     return Detector(model, postprocessors, args, sorted(categories, key=lambda category: category["id"]))
-
-
-def detector_weights(weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    """The weights of a detector, out of a segmentation model's if these are one's; else the same object."""
-    if not any(name.startswith("detr.") for name in weights):
-        return weights
-    return {name.removeprefix("detr."): value for name, value in weights.items() if name.startswith("detr.")}
-
-
-def count_classes(weights: Mapping[str, Tensor], source: str) -> int:
-    """C of the detector or segmentation model that has these weights; CheckpointError if they are none's."""
-    head = detector_weights(weights).get("class_embed.weight")
-    if head is None or head.ndim != 2:
-        raise CheckpointError(f"{source} holds no DETR (no class_embed.weight under `model`): pass another file")
-    return len(head) - 1
 
 
 def follow_detector(args: argparse.Namespace, checkpoint: Mapping[str, Any], source: str) -> None:

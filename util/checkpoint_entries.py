@@ -43,6 +43,21 @@ def model_of(checkpoint: Mapping[str, Any], source: str) -> dict[str, Tensor]:
     return checkpoint["model"]
 
 
+def detector_weights(weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """The weights of a detector, out of a segmentation model's if these are one's; else the same object."""
+    if not any(name.startswith("detr.") for name in weights):
+        return weights
+    return {name.removeprefix("detr."): value for name, value in weights.items() if name.startswith("detr.")}
+
+
+def count_classes(weights: Mapping[str, Tensor], source: str) -> int:
+    """C of the detector or segmentation model that has these weights; CheckpointError if they are none's."""
+    head = detector_weights(weights).get("class_embed.weight")
+    if head is None or head.ndim != 2:
+        raise CheckpointError(f"{source} holds no DETR (no class_embed.weight under `model`): pass another file")
+    return len(head) - 1
+
+
 def _is_weights(value: Any) -> bool:
     return isinstance(value, dict) and all(isinstance(n, str) and isinstance(v, Tensor) for n, v in value.items())
 
