@@ -136,13 +136,16 @@ class Predictor:
     def _detect(self, pictures: Sequence[Image.Image]) -> tuple[dict[str, Tensor], list[dict[str, Tensor]]]:
         """What the model answers for some images that are of one size once they are resized, and every query's
         detection in each of them."""
-        batch = torch.stack([self.transforms(picture, None)[0] for picture in pictures])  # [B, 3, H, W]
         sizes = torch.tensor([(picture.height, picture.width) for picture in pictures], device=self.device)
-        outputs = self.model(batch.to(self.device))
+        outputs = self.model(self._batch(pictures))
         if not all(outputs[name].isfinite().all() for name in ANSWERS if name in outputs):
             raise FloatingPointError("the model answers with numbers that are not finite: use another checkpoint")
         results = self.postprocessors["bbox"](outputs, sizes)
         return outputs, [{name: tensor.cpu() for name, tensor in result.items()} for result in results]
+
+    def _batch(self, pictures: Sequence[Image.Image]) -> Tensor:
+        """What the model sees of pictures that are of one size then [B, 3, H, W]."""
+        return torch.stack([self.transforms(picture, None)[0] for picture in pictures]).to(self.device)
 
     def _best(
         self, found: Mapping[str, Tensor], threshold: float, top_k: int | None, named: Sequence[int] | None
@@ -186,8 +189,9 @@ class Predictor:
         """
         if self.args.enc_layers == 0:
             raise ValueError("the model has no encoder layers, so that there is no attention of points to draw")
-        with record_attention(self.model) as maps:
-            self._detect([found.image])
+        detector = getattr(self.model, "detr", self.model)  # a mask head has nothing to add
+        with torch.inference_mode(), record_attention(detector) as maps:
+            detector(self._batch([found.image]))
         return attention_sheet(found, maps.decoder[-1][0], maps.encoder[-1][0], points)
 
     def resized(self, size: tuple[int, int]) -> tuple[int, int]:

@@ -118,7 +118,8 @@ def test_no_more_than_the_limit_are_skipped(tmp_path):
         (tmp_path / f"{number}.png").write_bytes(b"no image")
     data = files(tmp_path, names, skip_bad=True, max_bad=3)
     assert data.read(1)[1] == 4
-    with pytest.raises(OSError, match=r"4 of 6 images .* --max_bad_images 3 \(.*0.png; .*1.png; .*2.png; …\): repair"):
+    sentence = r"4 of 6 images .* --max_bad_images 3 \(.*0.png; .*1.png; .*2.png; …\): repair"
+    with pytest.raises(OSError, match=sentence):
         data.read(0)
     assert files(tmp_path, names, skip_bad=True, max_bad=4).read(0)[1] == 4
 

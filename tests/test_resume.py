@@ -199,8 +199,12 @@ def resumed_rates(shapes: Path, undisturbed: Path, out: Path, *more: str) -> lis
     at_end = ["--resume", str(undisturbed / "checkpoint.pth"), "--epochs", "3", "--max_steps", "9"]
     seen = []
     step = torch.optim.AdamW.step
+
+    def record(optimizer, *args):
+        seen.append([group["lr"] for group in optimizer.param_groups])
+        return step(optimizer, *args)
+
     with pytest.MonkeyPatch.context() as patch:
-        record = lambda self, *args: seen.append([group["lr"] for group in self.param_groups]) or step(self, *args)  # noqa: E731
         patch.setattr(torch.optim.AdamW, "step", record)
         assert train(shapes, out, *at_end, *more) == 0
     return seen[0]

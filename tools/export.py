@@ -46,7 +46,7 @@ class ImageAndMask(nn.Module):
         self.model = model
 
     def forward(self, image: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
-        """image [B, 3, H, W], mask [B, H, W] → logits [B, Q, C+1], boxes [B, Q, 4], and masks if the model has them."""
+        """image [B, 3, H, W], mask [B, H, W] → logits [B, Q, C+1], boxes [B, Q, 4], and masks if there are any."""
         outputs = self.model(NestedTensor(image, mask))
         return tuple(outputs[f"pred_{name}"] for name in OUTPUTS if f"pred_{name}" in outputs)
 

@@ -38,7 +38,7 @@ class NestedTensor:
             mask = mask.pin_memory()
         return NestedTensor(self.tensors.pin_memory(), mask)
 
-    def decompose(self) -> tuple[Tensor, Optional[Tensor]]:  # noqa: UP045  TorchScript reads no `|` inside brackets here
+    def decompose(self) -> tuple[Tensor, Optional[Tensor]]:  # noqa: UP045  TorchScript reads no `|` in brackets
         """(tensors, mask)."""
         return self.tensors, self.mask
 
