@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
 from PIL import Image
 from runs import parse
 
+import predict
 from models import build_model
 from models.load import load_detector
 from util.checkpoint import load_checkpoint, save_checkpoint
@@ -59,3 +61,20 @@ def write_picture(path: Path, size: tuple[int, int] = (60, 40), seed: int = 0, *
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(patches).resize(size, Image.Resampling.NEAREST).save(path, **how)
     return path
+
+
+def write_pictures(folder: Path, sizes: Mapping[str, tuple[int, int]]) -> Path:
+    """Pictures of these names and sizes (w, h), no two alike; returns their folder."""
+    for seed, (name, size) in enumerate(sizes.items()):
+        write_picture(folder / name, size, seed)
+    return folder
+
+
+def command(checkpoint: Path, out: Path, *common: str) -> Callable[..., int]:
+    """`predict.py` as a function of the images and flags, of which later ones win; every detection is let through."""
+
+    def call(inputs: object, *flags: object) -> int:
+        own = ["--out", out, "--threshold", "0", "--device", "cpu", *common]
+        return predict.run([str(part) for part in (checkpoint, inputs, *own, *flags)])
+
+    return call

@@ -50,15 +50,6 @@ def small(monkeypatch):
     monkeypatch.setattr(hubconf, "_make_detr", small_detr)
 
 
-@pytest.fixture
-def no_network(monkeypatch):
-    def refuse(url: str, *args, **kwargs):
-        pytest.fail(f"asked for {url}")
-
-    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", refuse)
-    monkeypatch.setattr(torch.hub, "download_url_to_file", refuse)
-
-
 def test_the_entries_are_all_that_torch_hub_lists():
     listed = [name for name in dir(hubconf) if callable(getattr(hubconf, name)) and not name.startswith("_")]
     assert listed == sorted([*ENTRIES, *PANOPTIC, "detr_tiny_shapes", "detr_tiny_shapes_panoptic"])

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from predict_parts import CATEGORIES, write_detector, write_picture
+from predict_parts import CATEGORIES, command, write_detector, write_picture, write_pictures
 from pycocotools.coco import COCO
 
 import predict
@@ -26,21 +26,12 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def images(tmp_path: Path) -> Path:
-    for seed, (name, size) in enumerate(SIZES.items()):
-        write_picture(tmp_path / "images" / name, size, seed)
-    return tmp_path / "images"
+    return write_pictures(tmp_path / "images", SIZES)
 
 
 @pytest.fixture
 def run(checkpoint: Path, tmp_path: Path):
-    """The command with `--out` and a threshold that lets everything through; later flags win."""
-
-    def call(*argv: object) -> int:
-        inputs, flags = argv[:1], argv[1:]
-        common = ["--out", tmp_path / "out", "--threshold", "0", "--device", "cpu"]
-        return predict.run([str(part) for part in (checkpoint, *inputs, *common, *flags)])
-
-    return call
+    return command(checkpoint, tmp_path / "out")
 
 
 def files_in(folder: Path) -> set[str]:

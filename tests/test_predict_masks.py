@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from predict_parts import KINDS, write_detector, write_panoptic, write_picture
+from predict_parts import KINDS, command, write_detector, write_panoptic, write_picture, write_pictures
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
@@ -37,21 +37,12 @@ def predictor(checkpoint: Path) -> Predictor:
 
 @pytest.fixture
 def images(tmp_path: Path) -> Path:
-    for seed, (name, size) in enumerate(SIZES.items()):
-        write_picture(tmp_path / "images" / name, size, seed)
-    return tmp_path / "images"
+    return write_pictures(tmp_path / "images", SIZES)
 
 
 @pytest.fixture
 def run(checkpoint: Path, tmp_path: Path):
-    """The command with thresholds that let everything through; later flags win."""
-
-    def call(*argv: object) -> int:
-        inputs, flags = argv[:1], argv[1:]
-        common = ["--out", tmp_path / "out", "--threshold", "0", "--panoptic_threshold", "0", "--device", "cpu"]
-        return predict.run([str(part) for part in (checkpoint, *inputs, *common, *flags)])
-
-    return call
+    return command(checkpoint, tmp_path / "out", "--panoptic_threshold", "0")
 
 
 def files_in(folder: Path) -> set[str]:
@@ -315,3 +306,11 @@ def test_a_threshold_for_maps_needs_a_model_that_draws_them(images: Path, tmp_pa
     argv = [boxes, images, "--out", tmp_path / "out", "--panoptic_threshold", "0.5", "--device", "cpu"]
     assert predict.run([str(part) for part in argv]) == 1
     assert "leave panoptic_threshold away" in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+def test_attention_asks_the_mask_head_for_nothing(predictor: Predictor, images: Path):
+    found, asked = predictor(str(images / "b.png"), threshold=0), []
+    handle = predictor.model.mask_head.register_forward_pre_hook(lambda module, inputs: asked.append(module))
+    predictor.attention(found)
+    handle.remove()
+    assert asked == []

@@ -34,15 +34,6 @@ def drawn(tmp_path_factory):
     return torch.stack([normalize(to_tensor(Image.open(path)), None)[0] for path in paths]), truth, folder
 
 
-@pytest.fixture
-def no_network(monkeypatch):
-    def refuse(url: str, *args, **kwargs):
-        pytest.fail(f"asked for {url}")
-
-    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", refuse)
-    monkeypatch.setattr(torch.hub, "download_url_to_file", refuse)
-
-
 def test_the_shapes_of_fresh_pictures_are_found(drawn, no_network):
     images, truth, _ = drawn
     model, postprocess = hubconf.detr_tiny_shapes(pretrained=True, return_postprocessor=True)

@@ -23,14 +23,6 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_detector(tmp_path_factory.mktemp("detector") / "checkpoint.pth", "--dilation")
 
 
-@pytest.fixture
-def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(url: str, *args, **kwargs):
-        pytest.fail(f"asked for {url}")
-
-    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", refuse)
-
-
 def rows_of(text: str) -> dict[str, list[str]]:
     """Title → the cells of a printed table's row."""
     rows = [[cell.strip() for cell in line.split("  ") if cell.strip()] for line in text.splitlines()]
