@@ -153,6 +153,7 @@ def evaluate(
 
     Raises:
         FloatingPointError: an output or loss is not finite on any process.
+        ValueError: a target that cannot be, or panoptic ground truth that cannot be evaluated.
     """
     model.eval()
     criterion.eval()
@@ -201,8 +202,8 @@ def evaluate(
             stats[name] = coco_evaluator.coco_eval[kind].stats.tolist()
     if panoptic_evaluator is not None:
         panoptic_evaluator.synchronize_between_processes()
-        found = panoptic_evaluator.summarize() or {}
-        stats |= {name: found[group] for name, group in PANOPTIC_NAMES.items() if group in found}
+        found = panoptic_evaluator.summarize()
+        stats |= {name: found[group] for name, group in PANOPTIC_NAMES.items()}
     return stats, coco_evaluator
 
 
@@ -223,7 +224,8 @@ def trial_step(model: nn.Module, criterion: nn.Module, device: torch.device) -> 
 
     def step(samples: Any, targets: Sequence[dict[str, Tensor]]) -> None:
         samples, targets = _to_device(samples, targets, device)
-        losses = criterion(model(samples), targets, num_boxes=max(1.0, float(sum(len(t["labels"]) for t in targets))))
+        num_boxes = max(1.0, float(sum(len(target["labels"]) for target in targets)))
+        losses = criterion(model(samples), targets, num_boxes=num_boxes, padded_size=padded_size(samples))
         weighted_sum(losses, criterion.weight_dict).backward()
 
     return step
