@@ -13,11 +13,11 @@ from pycocotools.coco import COCO
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 
-from datasets.coco_eval import CocoEvaluator
-from datasets.panoptic_eval import PanopticEvaluator
 from datasets.targets import check_targets
+from evaluation.coco_eval import CocoEvaluator
+from evaluation.panoptic_eval import PanopticEvaluator
+from training.forensics import report_non_finite
 from util.dist import reduce_dict
-from util.forensics import report_non_finite
 from util.logging import get_logger
 from util.meters import MetricLogger, SmoothedValue
 from util.progress import length_of

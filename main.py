@@ -15,33 +15,33 @@ import torch
 from torch import nn
 
 from datasets import build_dataset, get_coco_api_from_dataset
-from datasets.classes import settle_classes
 from datasets.coco import CocoDetection
-from datasets.coco_eval import CocoEvaluator, format_per_class
-from datasets.eval_report import write_evaluation
 from datasets.loader import build_data_loader, fingerprint, set_epoch
 from datasets.same_size import resized_sizes
-from datasets.worst_batch import objects_per_image, typical_batches, worst_batch
 from engine import evaluate, score, train_one_epoch, trial_step
+from evaluation.coco_eval import CocoEvaluator, format_per_class
+from evaluation.report import write_evaluation
 from models import build_model
 from models.backbone import check_backbone, wanted_weights
 from models.load import follow_detector, load_frozen
-from util.advice import more_objects_than_queries, too_short_training
+from training.advice import more_objects_than_queries, too_short_training
+from training.classes import settle_classes
+from training.init_weights import init_weights
+from training.optim import build_lr_scheduler, build_optimizer
+from training.preflight import preflight
+from training.resume import Position, check_same_position, follow_checkpoint, restore_training, surroundings
+from training.run_folder import CHECKPOINT, RunFolder, find_checkpoint
+from training.tensorboard import TensorBoardWriter, require_tensorboard
+from training.worst_batch import objects_per_image, typical_batches, worst_batch
 from util.arguments import check_args, get_args_parser, given_flags
 from util.checkpoint import load_checkpoint, load_weights, plain
 from util.dist import distribute, get_rank, get_world_size, init_distributed_mode, is_main_process, resolve_device
 from util.dist_errors import ProcessGroupError, lost_process
 from util.errors import CheckpointError, one_sentence
-from util.init_weights import init_weights
 from util.logging import get_logger, get_sha
 from util.meters import MetricLogger
-from util.optim import build_lr_scheduler, build_optimizer
-from util.preflight import preflight
-from util.resume import Position, check_same_position, follow_checkpoint, restore_training, surroundings
-from util.run_folder import CHECKPOINT, RunFolder, find_checkpoint
-from util.seed import seed_everything
+from util.rng import seed_everything
 from util.signals import StopRequested, StopSignals
-from util.tensorboard import TensorBoardWriter, require_tensorboard
 
 __all__ = ["get_args_parser", "main"]
 
@@ -267,7 +267,7 @@ class Run:
             self.log.error(f"the evaluation could not be written to {self.folder.path} ({error}): training goes on")
 
     def state(self, progress: dict[str, Any] | None = None) -> dict[str, Any]:
-        """The checkpoint: published keys, then ours (see `util.resume`). A collective call."""
+        """The checkpoint: published keys, then ours (see `training.resume`). A collective call."""
         return {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),

@@ -18,25 +18,25 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from datasets.annotations.segment_maps import decode_segment_map
 from datasets.coco import make_coco_transforms
-from datasets.pictures import Picture, read_picture, to_picture
 from datasets.same_size import same_size_batches
-from datasets.segment_maps import decode_segment_map
 from datasets.transforms import get_size_with_aspect_ratio
 from models.attention_maps import record_attention
 from models.load import load_detector
 from models.panoptic import PostProcessPanoptic
-from util.attention_pictures import attention_sheet
+from prediction.arguments import parse
+from prediction.attention_pictures import attention_sheet
+from prediction.folder import PredictionFolder
+from prediction.image_list import list_images
+from prediction.inputs import Picture, read_picture, to_picture
+from prediction.panoptic_map import PanopticMap
+from prediction.report import Pace, Table
+from prediction.result import Prediction, class_name
+from prediction.speed import measure, report
 from util.checkpoint import CheckpointError
 from util.errors import one_sentence
-from util.image_list import list_images
-from util.prediction_arguments import parse
-from util.prediction_folder import PredictionFolder
-from util.prediction_panoptic import PanopticMap
-from util.prediction_report import Pace, Table
-from util.prediction_result import Prediction, class_name
 from util.signals import StopSignals
-from util.speed import measure, report
 
 ANSWERS = ("pred_logits", "pred_boxes", "pred_masks")
 PHOTO = (640, 480)  # (w, h) of the image whose size, as the model sees it, `--fps` takes without `--size`

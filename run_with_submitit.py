@@ -29,11 +29,11 @@ from typing import Any
 import torch
 
 import main
+from training.time_limit import TimeLimit
 from util.arguments import check_args, get_args_parser, given_flags
 from util.errors import one_sentence
 from util.logging import get_logger
 from util.signals import SAVE, STOP, StopRequested
-from util.time_limit import TimeLimit
 
 JOB_DIR = "outputs/submitit/%j"  # %j: the job's id
 LOCAL_NOTICE = 30  # seconds; fixed by submitit's local executor

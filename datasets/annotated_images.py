@@ -13,7 +13,7 @@ import torch
 from torch.utils.data import Dataset
 
 import datasets.transforms as T
-from datasets.image_files import ImageFiles
+from datasets.image_folder import ImageFiles
 from datasets.loader import sample_generators
 
 Columns = TypeVar("Columns", bound="ObjectColumns")

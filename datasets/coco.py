@@ -14,11 +14,10 @@ from torch import Tensor
 
 import datasets.transforms as T
 from datasets.annotated_images import AnnotatedImages
-from datasets.annotations import Objects, pack_objects, read_coco
-from datasets.layout import Part, locate
-from datasets.masks import segmentation_to_mask
+from datasets.annotations.instances import Objects, pack_objects, read_coco
+from datasets.annotations.layout import Part, locate
+from datasets.annotations.masks import segmentation_to_mask
 from util.arguments import TRAIN_SIZES
-from util.visualize import IMAGENET_MEAN, IMAGENET_STD
 
 MAX_SIZE = 1333
 VAL_SIZE = 800
@@ -49,7 +48,7 @@ class CocoDetection(AnnotatedImages):
         ids, categories, num_classes, bad_images: see `AnnotatedImages`; categories are {"id", "name"}.
 
     Raises:
-        FileNotFoundError, OSError, ValueError: see `datasets.annotations.read_coco` and `ImageFiles`.
+        FileNotFoundError, OSError, ValueError: see `datasets.annotations.instances.read_coco` and `ImageFiles`.
     """
 
     def __init__(
@@ -132,7 +131,7 @@ def make_target(objects: Objects, image_size: tuple[int, int], image_id: int, re
 
 
 def convert_coco_poly_to_mask(segmentations: Sequence[Any], height: int, width: int) -> Tensor:
-    """COCO segmentations → bool masks [n, height, width]; see `datasets.masks.segmentation_to_mask`."""
+    """COCO segmentations → bool masks [n, height, width]; see `datasets.annotations.masks.segmentation_to_mask`."""
     masks = [segmentation_to_mask(segmentation, height, width) for segmentation in segmentations]
     return torch.from_numpy(np.stack(masks) if masks else np.zeros((0, height, width), dtype=bool))
 
@@ -151,7 +150,7 @@ def make_coco_transforms(
     reduced image; `crop=False` leaves only the first. At the published sizes the reduced image has a short side of
     400, 500 or 600 and the crop sides of 384 to 600 pixels; other sizes scale these by max(train_sizes) / 800.
     """
-    normalize = T.Compose([T.ToTensor(), T.Normalize(IMAGENET_MEAN, IMAGENET_STD)])
+    normalize = T.Compose([T.ToTensor(), T.Normalize(T.IMAGENET_MEAN, T.IMAGENET_STD)])
     if image_set == "val":
         return T.Compose([T.RandomResize([val_size], max_size=max_size), normalize])
     if image_set != "train":

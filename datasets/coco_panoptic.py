@@ -14,14 +14,14 @@ from pycocotools.coco import COCO
 
 import datasets.transforms as T
 from datasets.annotated_images import AnnotatedImages, ObjectColumns
-from datasets.annotation_rules import some
-from datasets.annotations import read_coco
+from datasets.annotations.instances import read_coco
+from datasets.annotations.layout import Part, locate
+from datasets.annotations.panoptic import read_panoptic
+from datasets.annotations.rules import some
+from datasets.annotations.segment_maps import VOID, read_segment_map
+from datasets.annotations.things import things_as_instances
 from datasets.coco import build_transforms, loading
-from datasets.image_files import find_missing
-from datasets.layout import Part, locate
-from datasets.panoptic_annotations import read_panoptic
-from datasets.panoptic_things import things_as_instances
-from datasets.segment_maps import VOID, read_segment_map
+from datasets.image_folder import find_missing
 from util.box_ops import masks_to_boxes
 from util.coco_names import COCO_NAMES, COCO_STUFF, PANOPTIC_NUM_CLASSES
 

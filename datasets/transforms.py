@@ -28,6 +28,8 @@ from torch.nn.functional import interpolate
 from util.box_ops import box_xyxy_to_cxcywh
 
 Target = dict[str, Any]
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
 Transform = Callable[[Any, "Target | None"], "tuple[Any, Target | None]"]
 
 # Entries of one row an object: when an object goes, it goes from all of them.

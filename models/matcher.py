@@ -59,7 +59,7 @@ class HungarianMatcher(nn.Module):
             if not (pairs < float("inf")).all():  # NaN compares as False
                 raise FloatingPointError(
                     f"image {image} of the batch cannot be matched: a predicted logit or box, or a target box, is not "
-                    "finite (util.forensics.find_non_finite tells where that began)"
+                    "finite (training.forensics.find_non_finite tells where that began)"
                 )
             queries, objects = linear_sum_assignment(pairs)
             matches.append((torch.from_numpy(queries), torch.from_numpy(objects)))

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from models.matcher import at_least_float32
-from util.segment_colors import ids_to_colors
+from util.pictures.segment_colors import ids_to_colors
 
 SMALLEST = 5  # pixels of a segment; fewer are taken for noise
 

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from coco_files import warnings_said
-from runs import flags
 
 import main
+from tests.helpers.coco_files import warnings_said
+from tests.helpers.runs import flags
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-pytest_plugins = ["refusals"]  # the fixtures `finished` and `refused`
+pytest_plugins = ["tests.helpers.refusals"]  # the fixtures `finished` and `refused`
 
 
 @pytest.fixture

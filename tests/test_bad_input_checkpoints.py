@@ -2,9 +2,11 @@
 
 import pytest
 import torch
-from checkpoint_files import Canary, serve
 
-pytest_plugins = ["file_server", "refusals"]  # the fixtures `server`, `finished` and `refused`
+from tests.helpers.checkpoint_files import Canary, serve
+
+# The fixtures `server`, `finished` and `refused`.
+pytest_plugins = ["tests.helpers.file_server", "tests.helpers.refusals"]
 
 
 def damaged(whole, damage, path):

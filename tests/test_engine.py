@@ -8,15 +8,15 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from runs import parse
 
 from datasets import build_dataset, get_coco_api_from_dataset
 from datasets.loader import build_data_loader
 from engine import evaluate, train_one_epoch, weighted_sum
 from models import build_model
+from tests.helpers.runs import parse
+from training.optim import build_lr_scheduler, build_optimizer
 from util.checkpoint import load_checkpoint
 from util.nested_tensor import NestedTensor, collate_fn
-from util.optim import build_lr_scheduler, build_optimizer
 from util.signals import StopSignals
 
 CPU = torch.device("cpu")

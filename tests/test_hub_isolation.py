@@ -9,12 +9,12 @@ import sys
 import types
 from pathlib import Path
 
-import hub_guest
 import pytest
 import torch
 
 import hubconf
 import models.detr
+from tests.helpers import hub_guest
 
 REPOSITORY = Path(hubconf.__file__).resolve().parent
 

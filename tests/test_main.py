@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from runs import flags, parse
 
 import main
+from tests.helpers.runs import flags, parse
 from util.checkpoint import load_checkpoint
 
 REPOSITORY = Path(__file__).resolve().parents[1]

@@ -12,11 +12,11 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from runs import flags
 
 import main
 import run_with_submitit
 from run_with_submitit import Task, get_parser, introduce, settle_cluster, submit
+from tests.helpers.runs import flags
 from util.checkpoint import load_checkpoint
 from util.signals import StopRequested
 

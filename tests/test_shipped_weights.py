@@ -6,18 +6,17 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
-from processes import run_together
 from pycocotools.coco import COCO
 from torchvision.transforms.functional import to_tensor
 
 import hubconf
-from datasets.coco_eval import CocoEvaluator
-from datasets.panoptic_eval import PanopticEvaluator
 from datasets.shapes import CATEGORIES, THINGS, write_shapes
-from datasets.transforms import Normalize
+from datasets.transforms import IMAGENET_MEAN, IMAGENET_STD, Normalize
+from evaluation.coco_eval import CocoEvaluator
+from evaluation.panoptic_eval import PanopticEvaluator
 from models.load import load_detector
+from tests.helpers.processes import run_together
 from util.checkpoint import CheckpointError, load_checkpoint
-from util.visualize import IMAGENET_MEAN, IMAGENET_STD
 
 FILE = Path(hubconf.__file__).with_name("weights") / "detr_tiny_shapes.pth"
 PANOPTIC = FILE.with_name("detr_tiny_shapes_panoptic.pth")

@@ -17,8 +17,8 @@ from datasets.shapes import THINGS, write_shapes
 from predict import Predictor
 from tools.draw_detections import draw_detections
 from tools.plot_logs import FIELDS
-from util.plot_utils import plot_logs
-from util.visualize import contact_sheet
+from util.pictures.boxes import contact_sheet
+from util.pictures.run_curves import plot_logs
 
 # What small drawn pictures want; everything else is the published default. Against it, the classification loss weighs
 # double, since IoU 0.5 is reached long before the classes are told apart; "no object" weighs double too, since a dozen

@@ -15,11 +15,12 @@ from PIL import Image
 from torch import Tensor, nn
 
 from datasets import build_dataset
+from datasets.transforms import IMAGENET_MEAN, IMAGENET_STD
 from models.load import load_detector
 from util.box_ops import box_cxcywh_to_xyxy
 from util.checkpoint import CheckpointError
 from util.errors import one_sentence
-from util.visualize import color_of, contact_sheet, denormalize, ground_truth_beside_prediction
+from util.pictures.boxes import color_of, contact_sheet, denormalize, ground_truth_beside_prediction
 
 
 def draw_detections(
@@ -70,7 +71,7 @@ def annotate(
     labels, target_labels = result["labels"][keep].tolist(), target["labels"].tolist()
     names = {label: f"class {label}" for label in labels + target_labels} | names  # some ids may have no name
     return ground_truth_beside_prediction(
-        denormalize(image),
+        denormalize(image, IMAGENET_MEAN, IMAGENET_STD),
         box_cxcywh_to_xyxy(target["boxes"]) * torch.tensor([width, height, width, height]),
         [names[label] for label in target_labels],
         result["boxes"][keep],

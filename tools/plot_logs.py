@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from util.checkpoint import write_atomically
-from util.plot_utils import plot_logs, read_log
+from util.pictures.run_curves import plot_logs, read_log
 
 FIELDS = ("loss", "loss_ce", "loss_bbox", "loss_giou", "class_error", "AP", "mAP", "lr")
 MASK_FIELDS = ("loss_mask", "loss_dice", "mask_AP", "PQ")  # drawn too where a run has masks

@@ -1,0 +1,1 @@
+"""Annotation files in, one form in memory out."""

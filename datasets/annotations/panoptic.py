@@ -1,0 +1,156 @@
+"""COCO panoptic annotation files: read, check, fill in what may be missing.
+
+What is wrong with a file is said once, at the start, with the names of the image and the segment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from datasets.annotations.instances import name_categories, tidy_sizes
+from datasets.annotations.rules import (
+    LARGEST_AREA,
+    Annotation,
+    check_categories,
+    check_images,
+    is_id,
+    is_number,
+    read_json,
+    short,
+    some,
+)
+from datasets.annotations.segment_maps import MAX_SEGMENT_ID
+from util.dist import is_main_process
+from util.logging import get_logger
+
+
+@dataclass
+class PanopticAnnotations:
+    """A COCO panoptic file; every image has one annotation: its PNG's `file_name` and its `segments_info`.
+
+    A segment has id, category_id, iscrowd, and area, None where the file does not tell it.
+    """
+
+    images: dict[int, dict[str, Any]]  # by id
+    annotations: dict[int, Annotation]  # by image id, of listed images
+    categories: list[dict[str, Any]]  # with id, name and isthing, by ascending id
+
+
+def read_panoptic(ann_file: str | Path) -> PanopticAnnotations:
+    """Load a COCO panoptic file.
+
+    Missing are filled in, with one line of warning: category names (the id), `iscrowd` (0), and later, from the PNG,
+    areas. Annotations of images that are not listed are left out, with another.
+
+    Raises:
+        FileNotFoundError, OSError: no such file, or one that cannot be read.
+        ValueError: not a COCO panoptic file, or one that cannot be used; the sentence names image and segment.
+    """
+    data = read_json(Path(ann_file), "panoptic")
+    try:
+        check_images(data["images"])
+        check_categories(data["categories"])
+        _check_kinds(data["categories"])
+        images = {image["id"]: image for image in data["images"]}
+        annotations = _by_image(data["annotations"])
+        category_ids = {category["id"] for category in data["categories"]}
+        for annotation in annotations.values():
+            _check_segments(annotation, category_ids)
+        without = [str(image_id) for image_id in images if image_id not in annotations]
+        if without:
+            raise ValueError(
+                f"{len(without)} of {len(images)} images have no entry under `annotations` (image {some(without)}): "
+                "add one with its file_name and segments_info, or take the images out"
+            )
+    except ValueError as error:
+        raise ValueError(f"{ann_file}: {error}") from None
+    orphans = [str(image_id) for image_id in annotations if image_id not in images]
+    listed = {image_id: annotations[image_id] for image_id in images}
+    repairs = _fill_in(data, listed)
+    if is_main_process():
+        if repairs:
+            get_logger().warning(f"{ann_file} lacks {repairs}: filled in")
+        if orphans:
+            get_logger().warning(
+                f"{ann_file}: {len(orphans)} annotations belong to no listed image: ignored (image {some(orphans)})"
+            )
+    return PanopticAnnotations(images, listed, sorted(data["categories"], key=lambda category: category["id"]))
+
+
+def _check_kinds(categories: Sequence[dict[str, Any]]) -> None:
+    for category in categories:
+        if category.get("isthing") not in (0, 1):
+            raise ValueError(
+                f"category {category['id']} has isthing {short(category.get('isthing'))}: panoptic categories need 1 "
+                "for things, which are counted, or 0 for stuff, which is not"
+            )
+
+
+def _by_image(annotations: Sequence[Any]) -> dict[int, Annotation]:
+    found: dict[int, Annotation] = {}
+    for annotation in annotations:
+        image_id = annotation.get("image_id") if isinstance(annotation, dict) else None
+        if not is_id(image_id):
+            raise ValueError(f"every annotation needs a whole number as image_id, got {short(annotation)}")
+        if image_id in found:
+            raise ValueError(
+                f"image {image_id} has two entries under `annotations`: an image has one with all segments"
+            )
+        name = annotation.get("file_name")
+        if not isinstance(name, str) or not name or "\0" in name:
+            raise ValueError(f"the annotation of image {image_id} has file_name {short(name)}: needed is its PNG's")
+        if not isinstance(annotation.get("segments_info"), list):
+            raise ValueError(
+                f"the annotation of image {image_id} has no list `segments_info`: this is not the COCO panoptic format"
+            )
+        found[image_id] = annotation
+    return found
+
+
+def _check_segments(annotation: Annotation, category_ids: set[int]) -> None:
+    seen = set()
+    for segment in annotation["segments_info"]:
+        number = segment.get("id") if isinstance(segment, dict) else None
+        if not is_id(number) or not 1 <= number <= MAX_SEGMENT_ID:
+            raise ValueError(
+                f"image {annotation['image_id']} has a segment {short(segment)}: its id must be a whole number from 1 "
+                f"to {MAX_SEGMENT_ID}, the colour of its pixels; 0 is for pixels of no segment"
+            )
+        which = f"segment {number} of image {annotation['image_id']}"
+        if number in seen:
+            raise ValueError(f"{which} stands twice in segments_info: an image's segments need different ids")
+        seen.add(number)
+        category = segment.get("category_id")
+        if not is_id(category) or category not in category_ids:
+            raise ValueError(
+                f"{which} has category_id {short(category)}, which `categories` does not list: add the category or "
+                "correct the segment"
+            )
+        if segment.get("iscrowd") not in (None, 0, 1):
+            raise ValueError(f"{which} has iscrowd {short(segment['iscrowd'])}: 0 is one segment, 1 a crowd of them")
+
+
+def _fill_in(data: dict[str, Any], annotations: dict[int, Annotation]) -> str:
+    """Fill in what `read_panoptic` says; return what was missing."""
+    tidy_sizes(data["images"])
+    nameless = name_categories(data["categories"])
+    for category in data["categories"]:
+        category["isthing"] = int(category["isthing"])
+    segments = [segment for annotation in annotations.values() for segment in annotation["segments_info"]]
+    without_crowd = [segment for segment in segments if segment.get("iscrowd") is None]
+    without_area = [segment for segment in segments if not _has_area(segment)]
+    for segment in segments:
+        segment["iscrowd"] = int(segment.get("iscrowd") or 0)
+    for segment in without_area:
+        segment["area"] = None
+    counts = {"the names of {} categories": nameless, "iscrowd of {} segments": len(without_crowd)}
+    counts["the areas of {} segments"] = len(without_area)
+    return ", ".join(text.format(count) for text, count in counts.items() if count)
+
+
+def _has_area(segment: dict[str, Any]) -> bool:
+    area = segment.get("area")
+    return is_number(area) and 0 < area <= LARGEST_AREA

@@ -1,0 +1,255 @@
+"""Predictions in, COCO's numbers out.
+
+Batches are kept as plain arrays, gathered on the main process and evaluated there once at the end, by hotcoco where it
+is installed and by pycocotools otherwise; both give the same precision, recall and score curves to the last bit.
+Definitions: https://cocodataset.org/#detection-eval. Boxes are in pixels of the original image.
+"""
+
+import io
+from collections.abc import Iterable, Sequence
+from contextlib import redirect_stdout
+from datetime import datetime
+from functools import cache
+from typing import Any
+
+import numpy as np
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from evaluation import hotcoco as hotcoco_eval
+from evaluation.detections import (
+    Detections,
+    Predictions,
+    concatenate,
+    of_categories,
+    pack,
+    to_columns,
+    to_results,
+    unpack,
+)
+from evaluation.ground_truth import copy_ground_truth
+from util.dist import gather_to_main, run_on_main
+from util.logging import get_logger
+
+BACKENDS = ("auto", "hotcoco", "pycocotools")
+KINDS = {"bbox": "bbox", "segm": "segmentation", "keypoints": "keypoints"}  # kind -> key of an annotation
+RENUMBERED = (
+    "the ground truth has annotations with an id below 1 or with the same id, which COCO's matching takes for "
+    "unmatched or for one another: they are numbered anew for the evaluation"
+)
+
+
+class CocoEvaluator:
+    """Collects a model's detections and evaluates them as COCO does.
+
+        evaluator.update({image_id: result, ...})       # for each batch
+        evaluator.synchronize_between_processes()
+        evaluator.accumulate()
+        evaluator.summarize()
+        evaluator.coco_eval["bbox"].stats               # the 12 numbers, float64
+
+    Evaluated are the images that `update` was given, on all processes together; an image with no detections counts, an
+    image given again (a distributed sampler repeats some) does not: the first one stays, lower ranks first.
+
+    `synchronize_between_processes` gives all detections to the main process. From then on it alone evaluates, and
+    `accumulate` and `summarize` are to be called on every process: the others wait and get `stats`, nothing else.
+    Without it each process evaluates what it has been given.
+
+    `coco_eval[kind]` is a pycocotools `COCOeval`. Its `params` may be changed until `accumulate`; afterwards `eval`
+    holds the curves; `evalImgs` is filled by pycocotools only. Keypoints, which DETR does not predict, are evaluated by
+    pycocotools whichever the backend.
+
+    Args:
+        coco_gt: ground truth; it is copied as far as the evaluation needs it and stays untouched.
+        iou_types: list or tuple of "bbox", "segm", "keypoints".
+        backend: "hotcoco", "pycocotools", or "auto" for hotcoco where a fitting one is installed.
+
+    Raises:
+        ImportError: hotcoco is asked for by name and cannot be used.
+        ValueError: an unknown backend or kind, or ground truth that cannot be evaluated.
+    """
+
+    def __init__(self, coco_gt: COCO, iou_types: Sequence[str], *, backend: str = "auto") -> None:
+        if isinstance(iou_types, str) or not iou_types or not set(iou_types) <= set(KINDS):
+            raise ValueError(f"iou_types must be a list or tuple of {', '.join(KINDS)}; got {iou_types!r}")
+        self.backend = _choose_backend(backend)
+        self.iou_types = list(iou_types)
+        self.coco_gt, renumbered = copy_ground_truth(coco_gt, {KINDS[kind] for kind in self.iou_types} | {"bbox"})
+        if renumbered:
+            _say_once(RENUMBERED)
+        with redirect_stdout(io.StringIO()):
+            self.coco_eval = {kind: COCOeval(self.coco_gt, iouType=kind) for kind in self.iou_types}
+        self._seen: dict[int, Detections] = {}
+        self._gathered = False
+
+    @property
+    def img_ids(self) -> list[int]:
+        """Ids of the images seen so far, ascending."""
+        return sorted(self._seen)
+
+    @property
+    def detections(self) -> Detections:
+        """All detections of categories that the ground truth knows, by ascending image id."""
+        together = concatenate(self._seen[image_id] for image_id in self.img_ids)
+        return of_categories(together, list(self.coco_gt.cats))
+
+    def update(self, predictions: Predictions) -> None:
+        """Take the detections of some images.
+
+        Args:
+            predictions: image id -> {"boxes": [n, 4] xyxy, "scores": [n], "labels": [n] category ids, and for "segm"
+                "masks": [n, h, w] or [n, 1, h, w], over 0.5 where the object is}; tensors on any device. Boxes are not
+                needed unless "bbox" is evaluated. Labels that are no category of the ground truth never match nor
+                count.
+
+        Raises:
+            ValueError: an image the ground truth does not have, or tensors that do not fit together.
+            FloatingPointError: a box or a score that is not finite.
+        """
+        new = {int(image_id): result for image_id, result in predictions.items() if int(image_id) not in self._seen}
+        self._seen.update(to_columns(new, self.iou_types, self.coco_gt.imgs))
+
+    def prepare(self, predictions: Predictions, iou_type: str) -> list[dict[str, Any]]:
+        """The detections as COCO's results format has them: one dict each. See `update` for the argument."""
+        if iou_type not in KINDS:
+            raise ValueError(f"unknown kind of evaluation {iou_type!r}: choose from {', '.join(KINDS)}")
+        columns = to_columns({int(k): v for k, v in predictions.items()}, [iou_type], self.coco_gt.imgs)
+        return to_results(concatenate(columns.values()), iou_type)
+
+    def prepare_for_coco_detection(self, predictions: Predictions) -> list[dict[str, Any]]:
+        """Results with `bbox` [x, y, width, height]."""
+        return self.prepare(predictions, "bbox")
+
+    def prepare_for_coco_segmentation(self, predictions: Predictions) -> list[dict[str, Any]]:
+        """Results with `segmentation`, a compressed RLE whose counts are a string."""
+        return self.prepare(predictions, "segm")
+
+    def prepare_for_coco_keypoint(self, predictions: Predictions) -> list[dict[str, Any]]:
+        """Results with `keypoints`, the [n, J, 3] tensor of x, y, visibility flattened to 3 J numbers each."""
+        return self.prepare(predictions, "keypoints")
+
+    def synchronize_between_processes(self) -> None:
+        """Give the main process the detections of all; to be called on every process."""
+        shares = gather_to_main(pack(self._seen))
+        self._gathered = True
+        if shares is not None:
+            merged: dict[int, Detections] = {}
+            for share in shares:
+                merged = unpack(share) | merged
+            self._seen = merged
+
+    def accumulate(self) -> None:
+        """Match detections to ground truth and fill `coco_eval[kind].eval`.
+
+        Raises:
+            ValueError: no image was given to `update`.
+        """
+        if self._gathered:
+            run_on_main(self._accumulate)
+        else:
+            self._accumulate()
+
+    def _accumulate(self) -> None:
+        if not self._seen:
+            raise ValueError("there is nothing to evaluate: call update() with the detections of at least one image")
+        detections = self.detections
+        hot_gt = hotcoco_eval.load_ground_truth(self.coco_gt.dataset) if self.backend == "hotcoco" else None
+        for kind, coco_eval in self.coco_eval.items():
+            coco_eval.params.imgIds = self.img_ids
+            if hot_gt is None or kind == "keypoints":
+                with redirect_stdout(io.StringIO()):
+                    results = to_results(detections, kind)
+                    coco_eval.cocoDt = self.coco_gt.loadRes(results) if results else COCO()
+                    coco_eval.evaluate()
+                    coco_eval.accumulate()
+            else:
+                curves = hotcoco_eval.accumulate(hot_gt, kind, coco_eval.params, detections.rows, detections.masks)
+                coco_eval.eval = {
+                    "params": coco_eval.params,
+                    "counts": list(curves["precision"].shape),
+                    "date": f"{datetime.now():%Y-%m-%d %H:%M:%S}",
+                    **curves,
+                }
+
+    def summarize(self) -> None:
+        """Fill `coco_eval[kind].stats` and log COCO's lines, 12 for boxes and masks, under the kind's name.
+
+        The numbers are pycocotools' means of the curves whichever the backend; -1 stands for "no ground truth".
+        """
+        stats = run_on_main(self._summarize) if self._gathered else self._summarize()
+        for kind, numbers in stats.items():
+            self.coco_eval[kind].stats = numbers
+
+    def _summarize(self) -> dict[str, np.ndarray]:
+        for kind, coco_eval in self.coco_eval.items():
+            with redirect_stdout(io.StringIO()) as printed:
+                coco_eval.summarize()
+            get_logger().info("\n".join([f"IoU metric: {kind}", *printed.getvalue().splitlines()]))
+        return {kind: np.asarray(coco_eval.stats) for kind, coco_eval in self.coco_eval.items()}
+
+    def per_class(self, kind: str = "bbox") -> list[dict[str, Any]]:
+        """The metrics of each category, by ascending id; to be called after `accumulate`, on the main process.
+
+        Returns:
+            Dicts of `id`, `name`, `AP` (over all overlap thresholds), `AP50`, `AR` (at most as many detections an image
+            as `params` allows, 100 by default). Categories without ground truth in the evaluated images have -1, as
+            in `stats`.
+
+        Raises:
+            ValueError: there are no curves here.
+        """
+        if kind not in self.coco_eval or not self.coco_eval[kind].eval:
+            raise ValueError(
+                f"there are no {kind} curves here: name {kind} among iou_types and call accumulate(); of several "
+                "processes the main one has the curves"
+            )
+        curves, params = self.coco_eval[kind].eval, self.coco_eval[kind].params
+        precision = curves["precision"][:, :, :, 0, -1]  # [T, R, K]: any size, most detections
+        recall = curves["recall"][:, :, 0, -1]  # [T, K]
+        at_50 = np.isclose(params.iouThrs, 0.5)  # [T]
+        return [
+            {
+                "id": int(category_id),
+                "name": str(self.coco_gt.cats.get(category_id, {}).get("name", category_id)),
+                "AP": _mean(precision[:, :, k]),
+                "AP50": _mean(precision[at_50, :, k]),
+                "AR": _mean(recall[:, k]),
+            }
+            for k, category_id in enumerate(params.catIds)
+        ]
+
+
+def format_per_class(rows: Iterable[dict[str, Any]]) -> str:
+    """`CocoEvaluator.per_class` as a table to print; a dash where there is no ground truth."""
+    rows = list(rows)
+    width = max(len("category"), *(len(row["name"]) for row in rows)) if rows else len("category")
+    lines = [f"{'id':>6}  {'category':<{width}}  {'AP':>6}  {'AP50':>6}  {'AR':>6}"]
+    for row in rows:
+        values = "  ".join(f"{row[key]:6.3f}" if row[key] >= 0 else f"{'-':>6}" for key in ("AP", "AP50", "AR"))
+        lines.append(f"{row['id']:>6}  {row['name']:<{width}}  {values}")
+    return "\n".join(lines)
+
+
+def _choose_backend(name: str) -> str:
+    if name not in BACKENDS:
+        raise ValueError(f"unknown evaluator {name!r}: choose from {', '.join(BACKENDS)}")
+    if name == "pycocotools":
+        return name
+    reason = hotcoco_eval.reason_to_do_without()
+    if reason is None:
+        return "hotcoco"
+    remedy = f'pip install "{hotcoco_eval.REQUIREMENT}"'
+    if name == "hotcoco":
+        raise ImportError(f"{reason}: run {remedy}, or choose pycocotools or auto")
+    _say_once(f"{reason}: evaluating with pycocotools, equal but slower ({remedy})")
+    return "pycocotools"
+
+
+@cache
+def _say_once(message: str) -> None:
+    # An evaluator is made for every evaluation of a run; its remarks are worth one line, not one an epoch.
+    get_logger().info(message)
+
+
+def _mean(values: np.ndarray) -> float:
+    return float(values.mean()) if values.size else -1.0

@@ -1,0 +1,184 @@
+"""The folder that the predictions for many images go to.
+
+FOLDER/pictures/NAME           the image with its boxes, and masks if the model draws them
+FOLDER/crops/CLASS/NAME-1      on request: what is inside of each box
+FOLDER/attention/NAME          on request: where the model looked
+FOLDER/panoptic/NAME.png       of a panoptic model: the map in COCO's colours, id = R + 256 G + 65536 B, 0 for void
+FOLDER/panoptic_pictures/NAME  the image under that map, with a legend
+FOLDER/detections.json         all detections in COCO's format, written when all images are done
+FOLDER/panoptic.json           of a panoptic model: the segments of all maps in COCO's format, written then too
+FOLDER/progress.jsonl          an image a line as it is done, behind a line with the settings: what a resumed job reads
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from PIL import Image
+
+from prediction.panoptic_map import panoptic_json
+from prediction.result import Prediction, class_name
+from util.checkpoint import write_atomically, write_json
+from util.logging import append_json_line
+
+JPEG, PNG = (".jpg", ".jpeg", ".jpe"), (".png",)
+
+
+class PredictionFolder:
+    """Writes predictions so that a job can be cut off anywhere and go on: every file is whole or not there.
+
+    Args:
+        path: the folder; made with the first file.
+        settings: all that the predictions depend on, as plain data.
+        resume: go on with the job that was begun there, if any, in place of beginning anew.
+        pictures, crops: write those.
+
+    Raises:
+        ValueError: the job to go on with was begun with other settings.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        settings: Mapping[str, Any],
+        *,
+        resume: bool = False,
+        pictures: bool = True,
+        crops: bool = False,
+    ):
+        self.path = path
+        self.pictures, self.crops = pictures, crops
+        self._progress = path / "progress.jsonl"
+        self._done: dict[str, dict[str, Any]] = {}
+        settings = {**settings, "pictures": pictures, "crops": crops}
+        lines = _read_lines(self._progress) if resume else []
+        if lines:
+            _check_same(settings, lines[0].get("settings", {}), self._progress)
+            self._done = {line["name"]: line for line in lines[1:]}
+        path.mkdir(parents=True, exist_ok=True)
+        for leftover in path.rglob(".*.tmp"):  # of a write that was killed
+            leftover.unlink(missing_ok=True)
+        if not lines:
+            for summary in ("detections.json", "panoptic.json"):
+                (path / summary).unlink(missing_ok=True)  # it belongs to another job
+            write_json(self._progress, {"settings": settings})
+
+    def has(self, name: str, file: Path) -> bool:
+        """True if this image was done before."""
+        return name in self._done and self._done[name]["file"] == str(file)
+
+    def save(self, name: str, file: Path, prediction: Prediction, attention: Image.Image | None = None) -> None:
+        """Write what belongs to one image.
+
+        Raises:
+            OSError: it cannot be written; the image does not count as done.
+        """
+        if self.pictures:
+            _save_picture(self.path / "pictures" / picture_name(name), prediction.draw())
+            if prediction.panoptic:
+                _save_picture(self.path / "panoptic_pictures" / picture_name(name), prediction.draw_panoptic())
+        if attention is not None:
+            _save_picture(self.path / "attention" / picture_name(name), attention)
+        if self.crops:
+            for index, class_name in enumerate(prediction.names):
+                inner = PurePosixPath(picture_name(name))
+                inner = inner.with_name(f"{inner.stem}-{index + 1}{inner.suffix}")
+                _save_picture(self.path / "crops" / _file_safe(class_name) / inner, prediction.crop(index))
+        width, height = prediction.image.size
+        record = {"name": name, "file": str(file), "width": width, "height": height, "results": prediction.results()}
+        if prediction.panoptic:
+            record |= {"map_name": map_name(name), "segments": prediction.panoptic.segments_info()}
+            _save_picture(self.path / "panoptic" / map_name(name), prediction.panoptic.picture())
+        append_json_line(self._progress, record)
+        self._done[name] = record
+
+    def finish(self, names: Iterable[str], categories: Sequence[Mapping[str, Any]]) -> Path:
+        """Write `detections.json`, and `panoptic.json` if there are maps, with those of the named images that are done.
+
+        The first holds `images`, `annotations` and `categories`, so that pycocotools' `COCO` loads it; the annotations
+        are COCO's results with an id and "iscrowd" 0 besides. The second holds COCO's panoptic annotations of the files
+        in panoptic/. In both, images are counted from 1 in the order of `names`.
+        """
+        records = [self._done[name] for name in names if name in self._done]
+        images, annotations = [], []
+        for number, record in enumerate(records, start=1):
+            size = {key: record[key] for key in ("width", "height")}
+            images.append({"id": number, "file_name": record["name"]} | size)
+            for result in record["results"]:
+                annotations.append({"id": len(annotations) + 1, "image_id": number, "iscrowd": 0} | result)
+        target = self.path / "detections.json"
+        kinds = _with_unnamed(categories, annotations)
+        write_json(target, {"images": images, "annotations": annotations, "categories": kinds})
+        if any("segments" in record for record in records):
+            kinds = _with_unnamed(categories, [segment for record in records for segment in record["segments"]])
+            kinds = [{"isthing": 0} | category for category in kinds]
+            write_json(self.path / "panoptic.json", panoptic_json(records, images, kinds))
+        return target
+
+    def counts(self, names: Iterable[str]) -> tuple[Counter[int], Counter[int]]:
+        """By category id: objects in, and images with some among, those of the named images that are done."""
+        objects: Counter[int] = Counter()
+        images: Counter[int] = Counter()
+        for name in names:
+            labels = [result["category_id"] for result in self._done.get(name, {}).get("results", [])]
+            objects.update(labels)
+            images.update(set(labels))
+        return objects, images
+
+
+def _with_unnamed(
+    categories: Sequence[Mapping[str, Any]], entries: Iterable[Mapping[str, Any]]
+) -> list[Mapping[str, Any]]:
+    """The categories, and one for each category id among the entries that has none."""
+    unnamed = {entry["category_id"] for entry in entries} - {category["id"] for category in categories}
+    return [*categories, *({"id": number, "name": class_name(number, {})} for number in sorted(unnamed))]
+
+
+def picture_name(name: str) -> str:
+    """What the picture of an image is called: JPEG stays JPEG, PNG stays PNG, and all else becomes PNG."""
+    return name if PurePosixPath(name).suffix.lower() in (*JPEG, *PNG) else f"{name}.png"
+
+
+def map_name(name: str) -> str:
+    """What the panoptic map of an image is called; it is a PNG."""
+    return name if PurePosixPath(name).suffix.lower() in PNG else f"{name}.png"
+
+
+def _save_picture(path: Path, image: Image.Image) -> None:
+    if path.suffix.lower() in JPEG:
+        how = {"format": "JPEG", "quality": 92, "subsampling": 0}  # colour at full resolution, or thin lines fade
+    else:
+        how = {"format": "PNG", "compress_level": 3}
+    write_atomically(path, lambda file: image.save(file, **how))
+
+
+def _file_safe(text: str) -> str:
+    """A class name as the name of a folder on any system."""
+    return re.sub(r'[\x00-\x1f<>:"/\\|?*]', "_", text).strip(" .")[:80] or "_"
+
+
+def _read_lines(path: Path) -> list[dict[str, Any]]:
+    """The whole lines of a log; one that was cut off is left out."""
+    lines = []
+    for line in path.read_bytes().splitlines() if path.exists() else []:
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(entry, dict) and ("settings" in entry) == (not lines):
+            lines.append(entry)
+    return lines
+
+
+def _check_same(now: Mapping[str, Any], before: Mapping[str, Any], progress: Path) -> None:
+    other = [f"{key} {before.get(key)!r} (now {value!r})" for key, value in now.items() if before.get(key) != value]
+    if other:
+        raise ValueError(
+            f"{progress} was begun with other settings, {', '.join(other)}: go on with those, or leave --resume out to "
+            "begin anew"
+        )

@@ -1,0 +1,130 @@
+"""What is predicted for an image: objects, their masks, and what the whole image is made of."""
+
+from __future__ import annotations
+
+import math
+import unicodedata
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch.nn.functional as F
+from PIL import Image
+from pycocotools import mask as coco_mask
+from torch import Tensor
+
+from prediction.panoptic_map import PanopticMap
+from util.pictures.boxes import color_of, draw_boxes
+from util.pictures.fonts import unknown_letters
+from util.pictures.masks import draw_masks, draw_panoptic, shades
+
+LONGEST = 28  # letters of a class name on a picture: its score has to fit behind it
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The objects found in one image, best first.
+
+    Attributes:
+        image: the image as it was looked at, RGB and upright.
+        boxes: float32 [n, 4], xyxy in pixels of `image`; as predicted, so that they may end a little outside of it.
+        scores: float32 [n].
+        labels: int64 [n], category ids as they are in the annotations that the model was trained on.
+        names: n class names.
+        queries: int64 [n], which of the model's object queries found it.
+        masks: bool [n, H, W], the pixels of `image` that belong to each; None where the model draws none.
+        panoptic: what the whole image is made of, stuff too; None where the model tells no stuff.
+    """
+
+    image: Image.Image
+    boxes: Tensor
+    scores: Tensor
+    labels: Tensor
+    names: list[str]
+    queries: Tensor
+    masks: Tensor | None = None
+    panoptic: PanopticMap | None = None
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def draw(self, min_side: int = 384) -> Image.Image:
+        """A copy of the image with the boxes, class names, scores and, if there are any, masks.
+
+        See `util.pictures.boxes.draw_boxes` and `util.pictures.masks.draw_masks`. Boxes have their class's colour; with
+        masks it is lighter or darker from one object of a class to the next.
+        """
+        labels = self.labels.tolist()
+        names = [_readable(name, label) for name, label in zip(self.names, labels)]
+        texts = [f"{_cut(name)} {_before_number(name)}{score:.0%}" for name, score in zip(names, self.scores.tolist())]
+        if self.masks is None:
+            colors = [color_of(label) for label in labels]
+            return draw_boxes(self.image, self.boxes, texts, colors, min_side=min_side)
+        return draw_masks(self.image, self.masks, self.boxes, texts, shades(labels), min_side=min_side)
+
+    def draw_panoptic(self, min_side: int = 384) -> Image.Image:
+        """The panoptic map over the image, with a legend below; see `util.pictures.masks.draw_panoptic`.
+
+        Raises:
+            ValueError: there is no map.
+        """
+        if self.panoptic is None:
+            raise ValueError("there is no panoptic map: predict with a model that was trained on panoptic data")
+        segments = [
+            segment | {"name": _readable(segment["name"], segment["category_id"])} for segment in self.panoptic.segments
+        ]
+        return draw_panoptic(self.image, self.panoptic.ids, segments, min_side=min_side)
+
+    def resized(self, image: Image.Image) -> Prediction:
+        """The same on another copy of the image, which may be of another size."""
+        across, down = image.width / self.image.width, image.height / self.image.height
+        boxes = self.boxes * self.boxes.new_tensor([across, down, across, down])
+        masks, size = self.masks, (image.height, image.width)
+        if masks is not None and len(self):
+            masks = F.interpolate(masks[:, None].byte(), size=size, mode="nearest")[:, 0].bool()
+        elif masks is not None:
+            masks = masks.new_zeros((0, *size))
+        panoptic = self.panoptic and self.panoptic.resized(image.size)
+        return replace(self, image=image, boxes=boxes, masks=masks, panoptic=panoptic)
+
+    def crop(self, index: int) -> Image.Image:
+        """What is inside box `index`, in whole pixels, at least one."""
+        x0, y0, x1, y1 = self.boxes[index].tolist()
+        width, height = self.image.size
+        left, top = min(max(math.floor(x0), 0), width - 1), min(max(math.floor(y0), 0), height - 1)
+        right, bottom = max(min(math.ceil(x1), width), left + 1), max(min(math.ceil(y1), height), top + 1)
+        return self.image.crop((left, top, right, bottom))
+
+    def results(self) -> list[dict[str, Any]]:
+        """COCO's results without the image's id: category_id, bbox (x, y, width, height), area and score; with masks
+        segmentation too, a compressed run-length code, and the area is the mask's."""
+        results = []
+        for index, (x0, y0, x1, y1) in enumerate(self.boxes.tolist()):
+            width, height = x1 - x0, y1 - y0
+            result = {"category_id": int(self.labels[index]), "bbox": [x0, y0, width, height], "area": width * height}
+            if self.masks is not None:
+                code = coco_mask.encode(np.asfortranarray(self.masks[index].byte().numpy()))
+                segmentation = {"size": code["size"], "counts": code["counts"].decode()}
+                result |= {"segmentation": segmentation, "area": int(coco_mask.area(code))}
+            results.append(result | {"score": float(self.scores[index])})
+        return results
+
+
+def class_name(label: int, names: Mapping[int, str]) -> str:
+    """The name of a class; of one without, its id."""
+    return names.get(label, f"class {label}")
+
+
+def _readable(name: str, label: int) -> str:
+    """The name, or the class's id where no font here has its letters: they would be a row of empty frames."""
+    return class_name(label, {}) if unknown_letters(name) else name
+
+
+def _cut(name: str) -> str:
+    return name if len(name) <= LONGEST else f"{name[: LONGEST - 1].rstrip()}…"
+
+
+def _before_number(name: str) -> str:
+    """A mark that keeps a per cent sign behind its number where the name before it is written from right to left."""
+    return "\u200e" if any(unicodedata.bidirectional(letter) in ("R", "AL") for letter in name) else ""

@@ -1,0 +1,78 @@
+"""Segmentations become masks; what would crash the library that draws them is refused before."""
+
+import numpy as np
+import pytest
+from pycocotools import mask as coco_mask
+
+from datasets.annotations.masks import segmentation_to_mask
+
+HEIGHT, WIDTH = 30, 40
+
+
+def noise(seed):
+    return np.random.default_rng(seed).random((HEIGHT, WIDTH)) < (0.02, 0.5, 0.98)[seed % 3]
+
+
+@pytest.mark.parametrize("seed", range(9))
+def test_compressed_codes_are_read_as_pycocotools_reads_them(seed):
+    mask = noise(seed)
+    code = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))
+    np.testing.assert_array_equal(segmentation_to_mask(code, HEIGHT, WIDTH), mask)
+    as_json = {"size": [HEIGHT, WIDTH], "counts": code["counts"].decode()}
+    np.testing.assert_array_equal(segmentation_to_mask(as_json, HEIGHT, WIDTH), mask)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_plain_codes_are_read_as_pycocotools_reads_them(seed):
+    mask = noise(seed)
+    mask[0, 0] = seed == 1  # a code of an object at the first pixel begins with 0
+    runs = np.diff(np.flatnonzero(np.diff(mask.ravel(order="F"), prepend=False, append=~mask[-1, -1])), prepend=0)
+    code = {"size": [HEIGHT, WIDTH], "counts": runs.tolist()}
+    np.testing.assert_array_equal(segmentation_to_mask(code, HEIGHT, WIDTH), mask)
+    theirs = coco_mask.decode(coco_mask.frPyObjects(code, HEIGHT, WIDTH))
+    np.testing.assert_array_equal(theirs.astype(bool), mask)
+
+
+NAN, INF = float("nan"), float("inf")
+SIZE = {"size": [HEIGHT, WIDTH]}
+
+
+@pytest.mark.parametrize(
+    ("segmentation", "sentence"),
+    [
+        (None, "neither a list of polygons nor"),
+        ("abc", "neither a list of polygons nor"),
+        (7, "neither a list of polygons nor"),
+        ([1, 2, 3, 4, 5, 6], "no list of numbers"),
+        (["123456"], "no list of numbers"),
+        ([["a", 1, 2, 3, 4, 5]], "no list of numbers"),
+        ([[[1, 2], [3, 4], [5, 6]]], "no list of numbers"),
+        ([{"size": [1, 1]}], "no list of numbers"),
+        ([[NAN, 1, 2, 3, 4, 5]], "corner at NaN"),  # pycocotools crashes on these three
+        ([[1e9, 1, 2, 3, 4, 5]], "far outside"),
+        ([[1, 1, 2, 3, 4, -INF]], "infinity"),
+        ([[10**400, 1, 2, 3, 4, 5]], "far outside"),
+        ({}, "a mask of .h, w. = None"),
+        ({"size": 30, "counts": [1200]}, "a mask of .h, w. = 30"),
+        ({"size": [40, 30], "counts": [1200]}, r"a mask of \(h, w\) = \(40, 30\) on an image of \(30, 40\)"),
+        (SIZE, "counts are no whole numbers"),
+        (SIZE | {"counts": 1200}, "counts are no whole numbers"),
+        (SIZE | {"counts": [600.0, 600.0]}, "counts are no whole numbers"),
+        (SIZE | {"counts": [1300, -100]}, "counts are no whole numbers"),
+        (SIZE | {"counts": [600, 500]}, "of 1100 pixels on an image of 1200"),  # pycocotools leaves the rest undefined
+        (SIZE | {"counts": [10**30]}, "of 1000000000000000000000000000000 pixels on"),
+        (SIZE | {"counts": ""}, "of 0 pixels on"),
+        (SIZE | {"counts": "0"}, "of 0 pixels on"),
+        (SIZE | {"counts": "é"}, "characters that none has"),
+        (SIZE | {"counts": b"\0\1"}, "characters that none has"),
+        (SIZE | {"counts": "o" * 10**4 + "1"}, "characters that none has"),
+    ],
+)
+def test_what_is_no_mask_of_the_image_is_refused(segmentation, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        segmentation_to_mask(segmentation, HEIGHT, WIDTH)
+
+
+def test_points_and_lines_cover_nothing():
+    for segmentation in ([], [[]], [[1, 2]], [[1, 2, 3, 4]]):
+        assert not segmentation_to_mask(segmentation, HEIGHT, WIDTH).any()

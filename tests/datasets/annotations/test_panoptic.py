@@ -1,0 +1,111 @@
+"""Panoptic annotation files: what is repaired, and what is refused with the names of image and segment."""
+
+import json
+
+import pytest
+
+from datasets.annotations.panoptic import read_panoptic
+from tests.helpers.coco_files import warnings_said
+from tests.helpers.panoptic_files import CATEGORIES, map_of, segment, write_panoptic
+
+IMAGES = [{"id": 4, "file_name": "4.png", "width": 40, "height": 30}]
+
+
+def annotation(image_id=4, segments=(), **fields):
+    return {"image_id": image_id, "file_name": f"{image_id}.png", "segments_info": list(segments)} | fields
+
+
+def write(folder, annotations, **parts):
+    return write_panoptic(folder, {}, **{"images": IMAGES, "annotations": annotations} | parts)[2]
+
+
+def test_what_is_whole_is_read_in_silence(tmp_path):
+    ann_file = write_panoptic(tmp_path, {4: (map_of(), [segment(5)]), 2: (map_of(), [])})[2]
+    with warnings_said() as said:
+        content = read_panoptic(ann_file)
+    assert said == []
+    assert sorted(content.images) == sorted(content.annotations) == [2, 4]
+    assert content.annotations[4]["segments_info"] == [segment(5)]
+    assert [category["id"] for category in content.categories] == [2, 7]
+
+
+def test_what_is_missing_is_filled_in_with_one_line(tmp_path):
+    nameless = [{"id": 7, "isthing": True}]
+    bare = [segment(5, iscrowd=None), segment(6, area=None), segment(7, area=-1), segment(8, area=float("nan"))]
+    with warnings_said() as said:
+        content = read_panoptic(write(tmp_path, [annotation(segments=bare)], categories=nameless))
+    assert content.categories == [{"id": 7, "isthing": 1, "name": "7"}]
+    found = content.annotations[4]["segments_info"]
+    assert [part["iscrowd"] for part in found] == [0] * 4
+    assert [part["area"] for part in found] == [100, None, None, None]
+    assert len(said) == 1
+    assert said[0].endswith(
+        "lacks the names of 1 categories, iscrowd of 1 segments, the areas of 3 segments: filled in"
+    )
+
+
+def test_annotations_of_unlisted_images_are_left_out_with_one_line(tmp_path):
+    with warnings_said() as said:
+        content = read_panoptic(write(tmp_path, [annotation(9), annotation(4), annotation(10)]))
+    assert list(content.annotations) == [4]
+    assert len(said) == 1 and "2 annotations belong to no listed image: ignored (image 9; 10)" in said[0]
+
+
+@pytest.mark.parametrize(
+    ("segments", "sentence"),
+    [
+        ([segment(0)], "image 4 has a segment .*'id': 0.*from 1 to 16777215, the colour"),
+        ([segment(2**24)], "image 4 has a segment .*16777216"),
+        ([segment(5.0)], "image 4 has a segment"),
+        ([segment(True)], "image 4 has a segment"),
+        (["x"], "image 4 has a segment 'x'"),
+        ([segment(5), segment(6), segment(5)], "segment 5 of image 4 stands twice in segments_info"),
+        ([segment(5, category_id=8)], "segment 5 of image 4 has category_id 8, which `categories` does not list"),
+        ([segment(5, category_id=[7])], "segment 5 of image 4 has category_id .7., which"),
+        ([segment(5, category_id=None)], "segment 5 of image 4 has category_id None, which"),
+        ([segment(5, iscrowd=2)], "segment 5 of image 4 has iscrowd 2: 0 is one segment"),
+    ],
+)
+def test_a_segment_that_cannot_be_used_is_named(tmp_path, segments, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        read_panoptic(write(tmp_path, [annotation(segments=segments)]))
+
+
+@pytest.mark.parametrize(
+    ("annotations", "sentence"),
+    [
+        ([], "1 of 1 images have no entry under `annotations` .image 4."),
+        ([annotation(4), annotation(4)], "image 4 has two entries under `annotations`"),
+        ([annotation(4, file_name=None)], "annotation of image 4 has file_name None: needed is its PNG's"),
+        ([annotation(4, file_name="")], "annotation of image 4 has file_name ''"),
+        ([annotation(4, segments_info=None)], "annotation of image 4 has no list `segments_info`"),
+        ([{"id": 1, "bbox": [0, 0, 1, 1]}], "every annotation needs a whole number as image_id"),
+        ([annotation("4")], "every annotation needs a whole number as image_id"),
+        ([7], "every annotation needs a whole number as image_id, got 7"),
+    ],
+)
+def test_an_annotation_that_cannot_be_used_is_named(tmp_path, annotations, sentence):
+    with pytest.raises(ValueError, match=f"panoptic.json: .*{sentence}"):
+        read_panoptic(write(tmp_path, annotations))
+
+
+@pytest.mark.parametrize("isthing", [None, 2, "1"])
+def test_categories_must_say_whether_they_are_things(tmp_path, isthing):
+    wrong = [*CATEGORIES, {"id": 9, "name": "cow", "isthing": isthing}]
+    with pytest.raises(ValueError, match="category 9 has isthing .*: panoptic categories need 1 for things"):
+        read_panoptic(write(tmp_path, [annotation()], categories=wrong))
+
+
+def test_files_of_another_format_are_refused_by_theirs(tmp_path):
+    ann_file = tmp_path / "panoptic.json"
+    for content, sentence in (
+        ({"images": []}, "not in the COCO panoptic format"),
+        ([], "a COCO panoptic file holds an"),
+    ):
+        ann_file.write_text(json.dumps(content))
+        with pytest.raises(ValueError, match=sentence):
+            read_panoptic(ann_file)
+    with pytest.raises(ValueError, match="id 4 stands twice in `images`"):
+        read_panoptic(write(tmp_path, [annotation()], images=IMAGES * 2))
+    with pytest.raises(ValueError, match="id 7 stands twice in `categories`"):
+        read_panoptic(write(tmp_path, [annotation()], categories=CATEGORIES[:1] * 2))

@@ -1,0 +1,164 @@
+"""Batches: what comes in which order, and that nobody but (seed, epoch, index) decides how."""
+
+import random
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import ConcatDataset, Subset
+
+from datasets.coco import CocoDetection, make_coco_transforms
+from datasets.loader import build_data_loader, sample_generators, set_epoch
+from tests.helpers.coco_files import annotation, write_coco
+from util.nested_tensor import NestedTensor
+
+
+@pytest.fixture
+def data(tmp_path):
+    """Seven images, of which 6 and 7 have no objects, with the training augmentation."""
+    annotations = [annotation(n, n, [4 + n, 5, 20, 16]) for n in range(1, 6)]
+    transforms = make_coco_transforms("train", train_sizes=(24, 32, 40), max_size=60)
+    return CocoDetection(*write_coco(tmp_path, annotations, count=7), transforms, False)
+
+
+class Numbers(torch.utils.data.Dataset):
+    """As many 1-pixel images as asked for."""
+
+    def __init__(self, length):
+        self.length = length
+
+    def __len__(self):
+        return self.length
+
+    def __getitem__(self, index):
+        return torch.full((3, 1, 1), float(index)), {"image_id": torch.tensor([index])}
+
+
+def order(loader):
+    return [target["image_id"].item() for _, targets in loader for target in targets]
+
+
+def epochs(data, num_workers, numbers=(0, 1)):
+    """Everything that `numbers` epochs of training batches hold."""
+    loader = build_data_loader(data, 2, train=True, num_workers=num_workers, seed=3)
+    seen = []
+    for epoch in numbers:
+        set_epoch(loader, epoch)
+        for samples, targets in loader:
+            seen += [samples.tensors, samples.mask]
+            seen += [target[name] for target in targets for name in ("image_id", "boxes", "size")]
+    return seen
+
+
+def equal(first, second):
+    return len(first) == len(second) and all(torch.equal(a, b) for a, b in zip(first, second))
+
+
+def test_batches_are_the_same_with_0_1_and_2_workers_over_epochs(data):
+    alone = epochs(data, 0)
+    assert equal(epochs(data, 1), alone)
+    assert equal(epochs(data, 2), alone)
+    assert equal(epochs(data, 0, numbers=(1,)), alone[len(alone) // 2 :])  # an epoch needs none before it
+
+
+def test_augmentation_changes_with_the_epoch_also_in_workers_that_live_on(data):
+    loader = build_data_loader(data, 7, train=False, num_workers=1)
+    sizes = []
+    for epoch in (0, 1, 0):
+        set_epoch(loader, epoch)
+        sizes.append([target["size"].tolist() for _, targets in loader for target in targets])
+    assert sizes[0] != sizes[1]
+    assert sizes[0] == sizes[2]
+
+
+def test_loading_leaves_the_global_generators_alone(data):
+    def states():
+        return random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
+
+    before = states()
+    for num_workers in (0, 1):
+        epochs(data, num_workers, numbers=(0,))
+    assert states() == before
+
+
+def test_training_shuffles_by_epoch_and_seed_and_drops_the_short_batch():
+    loader = build_data_loader(Numbers(11), 3, train=True, seed=1)
+    assert len(loader) == 3
+    orders = []
+    for epoch in (0, 1, 0):
+        set_epoch(loader, epoch)
+        orders.append(order(loader))
+    assert len(set(orders[0])) == 9
+    assert orders[0] != orders[1] and orders[0] == orders[2]
+    assert order(build_data_loader(Numbers(11), 3, train=True, seed=2)) != orders[0]
+
+
+def test_evaluation_keeps_the_order_and_the_last_short_batch():
+    loader = build_data_loader(Numbers(11), 3, train=False)
+    assert len(loader) == 4
+    assert order(loader) == list(range(11))
+
+
+def test_batches_are_padded_images_and_a_tuple_of_targets(data):
+    samples, targets = next(iter(build_data_loader(data, 3, train=False)))
+    assert isinstance(samples, NestedTensor)
+    assert isinstance(targets, tuple) and len(targets) == 3
+    for mask, target in zip(samples.mask, targets):
+        height, width = target["size"].tolist()
+        assert not mask[:height, :width].any()
+        assert (~mask).sum() == height * width
+
+
+def test_a_batch_of_images_without_objects_comes_through(data):
+    samples, targets = next(iter(build_data_loader(Subset(data, [5, 6]), 2, train=True)))
+    assert samples.tensors.shape[0] == 2
+    assert [target["boxes"].shape for target in targets] == [(0, 4), (0, 4)]
+
+
+def test_set_epoch_reaches_through_subsets_and_concatenations(data):
+    class Recorder(Numbers):
+        def set_epoch(self, epoch):
+            self.epoch = epoch
+
+    first, second = Recorder(2), Recorder(3)
+    loader = build_data_loader(ConcatDataset([Subset(first, [0, 1]), Numbers(1), second]), 2, train=True)
+    set_epoch(loader, 4)
+    assert (first.epoch, second.epoch, loader.sampler.epoch) == (4, 4, 4)
+
+
+def test_every_process_gets_its_own_share(monkeypatch):
+    shares = []
+    for rank in (0, 1):
+        monkeypatch.setattr("datasets.loader.get_world_size", lambda: 2)
+        monkeypatch.setattr("datasets.loader.get_rank", lambda rank=rank: rank)
+        shares.append(order(build_data_loader(Numbers(8), 2, train=True)))
+    assert sorted(shares[0] + shares[1]) == list(range(8))
+
+
+def test_workers_compute_with_one_thread():
+    class Threads(Numbers):
+        def __getitem__(self, index):
+            return torch.zeros(3, 1, 1), {"image_id": torch.tensor([torch.get_num_threads()])}
+
+    assert order(build_data_loader(Threads(1), 1, train=False, num_workers=1)) == [1]
+
+
+def test_too_few_images_for_a_training_batch_is_an_error(monkeypatch):
+    with pytest.raises(ValueError, match="3 images, fewer than one batch of 4.*--batch_size 3"):
+        build_data_loader(Numbers(3), 4, train=True)
+    assert len(build_data_loader(Numbers(3), 4, train=False)) == 1
+    with pytest.raises(ValueError, match="no images"):
+        build_data_loader(Numbers(0), 1, train=False)
+    with pytest.raises(ValueError, match="at least 1 image"):
+        build_data_loader(Numbers(3), 0, train=False)
+    monkeypatch.setattr("datasets.loader.get_world_size", lambda: 2)
+    with pytest.raises(ValueError, match="2 on each of 2 processes.*--batch_size 2"):
+        build_data_loader(Numbers(4), 3, train=True)
+
+
+def test_seeds_of_any_size_and_sign_are_taken():
+    drawn = []
+    for seed in (0, -1, 2**63, 42):
+        with sample_generators(seed, 0, 0):
+            drawn.append((random.random(), np.random.rand(), torch.rand(1).item()))
+    assert len(set(drawn)) == 4

@@ -1,0 +1,264 @@
+import copy
+import json
+import logging
+import os
+import pickle
+import sys
+from argparse import Namespace
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+
+from evaluation import coco_eval
+from evaluation import hotcoco as hotcoco_eval
+from evaluation.coco_eval import CocoEvaluator, format_per_class
+from tests.helpers import processes
+from tests.helpers.coco_samples import (
+    HEIGHT,
+    WIDTH,
+    assert_same_bits,
+    both_backends,
+    coco_of,
+    evaluated,
+    made_ground_truth,
+    perturbed,
+)
+from util.dist import init_distributed_mode
+from util.logging import get_logger
+
+
+@pytest.fixture(autouse=True)
+def forget_what_was_said():
+    coco_eval._say_once.cache_clear()
+
+
+@pytest.fixture
+def said():
+    """The messages logged during a test."""
+    messages = []
+    handler = logging.Handler()
+    handler.emit = lambda record: messages.append(record.getMessage())
+    get_logger().addHandler(handler)
+    yield messages
+    get_logger().removeHandler(handler)
+
+
+@both_backends
+def test_images_without_predictions_count_but_unseen_images_do_not(backend):
+    coco = made_ground_truth()
+    first, second = [i for i in coco.imgs if any(not a["iscrowd"] for a in coco.imgToAnns[i])][:2]
+    truth = {"boxes": [], "labels": []}
+    for annotation in coco.imgToAnns[first]:
+        x, y, w, h = annotation["bbox"]
+        truth["boxes"].append([x, y, x + w, y + h])
+        truth["labels"].append(annotation["category_id"])
+    found = {key: torch.tensor(value) for key, value in truth.items()} | {"scores": torch.ones(len(truth["labels"]))}
+    assert evaluated(coco, {first: found}, backend).coco_eval["bbox"].stats[0] == pytest.approx(1)
+    both = evaluated(coco, {first: found, second: {}}, backend)
+    assert both.coco_eval["bbox"].stats[0] < 0.99
+    assert both.img_ids == sorted([first, second])
+
+
+@both_backends
+def test_an_image_given_twice_counts_once_and_the_first_time(backend):
+    coco = made_ground_truth()
+    predictions = perturbed(coco)
+    once = evaluated(coco, predictions, backend)
+    twice = CocoEvaluator(coco, ["bbox"], backend=backend)
+    twice.update(predictions)
+    shifted = {i: {**result, "boxes": result["boxes"] + 20} for i, result in predictions.items()}
+    twice.update(shifted)
+    twice.accumulate()
+    twice.summarize()
+    assert_same_bits(twice.coco_eval["bbox"], once.coco_eval["bbox"])
+
+
+def made_for_two():
+    coco = made_ground_truth(images=13)
+    return coco, perturbed(coco, most=110, masks=True)
+
+
+def one_of_two(rank: int, folder: str) -> None:
+    """What each process of the fixture below does; it leaves what it ended with."""
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": str(rank)}
+    init_distributed_mode(Namespace(device="cpu", dist_url=f"file://{folder}/meeting_point"))
+    coco, predictions = made_for_two()
+    ids = list(predictions)
+    share = ids[0::2] if rank == 0 else [*ids[1::2], ids[2]]  # a sampler repeats an image to fill the last batch
+    found = {}
+    for backend in ("hotcoco", "pycocotools") if hotcoco_eval.reason_to_do_without() is None else ("pycocotools",):
+        evaluator = CocoEvaluator(coco, ["bbox", "segm"], backend=backend)
+        evaluator.update({i: predictions[i] for i in share})
+        if rank == 1:
+            evaluator._seen[ids[2]].rows[:, 1:3] += 20  # what the second process found for it must not matter
+        evaluator.synchronize_between_processes()
+        evaluator.accumulate()
+        evaluator.summarize()
+        found[backend] = {kind: (part.eval, part.stats) for kind, part in evaluator.coco_eval.items()}
+    empty = CocoEvaluator(coco, ["bbox"])
+    empty.synchronize_between_processes()
+    try:
+        empty.accumulate()
+    except ValueError as error:
+        found["error"] = str(error)
+    Path(folder, f"found_by_{rank}.pickle").write_bytes(pickle.dumps(found))
+    dist.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory):
+    """What two processes ended with after they met."""
+    folder = tmp_path_factory.mktemp("pair")
+    assert processes.wait(processes.start(one_of_two, [(rank, str(folder)) for rank in (0, 1)]), 240) == [0, 0]
+    return [pickle.loads((folder / f"found_by_{rank}.pickle").read_bytes()) for rank in (0, 1)]
+
+
+@both_backends
+def test_two_processes_get_the_numbers_of_one(backend, pair):
+    alone = evaluated(*made_for_two(), backend, ("bbox", "segm"))
+    for kind, part in alone.coco_eval.items():
+        curves, stats = pair[0][backend][kind]
+        assert_same_bits(SimpleNamespace(eval=curves, stats=stats), part)
+
+
+@both_backends
+def test_other_processes_than_the_main_one_get_the_12_numbers_and_nothing_else(backend, pair):
+    for (_, expected), (curves, stats) in zip(pair[0][backend].values(), pair[1][backend].values(), strict=True):
+        assert curves == {} and stats.dtype == np.float64
+        np.testing.assert_array_equal(stats, expected)
+
+
+def test_all_processes_learn_that_there_is_nothing_to_evaluate(pair):
+    assert "nothing to evaluate" in pair[0]["error"] and pair[1]["error"] == pair[0]["error"]
+
+
+@both_backends
+def test_annotations_numbered_from_zero_or_alike_match_as_any_other(backend, said):
+    coco = made_ground_truth()
+    predictions = perturbed(coco)
+    expected = evaluated(coco, predictions, backend)
+    said.clear()
+    for renumber in (lambda number: number, lambda number: 1 + number // 2):
+        coco_eval._say_once.cache_clear()
+        odd = copy.deepcopy(coco.dataset)
+        for number, annotation in enumerate(odd["annotations"]):
+            annotation["id"] = renumber(number)
+        assert_same_bits(evaluated(coco_of(odd), predictions, backend).coco_eval["bbox"], expected.coco_eval["bbox"])
+    assert sum("numbered anew" in message for message in said) == 2
+
+
+@both_backends
+def test_the_ground_truth_stays_as_it_was(backend):
+    coco = made_ground_truth(images=6)
+    before = copy.deepcopy(coco.dataset)
+    evaluated(coco, perturbed(coco, masks=True), backend, ("bbox", "segm"))
+    assert coco.dataset == before
+
+
+def test_missing_area_and_iscrowd_are_filled_in():
+    coco = made_ground_truth()
+    bare = copy.deepcopy(coco.dataset)
+    for annotation, whole in zip(bare["annotations"], coco.dataset["annotations"], strict=True):
+        del annotation["area"]
+        if not annotation["iscrowd"]:
+            del annotation["iscrowd"]
+        whole["area"] = whole["bbox"][2] * whole["bbox"][3]
+    predictions = perturbed(coco)
+    filled, given = (evaluated(c, predictions, "pycocotools").coco_eval["bbox"] for c in (coco_of(bare), coco))
+    assert_same_bits(filled, given)
+
+
+@both_backends
+def test_keypoints_are_evaluated(backend):
+    points = [5.0 * number for number in range(34)]
+    points = [value for x, y in zip(points[::2], points[1::2], strict=True) for value in (x, y, 2.0)]
+    annotation = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [0, 0, 170, 170], "area": 28900, "iscrowd": 0}
+    coco = coco_of(
+        {
+            "images": [{"id": 1, "height": HEIGHT, "width": WIDTH}],
+            "categories": [{"id": 1, "name": "person"}],
+            "annotations": [{**annotation, "keypoints": points, "num_keypoints": 17}],
+        }
+    )
+    found = {"labels": torch.tensor([1]), "scores": torch.tensor([0.5])}
+    found["keypoints"] = torch.tensor(points).view(1, -1, 3)
+    evaluator = evaluated(coco, {1: found}, backend, ("keypoints",))
+    assert evaluator.coco_eval["keypoints"].stats[0] == pytest.approx(1)
+    assert evaluator.prepare_for_coco_keypoint({1: found}) == [
+        {"image_id": 1, "category_id": 1, "keypoints": points, "score": 0.5}
+    ]
+
+
+@both_backends
+def test_per_class_agrees_with_the_summary_and_shows_missing_classes(backend):
+    coco = made_ground_truth()
+    evaluator = evaluated(coco, perturbed(coco, jitter=0.1), backend)
+    rows = evaluator.per_class()
+    stats = evaluator.coco_eval["bbox"].stats
+    assert [(row["id"], row["name"]) for row in rows] == [(i, f"class {i}") for i in (1, 3, 5, 7, 90)]
+    assert rows[2] == {"id": 5, "name": "class 5", "AP": -1.0, "AP50": -1.0, "AR": -1.0}
+    for key, total in (("AP", stats[0]), ("AP50", stats[1]), ("AR", stats[8])):
+        assert np.mean([row[key] for row in rows if row["id"] != 5]) == pytest.approx(total, abs=1e-12)
+    assert json.loads(json.dumps(rows)) == rows
+    table = format_per_class(rows).splitlines()
+    assert len(table) == 6 and len({len(line) for line in table}) == 1
+    assert table[3].split() == ["5", "class", "5", "-", "-", "-"]
+    assert f"{rows[0]['AP']:.3f}" in table[1]
+
+
+@both_backends
+def test_only_the_summary_is_said(backend, said, capfd):
+    coco = made_ground_truth(images=6)
+    predictions = perturbed(coco, masks=True)
+    capfd.readouterr()
+    evaluated(coco, predictions, backend, ("bbox", "segm"))
+    lines = "\n".join(said).splitlines()
+    assert lines[0] == "IoU metric: bbox" and lines[13] == "IoU metric: segm" and len(lines) == 26
+    assert lines[1].startswith(" Average Precision  (AP) @[ IoU=0.50:0.95 | area=   all | maxDets=100 ] = ")
+    out, err = capfd.readouterr()
+    assert out.splitlines() == lines and err == ""
+
+
+def test_without_hotcoco_auto_says_once_that_it_takes_pycocotools(monkeypatch, said):
+    monkeypatch.setitem(sys.modules, "hotcoco", None)
+    coco = made_ground_truth(images=2)
+    assert [CocoEvaluator(coco, ["bbox"]).backend for _ in range(2)] == ["pycocotools"] * 2
+    assert len(said) == 1 and "pycocotools" in said[0] and 'pip install "hotcoco>=1.3,<2"' in said[0]
+    with pytest.raises(ImportError, match='cannot be imported.*pip install "hotcoco>=1.3,<2"'):
+        CocoEvaluator(coco, ["bbox"], backend="hotcoco")
+
+
+def test_unknown_backends_and_kinds_are_refused():
+    coco = made_ground_truth(images=2)
+    with pytest.raises(ValueError, match="unknown evaluator 'fast': choose from auto, hotcoco, pycocotools"):
+        CocoEvaluator(coco, ["bbox"], backend="fast")
+    for kinds in ("bbox", ["boxes"], []):
+        with pytest.raises(ValueError, match="iou_types must be a list or tuple of bbox, segm, keypoints"):
+            CocoEvaluator(coco, kinds)
+    with pytest.raises(ValueError, match="unknown kind of evaluation 'boxes'"):
+        CocoEvaluator(coco, ["bbox"]).prepare({}, "boxes")
+
+
+def test_nothing_to_evaluate_is_an_error():
+    evaluator = CocoEvaluator(made_ground_truth(images=2), ["bbox"])
+    with pytest.raises(ValueError, match="nothing to evaluate"):
+        evaluator.accumulate()
+    with pytest.raises(ValueError, match="call accumulate.* the main one has the curves"):
+        evaluator.per_class()
+    with pytest.raises(ValueError, match="no segm curves here: name segm among iou_types"):
+        evaluator.per_class("segm")
+
+
+def test_ground_truth_that_cannot_be_evaluated_names_the_annotation():
+    dataset = made_ground_truth().dataset
+    del dataset["annotations"][0]["segmentation"]
+    CocoEvaluator(coco_of(dataset), ["bbox"])
+    with pytest.raises(ValueError, match="annotation 100 of image .* has no segmentation"):
+        CocoEvaluator(coco_of(dataset), ["bbox", "segm"])
+    dataset["annotations"][1]["bbox"] = [0, 0, float("nan"), 5]
+    with pytest.raises(ValueError, match="annotation 101 of image .* has bbox"):
+        CocoEvaluator(coco_of(dataset), ["bbox"])

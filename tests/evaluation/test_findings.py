@@ -1,0 +1,216 @@
+"""F1, thresholds and the confusion matrix against plain loops, and against the evaluator's own curves."""
+
+import numpy as np
+import pytest
+import torch
+from pycocotools.coco import COCO
+
+from evaluation.findings import (
+    THRESHOLDS,
+    Judged,
+    best_threshold,
+    confusion_matrix,
+    count,
+    find,
+    judge,
+    pooled,
+    read_objects,
+)
+from tests.helpers.coco_samples import coco_of, evaluated, made_ground_truth, perturbed
+from tests.helpers.paths import SHARED_DATA
+
+
+def judged_by(evaluator, **limits) -> list[Judged]:
+    ids = [int(i) for i in evaluator.coco_eval["bbox"].params.catIds]
+    objects = read_objects(evaluator.coco_gt, evaluator.img_ids, ids)
+    return judge(evaluator.detections, objects, ids, **limits)
+
+
+def curve_of(judged: Judged) -> np.ndarray:
+    """Precision at 101 recalls, as COCO draws it from right and wrong detections by falling score."""
+    if judged.objects == 0:
+        return np.full(101, -1.0)
+    right = np.cumsum(judged.right)
+    precision = right / (np.cumsum(~judged.right) + right + np.spacing(1))
+    precision = np.maximum.accumulate(precision[::-1])[::-1]
+    at = np.searchsorted(right / judged.objects, np.linspace(0, 1, 101), side="left")
+    return np.append(precision, 0)[np.minimum(at, len(precision))]
+
+
+def assert_same_curves(evaluator) -> None:
+    expected = evaluator.coco_eval["bbox"].eval["precision"][0, :, :, 0, -1]  # [R, K] at IoU 0.5
+    for k, judged in enumerate(judged_by(evaluator)):
+        np.testing.assert_array_equal(curve_of(judged), expected[:, k])
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_right_and_wrong_detections_give_the_bits_of_the_evaluators_curves(seed):
+    coco = made_ground_truth(seed)
+    assert_same_curves(evaluated(coco, perturbed(coco, seed + 1), "auto"))
+
+
+def test_real_annotations_give_the_bits_of_the_evaluators_curves():
+    path = SHARED_DATA / "bccd" / "annotations" / "instances_val2017.json"
+    if not path.exists():
+        pytest.skip("bccd is not here")
+    coco = COCO(str(path))
+    assert_same_curves(evaluated(coco, perturbed(coco, jitter=0.08), "auto"))
+
+
+def test_only_the_best_detections_of_an_image_and_class_count():
+    box = {"boxes": torch.tensor([[0.0, 0, 10, 10]] * 103), "labels": torch.ones(103, dtype=torch.int64)}
+    annotation = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [0, 0, 10, 10], "area": 100, "iscrowd": 0}
+    data = {"images": [{"id": 1}], "categories": [{"id": 1, "name": "a"}], "annotations": [annotation]}
+    evaluator = evaluated(coco_of(data), {1: {**box, "scores": torch.linspace(0.9, 0.1, 103)}}, "auto")
+    assert [len(judged.scores) for judged in judged_by(evaluator)] == [100]
+    assert find(evaluator).classes[0].counts.kept[0] == 100
+    assert judged_by(evaluator, most=5)[0].right.tolist() == [True, False, False, False, False]
+
+
+@pytest.fixture(scope="module")
+def judged() -> list[Judged]:
+    coco = made_ground_truth()
+    return judged_by(evaluated(coco, perturbed(coco), "auto"))
+
+
+def counted_by_loops(one: Judged, threshold: float) -> tuple[int, int]:
+    pairs = [(score, right) for score, right in zip(one.scores.tolist(), one.right.tolist()) if score >= threshold]
+    return len(pairs), sum(right for _, right in pairs)
+
+
+def test_counts_and_rates_are_those_of_loops_over_the_detections(judged):
+    for one in [*judged, pooled(judged)]:
+        counts = count(one)
+        for place, threshold in enumerate(THRESHOLDS.tolist()):
+            kept, right = counted_by_loops(one, threshold)
+            assert (counts.kept[place], counts.right[place]) == (kept, right)
+            precision = right / kept if kept else np.nan
+            recall = right / one.objects if one.objects else np.nan
+            total = precision + recall
+            f1 = 2 * precision * recall / total if total > 0 else np.nan if np.isnan(recall) else 0
+            found = [counts.precision[place], counts.recall[place], counts.f1[place]]
+            np.testing.assert_allclose(found, [precision, recall, f1], rtol=1e-12)
+
+
+def test_all_classes_together_are_the_sums(judged):
+    together = pooled(judged)
+    assert together.objects == sum(one.objects for one in judged) > 0
+    assert (np.diff(together.scores) <= 0).all()
+    np.testing.assert_array_equal(count(together).right, sum(count(one).right for one in judged))
+    np.testing.assert_array_equal(count(together).kept, sum(count(one).kept for one in judged))
+
+
+def test_the_best_threshold_has_the_highest_f1_of_all_and_no_score_on_it(judged):
+    for one in [*judged, pooled(judged)]:
+        if not one.right.any():
+            assert best_threshold(one) is None
+            continue
+        best = best_threshold(one)
+        f1 = {t: 2 * right / (kept + one.objects) for t in one.scores for kept, right in [counted_by_loops(one, t)]}
+        kept, right = counted_by_loops(one, best)
+        assert 2 * right / (kept + one.objects) == max(f1.values())
+        assert best not in one.scores and best < max(t for t in f1 if f1[t] == max(f1.values()))
+
+
+@pytest.mark.parametrize(
+    ("scores", "expected"),
+    [([0.9, 0.3], 0.6), ([0.4123, 0.4121], 0.4122), ([0.7], 0.35), ([0.5, np.nextafter(0.5, 0)], 0.5), ([-1, -3], -2)],
+)
+def test_the_best_threshold_has_no_more_digits_than_it_takes(scores, expected):
+    assert best_threshold(Judged(np.array(scores), np.arange(len(scores)) == 0, 1)) == expected
+
+
+def confusion_by_loops(detections, objects, ids, threshold) -> np.ndarray:
+    k = len(ids)
+    matrix = np.zeros((k + 1, k + 1), dtype=int)
+    for image_id in set(detections.rows[:, 0]) | set(objects.images):
+        rows = [r for r in detections.rows.tolist() if r[0] == image_id and r[5] >= threshold and r[6] in ids]
+        free = [g for g in np.flatnonzero(objects.images == image_id) if not objects.crowd[g]]
+        crowds = np.flatnonzero((objects.images == image_id) & objects.crowd)
+        for row in sorted(rows, key=lambda r: -r[5]):
+            x, y, w, h = row[1:5]
+
+            def overlap(g, crowd=False, box=(x, y, w, h)):
+                x, y, w, h = box
+                u, v, p, q = objects.boxes[g]
+                inside = max(0, min(x + w, u + p) - max(x, u)) * max(0, min(y + h, v + q) - max(y, v))
+                return inside / (w * h if crowd else w * h + p * q - inside)
+
+            best = max(free, key=lambda g: (overlap(g), g), default=None)
+            if best is not None and overlap(best) >= 0.5:
+                matrix[objects.classes[best], ids.index(row[6])] += 1
+                free.remove(best)
+            elif not any(overlap(g, crowd=True) >= 0.5 for g in crowds):
+                matrix[k, ids.index(row[6])] += 1
+        for g in free:
+            matrix[objects.classes[g], k] += 1
+    return matrix
+
+
+@pytest.mark.parametrize("threshold", [0.0, 0.45, 2.0])
+def test_the_confusion_matrix_is_that_of_loops(threshold):
+    coco = made_ground_truth()
+    evaluator = evaluated(coco, perturbed(coco, jitter=0.1), "auto")
+    ids = sorted(coco.cats)
+    objects = read_objects(coco, evaluator.img_ids, ids)
+    matrix = confusion_matrix(evaluator.detections, objects, ids, threshold)
+    np.testing.assert_array_equal(matrix, confusion_by_loops(evaluator.detections, objects, ids, threshold))
+    np.testing.assert_array_equal(matrix[:-1].sum(axis=1), np.bincount(objects.classes[~objects.crowd], minlength=5))
+    if threshold == 0:
+        assert (matrix - np.diag(np.diag(matrix)))[:-1, :-1].any()  # some are taken for another class
+
+
+def scene(annotations: list[tuple], detections: list[tuple], names: tuple = ("cat", "dog", "eel")):
+    """An evaluator of one image: annotations (class, box, crowd), detections (class, box, score); boxes x, y, w, h."""
+    annotations = [
+        {"id": n, "image_id": 5, "category_id": c, "bbox": box, "area": box[2] * box[3], "iscrowd": crowd}
+        for n, (c, box, crowd) in enumerate(annotations, start=1)
+    ]
+    categories = [{"id": n, "name": name} for n, name in enumerate(names, start=1)]
+    coco = coco_of({"images": [{"id": 5}], "categories": categories, "annotations": annotations})
+    boxes = torch.tensor([box for _, box, _ in detections], dtype=torch.float32).reshape(-1, 4)
+    boxes[:, 2:] += boxes[:, :2]
+    labels = torch.tensor([c for c, _, _ in detections], dtype=torch.int64)
+    scores = torch.tensor([score for _, _, score in detections])
+    return evaluated(coco, {5: {"boxes": boxes, "labels": labels, "scores": scores}}, "auto")
+
+
+def test_a_scene_counted_by_hand():
+    truth = [(1, [0, 0, 10, 10], 0), (2, [50, 0, 10, 10], 0), (2, [0, 50, 10, 10], 0), (3, [100, 100, 80, 80], 1)]
+    found = [
+        (1, [0, 0, 10, 10], 0.9),  # a cat found
+        (1, [50, 0, 10, 9], 0.8),  # a dog taken for a cat
+        (2, [0, 0, 10, 10], 0.7),  # a false alarm: the cat is taken
+        (3, [110, 110, 9, 9], 0.6),  # in a crowd: counts neither way
+        (2, [0, 50, 10, 10], 0.1),  # a dog found, under the threshold
+    ]
+    findings = find(scene(truth, found))
+    assert findings.overall.best == {"threshold": 0.05, "f1": 4 / 7, "precision": 0.5, "recall": 2 / 3}
+    assert findings.matrix.tolist() == [[1, 0, 0, 0], [1, 1, 0, 0], [0, 0, 0, 0], [0, 1, 0, 0]]
+    matrix = confusion_matrix(findings.detections, findings.objects, findings.ids, 0.5)
+    assert matrix.tolist() == [[1, 0, 0, 0], [1, 0, 0, 1], [0, 0, 0, 0], [0, 1, 0, 0]]
+    cat, dog, eel = findings.classes
+    assert cat.best == {"threshold": 0.85, "f1": 1.0, "precision": 1.0, "recall": 1.0}
+    assert dog.best == {"threshold": 0.05, "f1": 0.5, "precision": 0.5, "recall": 0.5}
+    assert eel.best is None and np.isnan(eel.counts.f1).all() and eel.counts.kept[0] == 0
+    overall = findings.overall.counts
+    assert (overall.kept[0], overall.right[0], overall.objects) == (4, 2, 3)
+
+
+def test_without_ground_truth_or_right_detections_there_is_no_best_threshold():
+    lone = [(1, [0, 0, 10, 10], 0.9)]
+    for truth, found, recall in (([], lone, np.nan), ([(1, [50, 50, 9, 9], 0)], lone, 0), ([], [], np.nan)):
+        findings = find(scene(truth, found))
+        assert findings.overall.best is None and findings.threshold == 0.5
+        np.testing.assert_array_equal(findings.overall.counts.recall, np.full(101, recall))
+        assert findings.matrix[-1, 0] == len(found) and findings.matrix[0, -1] == len(truth)
+
+
+def test_annotations_of_other_images_and_categories_do_not_count():
+    coco = made_ground_truth()
+    some = list(coco.imgs)[2:9]
+    evaluator = evaluated(coco, {i: p for i, p in perturbed(coco).items() if i in some}, "auto")
+    expected = [a for i in some for a in coco.imgToAnns[i]]
+    objects = read_objects(coco, some, [7, 3])
+    assert len(objects.images) == sum(a["category_id"] in (3, 7) for a in expected) > 0
+    assert find(evaluator).overall.counts.objects == sum(not a["iscrowd"] for a in expected)

@@ -1,0 +1,108 @@
+"""Several processes on this machine, of one thread each, forked from one that has imported what they need."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stderr, redirect_stdout
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from textwrap import indent
+from typing import Any
+
+import torch
+
+import main
+from evaluation import report as eval_report
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+HANGS = 900  # seconds that nothing takes, however busy the machine is
+LAUNCHERS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "SLURM_PROCID", "SLURM_LOCALID", "SLURM_STEP_NUM_TASKS", "MASTER_ADDR")
+
+
+def clean_environment() -> dict[str, str]:
+    """This process's variables without a launcher's, for processes of one thread that find our rooms."""
+    kept = {name: value for name, value in os.environ.items() if name not in LAUNCHERS}
+    return kept | {"PYTHONPATH": os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "tests")]), "OMP_NUM_THREADS": "1"}
+
+
+def start(work: Callable[..., None], arguments: Sequence[tuple[Any, ...]]) -> list[BaseProcess]:
+    """A process that runs `work(*arguments[i])` for each i."""
+    context = multiprocessing.get_context("forkserver" if os.name == "posix" else "spawn")
+    if os.name == "posix":
+        context.set_forkserver_preload(["main"])
+    before = dict(os.environ)
+    try:  # the server they are forked from is started with the first of them and keeps this environment
+        os.environ.clear()
+        os.environ.update(clean_environment())
+        processes = [context.Process(target=work, args=own) for own in arguments]
+        for process in processes:
+            process.start()
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+    return processes
+
+
+def wait(processes: Sequence[BaseProcess], seconds: float = HANGS) -> list[int]:
+    """Their exit codes.
+
+    Raises:
+        TimeoutError: some still ran after so many seconds; all have been killed.
+    """
+    deadline = time.monotonic() + seconds
+    for process in processes:
+        process.join(max(0.0, deadline - time.monotonic()))
+    late = [rank for rank, process in enumerate(processes) if process.is_alive()]
+    if late:
+        for process in processes:
+            process.kill()
+            process.join()
+        raise TimeoutError(f"processes {late} of {len(processes)} still ran after {seconds} seconds: they wait in vain")
+    return [process.exitcode for process in processes]
+
+
+def run_together(world_size: int, commands: Sequence[Sequence[str]], folder: Path) -> list[list[tuple[int, str]]]:
+    """Command lines of `main.py`, one after the other, each by `world_size` processes as one.
+
+    Returns:
+        For each command what each rank ended with: its exit code, and all it printed.
+    """
+    folder.mkdir(parents=True)
+    own = [(rank, world_size, [list(command) for command in commands], str(folder)) for rank in range(world_size)]
+    wait(start(_run_as, own))
+    each = [json.loads((folder / f"rank{rank}.json").read_text()) for rank in range(world_size)]
+    return [[tuple(outcomes[index]) for outcomes in each] for index in range(len(commands))]
+
+
+def torchrun(command: Sequence[str], folder: Path, before: str) -> subprocess.CompletedProcess[str]:
+    """`torchrun --nproc_per_node 2 main.py` with the flags `command`.
+
+    Args:
+        folder: for what this leaves behind.
+        before: a program that runs in both processes before main.py does, to arrange what is to happen to them.
+    """
+    (folder / "sitecustomize.py").write_text(f"import os\nif 'RANK' in os.environ:\n{indent(before, '    ')}")
+    environment = clean_environment()  # Python imports a module of that name when it starts
+    environment["PYTHONPATH"] = os.pathsep.join([str(folder), environment["PYTHONPATH"]])
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    command = [*launch, str(REPOSITORY / "main.py"), *command]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=HANGS)
+
+
+def _run_as(rank: int, world_size: int, commands: list[list[str]], folder: str) -> None:
+    torch.set_num_threads(1)
+    eval_report.draw_evaluation = lambda *parts: None  # pictures take longer than all the rest
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(world_size), "LOCAL_RANK": str(rank)}
+    outcomes = []
+    for index, command in enumerate(commands):
+        said = Path(folder, f"said{index}_rank{rank}.txt")
+        with said.open("w") as file, redirect_stdout(file), redirect_stderr(file):
+            code = main.run([*command, "--dist_url", f"file://{folder}/meeting{index}"])
+        outcomes.append((code, said.read_text()))
+    Path(folder, f"rank{rank}.json").write_text(json.dumps(outcomes))

@@ -1,0 +1,115 @@
+"""Timing: the numbers are those of the clock, whatever the device still has to do."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from prediction.speed import LEAST, MOST, PARTS, WARM_UP, Speed, measure, report, synchronize
+
+CPU = torch.device("cpu")
+
+
+class Device:
+    """A clock of its own, and work that is done only when somebody waits for it."""
+
+    def __init__(self) -> None:
+        self.now = self.queued = 0.0
+
+    def clock(self) -> float:
+        return self.now
+
+    def wait(self) -> None:
+        self.now, self.queued = self.now + self.queued, 0.0
+
+
+class Part(nn.Module):
+    def __init__(self, device: Device, seconds: float):
+        super().__init__()
+        self.device, self.seconds = device, seconds
+
+    def forward(self) -> None:
+        self.device.queued += self.seconds
+
+
+class Fake(nn.Module):
+    """Takes longer for its first passes, and 1 second beside its parts."""
+
+    def __init__(self, device: Device, slow: int = WARM_UP):
+        super().__init__()
+        self.device, self.slow = device, slow
+        self.backbone, self.transformer = Part(device, 4.0), Part(device, 2.0)
+        self.seen: list[tuple[tuple[int, ...], bool]] = []
+
+    def forward(self, samples) -> None:
+        self.seen.append((tuple(samples.tensors.shape), bool(samples.mask.any())))
+        self.device.queued += 1.0 + 100.0 * (len(self.seen) <= self.slow)
+        self.backbone()
+        self.transformer()
+
+
+@pytest.fixture
+def device() -> Device:
+    return Device()
+
+
+def time_it(model: Fake, **how) -> Speed:
+    return measure(model, (6, 8), CPU, clock=model.device.clock, wait=model.device.wait, **how)
+
+
+def test_times_are_whole_and_by_part_without_the_warm_up(device: Device):
+    speed = time_it(Fake(device), budget=10_000)
+    assert speed.whole == [7.0] * MOST
+    assert speed.parts == {"backbone": [4.0] * MOST, "transformer": [2.0] * MOST} and tuple(speed.parts) == PARTS
+
+
+def test_a_part_is_not_charged_with_what_was_under_way(device: Device):
+    model = Fake(device, slow=0)
+    model.register_forward_pre_hook(lambda *_: setattr(device, "queued", 50.0))
+    assert set(time_it(model).parts["backbone"]) == {4.0}
+
+
+def test_a_slow_model_is_passed_less_often(device: Device):
+    assert len(time_it(Fake(device), budget=7.0 * 20).whole) == 20
+    assert len(time_it(Fake(device), budget=0).whole) == LEAST
+
+
+def test_batches_are_of_the_size_asked_for_and_not_padded(device: Device):
+    model = Fake(device)
+    assert time_it(model, batch_size=3, budget=0).batch_size == 3
+    assert set(model.seen) == {((3, 3, 6, 8), False)}
+    for size, batch_size in (((0, 8), 1), ((6, 8), 0)):
+        with pytest.raises(ValueError, match="cannot be timed: use 1 or more"):
+            measure(model, size, CPU, batch_size=batch_size)
+
+
+def test_nothing_is_left_in_the_model(device: Device):
+    model = Fake(device)
+    time_it(model, budget=0)
+    assert not any(part._forward_hooks or part._forward_pre_hooks for part in model.modules())
+
+
+def test_the_table_gives_median_p90_and_images_a_second():
+    ten = [float(seconds) for seconds in (1, 1, 1, 1, 1, 3, 3, 3, 3, 33)]
+    speed = Speed(ten, {"backbone": [0.5], "transformer": [0.25]}, batch_size=4)
+    rows = [line.split() for line in str(speed).splitlines()]
+    assert rows[1] == ["whole", "2000.00", "ms", "6000.00", "ms"]  # halfway of 1 and 3; at 8.1 of 0...9: 3 + 0.1 * 30
+    assert rows[2:4] == [[n, x, "ms", x, "ms"] for n, x in (("backbone", "500.00"), ("transformer", "250.00"))]
+    assert rows[4] == ["throughput", "0.8", "images/s"]  # 40 images in 50 seconds
+
+
+def test_the_report_says_what_was_measured_on_what():
+    model = nn.Linear(9, 111)
+    text = report(model, Speed([1.0], {}, batch_size=2), (64, 96), CPU)
+    for part in ("1,110 parameters on cpu", f"threads {torch.get_num_threads()},", f"torch {torch.__version__}"):
+        assert part in text
+    assert "2 x 64 x 96 pixels" in text and "1 passes after 5 to warm up" in text
+
+
+@pytest.mark.parametrize(("name", "waits"), [("cpu", []), ("cuda:1", [torch.device("cuda:1")])])
+def test_an_accelerator_is_waited_for(monkeypatch, name: str, waits: list[torch.device]):
+    seen: list[torch.device] = []
+    monkeypatch.setattr(torch.accelerator, "synchronize", seen.append)
+    synchronize(torch.device(name))
+    assert seen == waits

@@ -1,0 +1,162 @@
+"""To Hugging Face's DETR and back: both models compute the same, names travel, what does not fit is refused."""
+
+import json
+
+import pytest
+import torch
+
+from models import build_model
+from tests.helpers.runs import parse
+from tools.convert import run
+from util.checkpoint import load_checkpoint, save_checkpoint
+from util.nested_tensor import NestedTensor
+from util.rng import seed_everything
+
+transformers = pytest.importorskip("transformers", reason="transformers is needed for the other side")
+safetensors = pytest.importorskip("safetensors.torch", reason="safetensors is needed for the other side's files")
+
+NORM = ("--backbone_norm", "frozen_bn")
+NAMES = [{"id": 1, "name": "cat"}, {"id": 3, "name": "dog"}]
+
+
+def shake(model: torch.nn.Module) -> None:
+    """Every weight and statistic away from its start, so that an entry that is not carried over shows."""
+    seed_everything(1)
+    for name, value in model.state_dict().items():
+        if value.is_floating_point():
+            spread = 0.3 if value.ndim == 2 else 0.01  # attention must be far from even, or its parts could be swapped
+            value.add_(torch.rand_like(value) * 0.5 if "var" in name else torch.randn_like(value) * spread)
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    def write(*flags: str):
+        args = parse("", "--num_classes", "5", *NORM, *flags)
+        model = build_model(args)[0]
+        shake(model)
+        path = tmp_path / "ours.pth"
+        save_checkpoint(path, {"model": model.state_dict(), "args": args, "categories": NAMES})
+        return path
+
+    return write
+
+
+def huggingface_folder(folder, **settings):
+    sizes = {"embedding_size": 32, "hidden_sizes": [32, 64, 128, 160], "depths": [1, 1, 1, 1], "layer_type": "basic"}
+    parts = {
+        "use_timm_backbone": False,
+        "backbone_config": transformers.ResNetConfig(**sizes, out_features=["stage4"]),
+        "use_pretrained_backbone": False,
+        "d_model": 16,
+        "encoder_layers": 2,
+        "decoder_layers": 2,
+        "encoder_attention_heads": 4,
+        "decoder_attention_heads": 4,
+        "encoder_ffn_dim": 24,
+        "decoder_ffn_dim": 24,
+        "num_queries": 5,
+        "id2label": {0: "N/A", 1: "cat", 2: "dog"},
+    }
+    model = transformers.DetrForObjectDetection(transformers.DetrConfig(**(parts | settings))).eval()
+    shake(model)
+    model.save_pretrained(folder)
+    return model
+
+
+@pytest.mark.parametrize(
+    "flags", [(), ("--position_embedding", "learned", "--enc_layers", "2"), ("--backbone_norm", "bn")]
+)
+def test_ours_becomes_theirs_and_comes_back(checkpoint, tmp_path, flags, capsys):
+    path = checkpoint(*flags)
+    assert run([str(path), str(tmp_path / "hf")]) == 0
+    assert run([str(tmp_path / "hf"), str(tmp_path / "back.pth")]) == 0
+    assert "agree within" in capsys.readouterr().out
+    ours, back = load_checkpoint(path), load_checkpoint(tmp_path / "back.pth")
+    weights = {name: value for name, value in ours["model"].items() if not name.endswith("num_batches_tracked")}
+    assert back["model"].keys() == weights.keys()
+    assert all(torch.equal(back["model"][name], value) for name, value in weights.items())
+    assert back["categories"] == NAMES
+    assert back["args"]["nheads"] == 2 and back["args"]["num_classes"] == 5
+
+
+@pytest.mark.parametrize("encoding", ["sine", "learned"])
+def test_theirs_becomes_ours(tmp_path, encoding):
+    theirs = huggingface_folder(tmp_path / "hf", position_embedding_type=encoding)
+    assert run([str(tmp_path / "hf"), str(tmp_path / "ours.pth")]) == 0
+    converted = load_checkpoint(tmp_path / "ours.pth")
+    model = build_model(parse("", *(f"--{k}={v}" for k, v in converted["args"].items() if k != "dilation")))[0].eval()
+    model.load_state_dict(converted["model"])
+    padding = torch.zeros(1, 64, 96, dtype=torch.bool)
+    padding[:, :, 70:] = True
+    with torch.no_grad():
+        images = torch.randn(1, 3, 64, 96)
+        expected = theirs(images, (~padding).long())
+        outputs = model(NestedTensor(images, padding))
+    torch.testing.assert_close(outputs["pred_logits"], expected.logits, rtol=0, atol=1e-4)
+    torch.testing.assert_close(outputs["pred_boxes"], expected.pred_boxes, rtol=0, atol=1e-4)
+    assert converted["categories"] == [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}]
+
+
+def test_timms_names_are_written_and_read(checkpoint, tmp_path):
+    pytest.importorskip("timm", reason="timm builds the other side's backbone")
+    path = checkpoint("--backbone", "resnet18")
+    assert run([str(path), str(tmp_path / "hf"), "--timm"]) == 0
+    names = safetensors.load_file(tmp_path / "hf" / "model.safetensors").keys()
+    assert "model.backbone.conv_encoder.model.layer1.0.conv1.weight" in names
+    assert run([str(tmp_path / "hf"), str(tmp_path / "back.pth")]) == 0
+    ours, back = load_checkpoint(path)["model"], load_checkpoint(tmp_path / "back.pth")["model"]
+    assert all(torch.equal(back[name], value) for name, value in ours.items())
+
+
+def test_a_model_that_computes_something_else_is_not_written(checkpoint, tmp_path, monkeypatch, capsys):
+    def swapped(state, timm):
+        theirs = convert(state, timm)
+        theirs["bbox_predictor.layers.0.bias"] += 1
+        return theirs
+
+    import tools.convert
+
+    convert = tools.convert.to_huggingface
+    monkeypatch.setattr(tools.convert, "to_huggingface", swapped)
+    assert run([str(checkpoint()), str(tmp_path / "hf")]) == 1
+    assert "does not compute the same" in capsys.readouterr().err
+    assert [file.name for file in tmp_path.iterdir()] == ["ours.pth"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "word"),
+    [
+        (("--pre_norm",), "--pre_norm"),
+        (("--pos_temperature", "20"), "--pos_temperature 20"),
+        (("--backbone_norm", "gn"), "--backbone_norm gn"),
+        (("--dilation",), "--dilation with tiny"),
+        (("--dilation", "--backbone", "resnet50"), "pass --timm"),
+    ],
+)
+def test_what_theirs_cannot_have_is_named(checkpoint, tmp_path, flags, word, capsys):
+    assert run([str(checkpoint(*flags)), str(tmp_path / "hf")]) == 1
+    assert word in capsys.readouterr().err
+    assert not (tmp_path / "hf").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        ({"decoder_attention_heads": 2}, "encoder_attention_heads and decoder_attention_heads differ"),
+        ({"activation_function": "gelu"}, "activation_function 'gelu'"),
+        ({"backbone_config": {"model_type": "resnet", "depths": [1, 2, 1, 1]}}, "of other widths or depths"),
+    ],
+)
+def test_what_ours_cannot_have_is_named(tmp_path, change, word, capsys):
+    huggingface_folder(tmp_path / "hf")
+    config = json.loads((tmp_path / "hf" / "config.json").read_text())
+    (tmp_path / "hf" / "config.json").write_text(json.dumps(config | change))
+    assert run([str(tmp_path / "hf"), str(tmp_path / "ours.pth")]) == 1
+    assert word in capsys.readouterr().err
+    assert not (tmp_path / "ours.pth").exists()
+
+
+def test_an_existing_folder_is_not_touched(checkpoint, tmp_path, capsys):
+    (tmp_path / "hf").mkdir()
+    assert run([str(checkpoint()), str(tmp_path / "hf")]) == 1
+    assert "exists" in capsys.readouterr().err and not list((tmp_path / "hf").iterdir())

@@ -1,0 +1,73 @@
+"""Pictures from a checkpoint: what is drawn, and what cannot be."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import ImageChops
+
+from datasets.coco import CocoDetection, make_coco_transforms
+from models.postprocess import PostProcess
+from tests.helpers.predict_parts import write_detector
+from tools import draw_detections
+from util.box_ops import box_cxcywh_to_xyxy
+
+
+class Fixed(torch.nn.Module):
+    """A model that answers every image with one box of class 1, whose logit is given."""
+
+    def __init__(self, logit: float):
+        super().__init__()
+        self.logit = logit
+
+    def forward(self, samples):
+        logits = torch.tensor([[[0.0, self.logit, 0.0, 0.0, 0.0]]])
+        return {"pred_logits": logits, "pred_boxes": torch.tensor([[[0.5, 0.5, 0.5, 0.5]]])}
+
+
+@pytest.fixture
+def sample(shapes: Path):
+    transforms = make_coco_transforms("val", val_size=64, max_size=64)
+    return CocoDetection(shapes / "val2017", shapes / "annotations/instances_val2017.json", transforms, False)[0]
+
+
+def test_only_boxes_above_the_threshold_are_drawn(sample):
+    names = {1: "circle", 2: "square", 3: "triangle"}
+    post = PostProcess()
+    pictures = [draw_detections.annotate(Fixed(logit), post, *sample, names, 0.5) for logit in (9.0, -9.0)]
+    left = (0, 0, pictures[0].width // 2 - 8, pictures[0].height)
+    assert ImageChops.difference(*(picture.crop(left) for picture in pictures)).getbbox() is None
+    assert ImageChops.difference(*pictures).getbbox() is not None
+
+
+def test_targets_are_drawn_in_pixels(sample, monkeypatch: pytest.MonkeyPatch):
+    seen = {}
+    draw = lambda image, boxes, *_, **__: seen.update(b=boxes)  # noqa: E731
+    monkeypatch.setattr(draw_detections, "ground_truth_beside_prediction", draw)
+    post = PostProcess()
+    draw_detections.annotate(Fixed(9.0), post, *sample, {1: "circle", 2: "square", 3: "triangle"}, 0.5)
+    torch.testing.assert_close(seen["b"], box_cxcywh_to_xyxy(sample[1]["boxes"]) * 64)
+
+
+def test_a_checkpoint_draws_by_its_own_settings(shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
+    command = [
+        str(write_detector(tmp_path / "checkpoint.pth")),
+        "--coco_path",
+        str(shapes),
+        "--out",
+        str(tmp_path / "p"),
+        "--count",
+        "2",
+    ]
+    assert draw_detections.run(command) == 0
+    assert "drew 2 images" in capsys.readouterr().out
+    assert len(list((tmp_path / "p").glob("*.png"))) == 3
+
+
+def test_bare_weights_are_refused_in_one_sentence(shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
+    torch.save({"model": {}}, tmp_path / "bare.pth")
+    command = [str(tmp_path / "bare.pth"), "--coco_path", str(shapes), "--out", str(tmp_path / "p")]
+    assert draw_detections.run(command) == 1
+    assert "holds no weights" in capsys.readouterr().err

@@ -1,0 +1,192 @@
+"""Exported detectors: free batch and size, proven against the model, and an example that needs none of ours."""
+
+import ast
+import io
+import json
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import tools.export
+from datasets.coco import make_coco_transforms
+from models import build_model
+from models.load import load_detector
+from tests.helpers.runs import parse
+from tools import onnx_example
+from tools.export import ImageAndMask, run
+from util.checkpoint import CheckpointError, save_checkpoint
+from util.nested_tensor import NestedTensor
+from util.rng import seed_everything
+
+onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime runs the exported file")
+pytest.importorskip("onnxscript", reason="onnxscript writes it")
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory) -> Path:
+    """An untrained detector that still tells images apart."""
+    seed_everything(0)
+    args = parse("", "--num_classes", "3", "--val_size", "96", "--max_size", "128", "--dec_layers", "1")
+    path = tmp_path_factory.mktemp("export") / "tiny.pth"
+    categories = [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}]
+    save_checkpoint(path, {"model": build_model(args)[0].state_dict(), "args": args, "categories": categories})
+    return path
+
+
+@pytest.fixture(scope="module")
+def onnx_file(checkpoint) -> Path:
+    path = checkpoint.with_name("tiny.onnx")
+    assert run([str(checkpoint), str(path)]) == 0
+    return path
+
+
+@pytest.fixture(scope="module")
+def model(checkpoint) -> ImageAndMask:
+    detector = load_detector(checkpoint, "cpu").model
+    detector.aux_loss = False
+    return ImageAndMask(detector).eval()
+
+
+def inputs(batch: int, height: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:
+    mask = torch.zeros(batch, height, width, dtype=torch.bool)
+    mask[-1, :, width // 2 :] = True
+    return torch.randn(batch, 3, height, width), mask
+
+
+def test_the_onnx_file_takes_any_batch_and_size(onnx_file, model):
+    session = onnxruntime.InferenceSession(onnx_file)
+    for image, mask in (inputs(1, 64, 200), inputs(3, 130, 64)):
+        outputs = session.run(["logits", "boxes"], {"image": image.numpy(), "mask": mask.numpy()})
+        with torch.no_grad():
+            for output, expected in zip(outputs, model(image, mask)):
+                torch.testing.assert_close(torch.from_numpy(output), expected, rtol=0, atol=1e-3)
+
+
+def test_the_onnx_file_reads_the_mask_and_has_opset_18(onnx_file):
+    import onnx
+
+    session = onnxruntime.InferenceSession(onnx_file)
+    image, mask = inputs(1, 64, 96)
+    one, other = (session.run(["logits"], {"image": image.numpy(), "mask": m.numpy()})[0] for m in (mask, ~mask))
+    assert np.abs(one - other).max() > 1e-3
+    assert {opset.domain: opset.version for opset in onnx.load(onnx_file).opset_import}[""] >= 18
+
+
+def test_a_pt2_file_computes_the_same(checkpoint, model):
+    path = checkpoint.with_name("tiny.pt2")
+    assert run([str(checkpoint), str(path)]) == 0
+    image, mask = inputs(1, 70, 100)
+    with torch.no_grad():
+        for output, expected in zip(torch.export.load(path).module()(image, mask), model(image, mask)):
+            torch.testing.assert_close(output, expected, rtol=0, atol=1e-3)
+
+
+def test_a_file_that_computes_something_else_is_not_left_behind(checkpoint, tmp_path, monkeypatch, capsys):
+    def write_badly(program, path, detector):
+        path.write_bytes(b"wrong")
+        return lambda image, mask: (torch.zeros(len(image), 6, 4), torch.zeros(len(image), 6, 4))
+
+    monkeypatch.setattr(tools.export, "_trace", lambda model: None)
+    monkeypatch.setattr(tools.export, "_write_pt2", write_badly)
+    assert run([str(checkpoint), str(tmp_path / "out.pt2")]) == 1
+    assert "does not compute what the model does" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_check_tries_two_sizes_at_two_batches_and_sees_a_fault_at_one(model):
+    seen = []
+
+    def runs(image, mask):
+        seen.append(tuple(image.shape))
+        logits, boxes = model(image, mask)
+        return logits, boxes + (0.01 if len(seen) == 4 else 0)
+
+    with torch.no_grad(), pytest.raises(CheckpointError, match="at batch 2 of 171 x 97"):
+        tools.export.check(model, runs)
+    assert {shape[0] for shape in seen} == {1, 2} and len({shape[2:] for shape in seen}) == 2
+
+
+def test_another_ending_is_refused_before_anything_is_read(tmp_path, capsys):
+    assert run([str(tmp_path / "none.pth"), str(tmp_path / "out.bin")]) == 1
+    assert "neither .onnx nor .pt2" in capsys.readouterr().err
+
+
+def test_the_published_tests_plain_export_runs(checkpoint):
+    detector = load_detector(checkpoint, "cpu").model
+    detector.aux_loss = False
+    image, file = torch.rand(1, 3, 64, 96), io.BytesIO()
+    names = {"input_names": ["inputs"], "output_names": ["pred_logits", "pred_boxes"]}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch raises the version that it is asked for, and says so
+        torch.onnx.export(detector, image, file, do_constant_folding=True, opset_version=12, **names)
+    outputs = onnxruntime.InferenceSession(file.getvalue()).run(None, {"inputs": image.numpy()})
+    with torch.no_grad():
+        expected = detector(image)
+    for name, output in zip(names["output_names"], outputs):
+        torch.testing.assert_close(torch.from_numpy(output), expected[name], rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("size", [(150, 110), (90, 300), (96, 96)])
+def test_the_example_finds_the_boxes_that_the_model_finds(onnx_file, checkpoint, size):
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (*size, 3), dtype=np.uint8))
+    found = onnx_example.detect(onnxruntime.InferenceSession(onnx_file), image, threshold=0.05)
+
+    detector = load_detector(checkpoint, "cpu")
+    transforms = make_coco_transforms("val", max_size=128, val_size=96)
+    tensor = transforms(image, {})[0]
+    with torch.no_grad():
+        outputs = detector.model(tensor[None])
+    result = detector.postprocessors["bbox"](outputs, torch.tensor([[image.height, image.width]]))[0]
+    order = result["scores"].argsort(descending=True)
+    order = order[result["scores"][order] > 0.05]
+    assert len(found) == len(order) > 0
+    names = {0: "0", 1: "cat", 2: "dog"}
+    for (name, score, box), query in zip(found, order.tolist()):
+        assert name == names[result["labels"][query].item()]
+        assert score == pytest.approx(result["scores"][query].item(), abs=1e-3)
+        assert box == pytest.approx(result["boxes"][query].tolist(), abs=0.3)
+
+
+def test_the_example_draws_a_picture(onnx_file, tmp_path, monkeypatch, capsys):
+    Image.new("RGB", (120, 90), "white").save(tmp_path / "in.png")
+    arguments = [str(onnx_file), str(tmp_path / "in.png"), str(tmp_path / "out.png"), "--threshold", "0.01"]
+    monkeypatch.setattr("sys.argv", ["onnx_example.py", *arguments])
+    onnx_example.main()
+    assert len(capsys.readouterr().out.splitlines()) == 6  # one for each query
+    assert (np.asarray(Image.open(tmp_path / "out.png")) != 255).any()
+
+
+def test_the_example_needs_numpy_pillow_and_onnxruntime_alone():
+    tree = ast.parse(Path(onnx_example.__file__).read_text(encoding="utf-8"))
+    names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    names |= {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    assert names == {"argparse", "json", "numpy", "onnxruntime", "PIL"}
+
+
+def test_the_file_names_the_classes_and_sizes(onnx_file):
+    about = json.loads(onnxruntime.InferenceSession(onnx_file).get_modelmeta().custom_metadata_map["detr"])
+    assert about == {"classes": {"1": "cat", "2": "dog"}, "size": 96, "max_size": 128}
+
+
+@pytest.mark.parametrize("ending", [".onnx", ".pt2"])
+def test_a_model_with_a_mask_head_gives_masks_too(ending, tmp_path, recwarn):
+    seed_everything(0)
+    flags = "--num_classes 3 --dec_layers 1 --masks --hidden_dim 128 --nheads 8 --num_queries 3".split()
+    args = parse("", *flags)
+    model = build_model(args)[0].eval()
+    save_checkpoint(tmp_path / "masks.pth", {"model": model.state_dict(), "args": args})
+    path = tmp_path / f"masks{ending}"
+    assert run([str(tmp_path / "masks.pth"), str(path)]) == 0
+    image, mask = inputs(2, 70, 130)
+    if ending == ".onnx":
+        session = onnxruntime.InferenceSession(path)
+        masks = torch.from_numpy(session.run(["masks"], {"image": image.numpy(), "mask": mask.numpy()})[0])
+    else:
+        masks = torch.export.load(path).module()(image, mask)[2]
+    with torch.no_grad():
+        expected = model(NestedTensor(image, mask))["pred_masks"]
+    torch.testing.assert_close(masks, expected, rtol=0, atol=1e-3)

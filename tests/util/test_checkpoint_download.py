@@ -1,0 +1,52 @@
+"""Checkpoints by their address: torch.hub's cache, the hash in the name, and what is refused."""
+
+import pytest
+
+from tests.helpers.checkpoint_files import Canary, published_checkpoint, serve, small_model
+from util.checkpoint import CheckpointError, load_checkpoint
+
+pytest_plugins = ["tests.helpers.file_server"]  # the fixture `server`
+
+
+def test_an_address_is_downloaded_once_and_its_hash_checked(server):
+    address, folder, requests = server
+    name = serve(folder, published_checkpoint(small_model()))
+    for _ in range(2):
+        loaded = load_checkpoint(f"{address}/{name}")
+    assert loaded["args"]["output_dir"] == "out/run"
+    assert requests == [f"/{name}"]
+
+
+def test_a_download_with_the_wrong_hash_is_refused_and_not_kept(server, tmp_path):
+    address, folder, _ = server
+    name = serve(folder, {"model": {}}, good_hash=False)
+    with pytest.raises(CheckpointError, match="does not have the hash in its name"):
+        load_checkpoint(f"{address}/{name}")
+    assert not list((tmp_path / "hub").rglob("*.pth"))
+
+
+def test_a_download_that_would_run_code_is_refused(server, tmp_path):
+    address, folder, _ = server
+    name = serve(folder, {"model": Canary(tmp_path / "canary")})
+    with pytest.raises(CheckpointError, match="is not run"):
+        load_checkpoint(f"{address}/{name}")
+    assert not (tmp_path / "canary").exists()
+
+
+def test_an_address_without_a_file_says_so(server):
+    with pytest.raises(CheckpointError, match="absent.pth could not be downloaded .*404.*pass its path"):
+        load_checkpoint(f"{server[0]}/absent.pth")
+
+
+@pytest.mark.parametrize("address", ["http://", "https://host", "http://host/", "https:///"])
+def test_an_address_that_names_no_file_is_refused(address):
+    with pytest.raises(CheckpointError, match=f"the address {address} names no file"):
+        load_checkpoint(address)  # it would take the cache's folder for the file
+
+
+def test_a_damaged_file_in_the_cache_is_named_so_that_it_can_be_deleted(server, tmp_path):
+    cached = tmp_path / "hub" / "checkpoints" / "detr.pth"
+    cached.parent.mkdir(parents=True)
+    cached.write_text("half a page")
+    with pytest.raises(CheckpointError, match=f"is text .*: delete {cached}"):
+        load_checkpoint(f"{server[0]}/detr.pth")

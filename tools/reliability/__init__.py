@@ -1,0 +1,1 @@
+"""Stress tests of training, data and checkpoints: `python -m tools.reliability.NAME`."""

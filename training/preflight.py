@@ -1,0 +1,174 @@
+"""A trial before the first epoch: does the largest batch fit, and how long will the training take?"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import torch
+from torch import nn
+
+from prediction.speed import synchronize
+from training.undisturbed import undisturbed
+from util.dist import all_gather
+from util.nested_tensor import NestedTensor
+
+Batch = tuple[NestedTensor, Sequence[dict[str, Any]]]
+Step = Callable[[NestedTensor, Sequence[dict[str, Any]]], None]
+
+PROC = Path("/proc/self")  # where Linux tells, and resets, a process's peak memory
+
+
+def preflight(
+    model: nn.Module,
+    step: Step,
+    worst: Batch,
+    typical: Sequence[Batch],
+    *,
+    device: torch.device,
+    steps: int,
+    optimizer: torch.optim.Optimizer | None = None,
+    repeats: int = 2,
+) -> str:
+    """Take the largest batch and some ordinary ones through forward and backward, and forecast the training.
+
+    Weights, gradients, buffers, modes, the optimizer and all generators are afterwards as they were. What the
+    optimizer will keep beside the weights, two numbers for each as AdamW does, is held in memory meanwhile.
+
+    In a process group every process tries its own batches and calls this; `step` must not wait for another one.
+
+    Args:
+        model: put into training mode for the trial.
+        step: forward, loss and backward of one batch; takes it from the CPU.
+        worst: the largest batch, tried `repeats` times after a warm-up.
+        typical: ordinary batches, one or more, tried once each: what the forecast rests on.
+        device: what `step` computes on.
+        steps: planned steps of the training.
+        optimizer: over the model's parameters.
+
+    Returns:
+        Some lines for the user; the slowest and the largest process count.
+
+    Raises:
+        ValueError: the largest batch does not fit into memory (of any process): what to lower.
+    """
+    own_error: Exception | None = None
+    outcome: tuple[str, tuple[float, float, int] | None]
+    try:
+        with undisturbed(model), _optimizer_memory(optimizer):
+            model.train()
+            step(*worst)  # warm-up
+            _reset_peak(device)
+            slow = _seconds(step, [worst] * repeats, device)
+            peak = _peak(device)
+            usual = _seconds(step, typical, device)
+        outcome = ("", (slow, usual, peak))
+    except Exception as error:  # told to all processes, none of which may wait for one that has given up
+        own_error = error
+        out_of_memory = _is_out_of_memory(error)
+        outcome = (_too_large(worst, device) if out_of_memory else f"{type(error).__name__}: {error}", None)
+        if out_of_memory:
+            own_error = ValueError(outcome[0])
+    outcomes = all_gather(outcome)
+    if own_error is not None:
+        raise own_error
+    failed = [f"process {index}: {text}" for index, (text, numbers) in enumerate(outcomes) if numbers is None]
+    if failed:
+        raise ValueError(f"the largest batch was tried, and failed on {'; '.join(failed)}")
+    slow, usual, peak = (max(column) for column in zip(*(numbers for _, numbers in outcomes)))
+    return _describe(worst, len(typical), slow, usual, peak, device, steps, len(outcomes))
+
+
+def _describe(
+    worst: Batch, tried: int, slow: float, usual: float, peak: int, device: torch.device, steps: int, processes: int
+) -> str:
+    memory = f"{peak / 2**30:.2f} GiB" if peak else "not measured on this system"
+    if device.type == "cuda":
+        memory += f" of {torch.cuda.get_device_properties(device).total_memory / 2**30:.2f} GiB"
+    each = " on each process" if processes > 1 else ""
+    uncounted = "reading images, the optimizer's update, evaluations, checkpoints"
+    if processes > 1:
+        uncounted += ", the exchange between processes"
+    return (
+        f"preflight, the largest batch{each}: {_shape(worst)}: {slow:.3g} s a step, peak memory {memory}\n"
+        f"preflight, {tried} ordinary batches{each}: {usual:.3g} s a step\n"
+        f"forecast: {steps:,} steps in about {_duration(steps * usual)}; {_duration(steps * slow)} if every batch were "
+        f"the largest. Not counted: {uncounted}"
+    )
+
+
+def _shape(batch: Batch) -> str:
+    samples, targets = batch
+    count, _, height, width = samples.tensors.shape
+    most = max((len(target["labels"]) for target in targets), default=0)
+    return f"{count} image{'s' * (count > 1)} padded to {width}x{height} pixels, at most {most} objects in one"
+
+
+def _duration(seconds: float) -> str:
+    return str(timedelta(seconds=round(seconds))) if seconds >= 1 else "1 second"
+
+
+def _too_large(worst: Batch, device: torch.device) -> str:
+    return (
+        f"the largest batch of this training does not fit into the memory of {device}: {_shape(worst)}; lower "
+        "--batch_size, else --max_size and --train_sizes, or take a smaller model (--backbone, no --dilation)"
+    )
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    told = str(error)  # CPU and mps allocators raise a plain RuntimeError
+    return isinstance(error, RuntimeError) and ("can't allocate memory" in told or "out of memory" in told)
+
+
+def _seconds(step: Step, batches: Sequence[Batch], device: torch.device) -> float:
+    """Mean seconds of a step over `batches`."""
+    synchronize(device)
+    start = perf_counter()
+    for batch in batches:
+        step(*batch)
+    synchronize(device)
+    return (perf_counter() - start) / len(batches)
+
+
+def _reset_peak(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    elif device.type == "cpu":
+        try:
+            (PROC / "clear_refs").write_text("5")
+        except OSError:  # not Linux, or not allowed: the peak since the process began is then given
+            return
+
+
+def _peak(device: torch.device) -> int:
+    """Bytes at most in use on `device` since `_reset_peak`; on the CPU by the whole process; 0 if not known."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    if device.type == "mps":
+        return torch.mps.driver_allocated_memory()  # keeps what it once took
+    if (PROC / "status").exists():
+        lines = dict(line.split(":", 1) for line in (PROC / "status").read_text().splitlines() if ":" in line)
+        if "VmHWM" in lines:
+            return int(lines["VmHWM"].split()[0]) * 1024
+    if sys.platform == "win32":
+        return 0
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+@contextmanager
+def _optimizer_memory(optimizer: torch.optim.Optimizer | None) -> Iterator[None]:
+    """Holds as much memory as AdamW's two moments will take, where they do not exist yet."""
+    groups = optimizer.param_groups if optimizer is not None else ()
+    parameters = [parameter for group in groups for parameter in group["params"] if not optimizer.state.get(parameter)]
+    moments = [torch.ones_like(parameter) for parameter in parameters for _ in range(2)]
+    yield
+    del moments

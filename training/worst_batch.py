@@ -1,0 +1,109 @@
+"""The largest batch that training can draw, and ordinary ones, to try before the first epoch."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import torch
+from PIL.Image import Image
+
+import datasets.transforms as T
+from datasets.annotated_images import AnnotatedImages
+from datasets.same_size import resized_sizes
+from util.nested_tensor import NestedTensor, collate_fn
+
+Batch = tuple[NestedTensor, tuple[T.Target, ...]]
+
+
+def worst_batch(dataset: AnnotatedImages, batch_size: int) -> Batch:
+    """The images with the most objects, stretched to the size of the largest batch that training can draw.
+
+    No batch has more pixels, padding included, or more objects. Stretching stands for the padding that other images
+    would get: a batch costs what its size costs, whatever is in it.
+
+    Args:
+        dataset: with the transforms of `make_coco_transforms("train", ...)`.
+        batch_size: B; of a data set of fewer images, all.
+
+    Returns:
+        (samples [B, 3, H, W], targets), normalised as in training; no generator is moved.
+
+    Raises:
+        ValueError: the data set's transforms do not resize.
+        OSError: an image cannot be read.
+    """
+    size, max_size, crops = _resizing(dataset._transforms)
+    # A smaller short side makes neither side longer, so the largest one is all that counts.
+    views = {view for view in resized_sizes(dataset, size, max_size) if view is not None}
+    if crops is not None:
+        views |= crop_views(crops, size, max_size)
+    fullest = np.argsort(-objects_per_image(dataset), kind="stable")[:batch_size].tolist()
+    height, width = largest_size(views or {(size, size)}, len(fullest))
+
+    def stretch(image: Image, target: T.Target) -> tuple[Image, T.Target]:
+        return T.resize(image, target, (width, height))
+
+    stretched = copy.copy(dataset)
+    stretched._transforms = T.Compose([stretch, T.ToTensor(), T.Normalize(T.IMAGENET_MEAN, T.IMAGENET_STD)])
+    return collate_fn([stretched[index] for index in fullest])
+
+
+def typical_batches(dataset: AnnotatedImages, batch_size: int, count: int, *, seed: int = 0) -> list[Batch]:
+    """`count` batches of images drawn by `seed`, as training sees them in the data set's present epoch.
+
+    No generator is moved.
+    """
+    order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(seed)).tolist()
+    batch_size = min(batch_size, len(order))
+    drawn = [order[k % len(order)] for k in range(count * batch_size)]
+    return [collate_fn([dataset[i] for i in drawn[k : k + batch_size]]) for k in range(0, len(drawn), batch_size)]
+
+
+def objects_per_image(dataset: AnnotatedImages) -> np.ndarray:
+    """How many objects each image has, int64 [images], in the order of `dataset.ids`; crowds count where they train."""
+    return dataset.objects_per_image
+
+
+def crop_views(sides: tuple[int, int], size: int, max_size: int | None) -> set[tuple[int, int]]:
+    """(h, w) of every crop that `RandomSizeCrop(*sides)` can cut out, after a resize to a short side of `size`.
+
+    Reduced images are no smaller than the largest crop, so any image can become a crop of any shape.
+    """
+    lengths = range(sides[0], sides[1] + 1)
+    return {T.get_size_with_aspect_ratio((width, height), size, max_size) for width in lengths for height in lengths}
+
+
+def largest_size(views: Iterable[tuple[int, int]], batch_size: int) -> tuple[int, int]:
+    """(H, W) of the largest padded batch of images of sizes among `views`, (h, w).
+
+    A batch is as high as its highest and as wide as its widest image, which need not be the same one; a lone image is
+    not padded, so there the area counts.
+    """
+    if batch_size == 1:
+        return max(views, key=lambda view: view[0] * view[1])
+    return max(height for height, _ in views), max(width for _, width in views)
+
+
+def _resizing(transforms: T.Transform | None) -> tuple[int, int | None, tuple[int, int] | None]:
+    """(largest short side, limit of the long side, shortest and longest side of a crop in front of it, if any)."""
+    steps = list(_steps(transforms))
+    resizes = [step for step in steps if isinstance(step, T.RandomResize)]
+    if not resizes:
+        raise ValueError("the data set's transforms do not resize, so its largest batch is not known")
+    crops = [(step.min_size, step.max_size) for step in steps if isinstance(step, T.RandomSizeCrop)]
+    return max(resizes[-1].sizes), resizes[-1].max_size, crops[-1] if crops else None
+
+
+def _steps(transform: T.Transform | None) -> Iterator[T.Transform]:
+    """All transforms inside of others, in their order."""
+    if isinstance(transform, T.Compose):
+        inner = transform.transforms
+    elif isinstance(transform, T.RandomSelect):
+        inner = [transform.transforms1, transform.transforms2]
+    else:
+        yield transform
+        return
+    for step in inner:
+        yield from _steps(step)

@@ -1,0 +1,259 @@
+"""Curves from a run's `log.txt` and from its saved evaluations.
+
+Figures are made without pyplot: nothing global is touched, no window opens, and a notebook shows the figure that a
+cell returns. Keep one with `figure.savefig(path)`.
+"""
+
+import argparse
+import io
+import json
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from util.checkpoint import load_checkpoint
+from util.logging import get_logger
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Log = list[dict[str, Any]]
+PathLike = str | os.PathLike[str]
+
+# Fields that are one number of several → the evaluation's entry and the number's place in it: COCO's 12 for boxes and
+# masks, panoptic quality. The published name mAP stands for AP50.
+EVALUATED = {
+    "AP": ("coco_eval_bbox", 0),
+    "mAP": ("coco_eval_bbox", 1),
+    "mask_AP": ("coco_eval_masks", 0),
+    "PQ": ("PQ_all", "pq"),
+}
+# Field → (title, label of the y axis). Other fields are titled by their own name.
+TITLES = {
+    "loss": ("total loss", "weighted sum"),
+    "loss_ce": ("classification loss", "weighted"),
+    "loss_bbox": ("box L1 loss", "weighted"),
+    "loss_giou": ("box GIoU loss", "weighted"),
+    "loss_mask": ("mask focal loss", "weighted"),
+    "loss_dice": ("mask Dice loss", "weighted"),
+    "mask_AP": ("AP of masks (IoU 0.50 to 0.95)", "AP"),
+    "PQ": ("panoptic quality", "PQ"),
+    "class_error": ("class error of matched queries", "per cent"),
+    "AP": ("AP (IoU 0.50 to 0.95)", "AP"),
+    "mAP": ("AP50 (IoU 0.50)", "AP50"),
+    "lr": ("learning rate", "lr"),
+}
+
+
+def plot_logs(
+    logs: PathLike | Sequence[PathLike],
+    fields: Sequence[str] = ("class_error", "loss_bbox_unscaled", "mAP"),
+    ewm_col: float = 0,
+    log_name: str = "log.txt",
+    *,
+    columns: int | None = None,
+) -> "Figure":
+    """Draw one panel a field over the epochs: solid training, dashed evaluation, one colour a run.
+
+    Args:
+        logs: folder of a run, or several.
+        fields: names in the log without their `train_` or `test_`; `AP` and `mAP` are COCO's AP and AP50 of boxes,
+            `mask_AP` is its AP of masks, `PQ` the panoptic quality of all classes.
+        ewm_col: centre of mass of the exponential smoothing; 0 draws the values as they are.
+        log_name: the file within each folder, one JSON object a line.
+        columns: panels in a row; default all.
+
+    Raises:
+        ValueError: a log is missing or has no readable line.
+    """
+    from matplotlib.ticker import MaxNLocator
+
+    folders = [Path(logs)] if isinstance(logs, str | os.PathLike) else [Path(folder) for folder in logs]
+    runs = [read_log(folder / log_name) for folder in folders]
+    columns = columns or len(fields)
+    figure, axes = _new_figure(math.ceil(len(fields) / columns), columns)
+    colors = _colors(len(runs))
+    for axis, field in zip(axes, fields, strict=False):
+        for run, color in zip(runs, colors, strict=True):
+            _draw_run(axis, run, field, ewm_col, color)
+        title, y_label = TITLES.get(field, (field, "value"))
+        _finish(axis, title, "epoch", y_label)
+        axis.xaxis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
+    for axis in axes[len(fields) :]:
+        axis.set_axis_off()
+    _add_legend(figure, _run_names(folders), colors)
+    return figure
+
+
+def read_log(path: PathLike) -> Log:
+    """The records of a log, one an epoch, in the order of the epochs.
+
+    Where a resumed run did an epoch again, the later record counts. Lines cut off by an interruption are left out
+    with a warning.
+
+    Raises:
+        ValueError: there is no such file, or no readable line in it.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"there is no log {path}: name the --output_dir of a run that has finished its first epoch")
+    records: dict[float, dict[str, Any]] = {}
+    for number, line in enumerate(path.read_text().splitlines(), start=1):
+        try:
+            record = json.loads(line)
+            records[record.get("epoch", len(records))] = record
+        except (json.JSONDecodeError, AttributeError):
+            if line.strip():
+                get_logger().warning(f"line {number} of {path} is not a JSON object: left out")
+    if not records:
+        raise ValueError(f"log {path} has no records yet: a run writes its first one at the end of its first epoch")
+    return [records[epoch] for epoch in sorted(records)]
+
+
+def smooth(values: Sequence[float], center_of_mass: float) -> np.ndarray:
+    """Exponentially weighted mean of all values up to each one, weights (1 − α)^age with α = 1 / (1 + c)."""
+    decay = 1 - 1 / (1 + center_of_mass)
+    total = weight = 0.0
+    means = []
+    for value in values:
+        total, weight = total * decay + value, weight * decay + 1
+        means.append(total / weight)
+    return np.array(means)
+
+
+def _draw_run(axis: "Axes", run: Log, field: str, ewm_col: float, color: Any) -> None:
+    for split, style, fill in ("train", "-", color), ("test", "--", "white"):
+        epochs, values = _series(run, split, field)
+        marker = "o" if len(values) == 1 else None  # one point makes no line
+        axis.plot(epochs, smooth(values, ewm_col), linestyle=style, color=color, marker=marker, markerfacecolor=fill)
+
+
+def _series(run: Log, split: str, field: str) -> tuple[list[float], list[float]]:
+    """Epochs and values of the records that have the field; what was not measured is not drawn as a number."""
+    epochs, values = [], []
+    for index, record in enumerate(run):
+        if field in EVALUATED:
+            entry, place = EVALUATED[field]
+            numbers = record.get(f"test_{entry}") if split == "test" else None
+            value = numbers[place] if numbers else None
+            value = None if value == -1 else value  # COCO's sign for "no ground truth of this kind"
+        else:
+            value = record.get(f"{split}_{field}")
+        if value is not None and math.isfinite(value):
+            epochs.append(record.get("epoch", index))
+            values.append(value)
+    return epochs, values
+
+
+def plot_precision_recall(files: Sequence[PathLike], naming_scheme: str = "iter") -> tuple["Figure", np.ndarray]:
+    """Draw precision and score over recall, at IoU 0.50 over all areas, for saved evaluations (`eval/latest.pth`).
+
+    Classes without ground truth do not count in the means. The published code's files, NumPy arrays and evaluation
+    settings inside, are read as safely as ours.
+
+    Args:
+        files: what evaluations saved: precision and scores [T, R, K, A, M], recall [T, K, A, M].
+        naming_scheme: curves are called by the file (`iter`) or by the run's folder two levels up (`exp_id`).
+
+    Returns:
+        The figure and its two axes.
+
+    Raises:
+        ValueError: unknown naming scheme.
+        CheckpointError: a file cannot be read.
+    """
+    files = [Path(file) for file in files]
+    if naming_scheme == "exp_id":
+        names = [file.absolute().parts[-3] for file in files]
+    elif naming_scheme == "iter":
+        names = [file.stem for file in files]
+    else:
+        raise ValueError(f"naming_scheme is {naming_scheme!r}, but must be 'iter' or 'exp_id'")
+
+    figure, axes = _new_figure(1, 2)
+    colors = _colors(len(files))
+    for file, name, color in zip(files, names, colors, strict=True):
+        saved = load_checkpoint(file, also_allowed=_evaluation_classes())
+        precision, scores = np.asarray(saved["precision"]), np.asarray(saved["scores"])  # [T, R, K, A, M]
+        measured = precision[0, 0, :, 0, -1] > -1  # [K]
+        at_iou50 = precision[0, :, measured, 0, -1].mean(0)  # [R]
+        recall = np.linspace(0, 1, precision.shape[1])
+        axes[0].plot(recall, at_iou50, color=color)
+        axes[1].plot(recall, scores[0, :, measured, 0, -1].mean(0), color=color)
+
+        reached = np.asarray(saved["recall"])[0, measured, 0, -1].mean()
+        ap = precision[:, :, measured, 0, -1].mean()
+        get_logger().info(f"{name}: AP {ap:.3f}, AP50 {at_iou50.mean():.3f}, recall at IoU 0.50 {reached:.3f}")
+    _finish(axes[0], "precision / recall at IoU 0.50", "recall", "precision")
+    _finish(axes[1], "score / recall at IoU 0.50", "recall", "score")
+    for axis in axes:
+        axis.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
+    _add_legend(figure, names, colors, splits=False)
+    return figure, axes
+
+
+def _evaluation_classes() -> list[tuple[Any, str]]:
+    """What an evaluation file of the published code is made of: numeric arrays and a settings object."""
+    rebuild = np.empty(0).__reduce__()[0]
+    scalar = np.float64().__reduce__()[0]
+    classes = [(np.ndarray, "numpy.ndarray"), (np.dtype, "numpy.dtype")]
+    for core in "numpy.core.multiarray", "numpy._core.multiarray":  # before and since NumPy 2
+        classes += [(rebuild, f"{core}._reconstruct"), (scalar, f"{core}.scalar")]
+    kinds = {type(np.dtype(name)) for name in ("float64", "float32", "int64", "int32", "bool")}
+    classes += [(kind, f"{kind.__module__}.{kind.__name__}") for kind in kinds]
+    return [*classes, (argparse.Namespace, "pycocotools.cocoeval.Params")]
+
+
+def _new_figure(rows: int, columns: int) -> tuple["Figure", np.ndarray]:
+    from matplotlib.figure import Figure
+
+    class NotebookFigure(Figure):
+        """Shows itself in a notebook, where pyplot would otherwise have had to be loaded."""
+
+        def _repr_png_(self) -> bytes:
+            content = io.BytesIO()
+            self.savefig(content, format="png")
+            return content.getvalue()
+
+    width = 16 / 3 if rows == 1 else 4.4
+    height = 4.6 if rows == 1 else 3.4
+    figure = NotebookFigure(figsize=(width * columns, height * rows), layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.12, h_pad=0.1)
+    return figure, figure.subplots(rows, columns, squeeze=False).ravel()
+
+
+def _finish(axis: "Axes", title: str, x_label: str, y_label: str) -> None:
+    axis.set(title=title, xlabel=x_label, ylabel=y_label)
+    axis.ticklabel_format(axis="y", scilimits=(-3, 4))
+    axis.grid(alpha=0.3)
+    axis.spines[["top", "right"]].set_visible(False)
+    if not any(len(line.get_xdata()) for line in axis.lines):
+        axis.text(0.5, 0.5, "not in the logs", transform=axis.transAxes, ha="center", va="center", color="gray")
+
+
+def _colors(count: int) -> list[Any]:
+    from matplotlib import colormaps
+
+    return (
+        list(colormaps["tab10"].colors[:count]) if count <= 10 else list(colormaps["turbo"](np.linspace(0, 1, count)))
+    )
+
+
+def _run_names(folders: Sequence[Path]) -> list[str]:
+    names = [folder.absolute().name for folder in folders]
+    return names if len(set(names)) == len(names) else [str(folder) for folder in folders]
+
+
+def _add_legend(figure: "Figure", names: Sequence[str], colors: Sequence[Any], splits: bool = True) -> None:
+    from matplotlib.lines import Line2D
+
+    handles = [Line2D([], [], color=color, linewidth=3, label=name) for name, color in zip(names, colors, strict=True)]
+    if splits:
+        handles.append(Line2D([], [], color="gray", linestyle="-", label="training"))
+        handles.append(Line2D([], [], color="gray", linestyle="--", label="evaluation"))
+    figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 6), frameon=False)
