@@ -17,7 +17,7 @@ from datasets.annotated_images import AnnotatedImages
 from datasets.annotations.instances import Objects, pack_objects, read_coco
 from datasets.annotations.layout import Part, locate
 from datasets.annotations.masks import segmentation_to_mask
-from util.arguments import TRAIN_SIZES
+from util.settings import TRAIN_SIZES
 
 MAX_SIZE = 1333
 VAL_SIZE = 800

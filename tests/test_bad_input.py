@@ -167,7 +167,7 @@ def test_no_more_bad_images_are_skipped_than_allowed(refused, data):
 def test_an_output_folder_that_cannot_be_made(refused, shapes, tmp_path):
     (tmp_path / "file").touch()
     for folder in (tmp_path / "file" / "below" / "it", tmp_path / "file"):
-        assert f"--output_dir {folder} cannot be made" in refused(shapes, out=folder)
+        assert f"--output_dir {folder} cannot be created" in refused(shapes, out=folder)
     assert list(tmp_path.iterdir()) == [tmp_path / "file"] and (tmp_path / "file").read_bytes() == b""
 
 

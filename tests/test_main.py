@@ -137,7 +137,7 @@ def test_classes_come_from_the_annotations_unless_named(shapes: Path, tmp_path: 
         (["--backbone", "vgg", "--coco_path", "absent"], "vgg"),  # said before the data are looked at
         (["--backbone_weights", "imagenet", "--coco_path", "absent"], "no ImageNet weights for the backbone tiny"),
         (["--backbone_weights", "absent.pth"], "no backbone weights at absent.pth"),
-        (["--output_dir", __file__ + "/below"], "cannot be made"),
+        (["--output_dir", __file__ + "/below"], "cannot be created"),
     ],
 )
 def test_what_cannot_work_is_refused_in_one_sentence(shapes, tmp_path, capsys, wrong, sentence):

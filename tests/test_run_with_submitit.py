@@ -109,7 +109,7 @@ def test_off_slurm_the_numbers_are_this_machines(monkeypatch):
         (["--timeout", "2"], "--signal_delay 120 leaves nothing of --timeout 2"),
         (["--job_dir", "a", "--output_dir", "b"], "pass one of them"),
         (["--dropout", "2"], "--dropout 2.0"),  # main.py's flags are checked before the job waits in the queue
-        (["--job_dir", __file__ + "/below"], "cannot be made"),
+        (["--job_dir", __file__ + "/below"], "cannot be created"),
     ],
 )
 def test_what_no_job_can_have_is_refused_in_one_sentence(monkeypatch, capsys, wrong, sentence):

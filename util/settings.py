@@ -1,0 +1,248 @@
+"""All settings of a run in one table: flag, default, bounds, and what a change of it means when a run is resumed.
+
+`util.arguments` builds the command line from it and checks values against it; `training.start` reads what resuming
+does. The published flags keep their names and defaults; ours are beside them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from dataclasses import dataclass
+from typing import Any
+
+TRAIN_SIZES = (480, 512, 544, 576, 608, 640, 672, 704, 736, 768, 800)
+
+# What a setting touches:
+DETECTOR = "detector"  # what the network computes. A frozen detector's checkpoint decides; a resumed run warns
+TRAINING = "training"  # what is learned from which samples. A resumed run warns of a change
+SCHEDULE = "schedule"  # what the optimizer and its schedule carry. The checkpoint's value, unless the flag is given
+RUN = "run"  # how the run is carried out. Free to change
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One setting.
+
+    Attributes:
+        name: in `args`, and of its flag unless `flag` is set.
+        default: without the flag. False or True makes a switch that takes no value.
+        kind: type of the value; of each value, if the default is a list.
+        help: one line for `--help`.
+        touches: DETECTOR, TRAINING, SCHEDULE or RUN.
+        at_least: the smallest value allowed. Values must be finite too.
+        below, above: bounds that are not allowed themselves.
+        choices: the allowed values.
+        flag: of a switch that turns something off.
+    """
+
+    name: str
+    default: Any
+    kind: type | None
+    help: str | None
+    touches: str
+    at_least: float | None = None
+    below: float | None = None
+    above: float | None = None
+    choices: tuple[Any, ...] | None = None
+    flag: str | None = None
+    metavar: str | None = None
+
+    def add_to(self, parser: argparse._ActionsContainer) -> None:
+        """Add the flag to a parser."""
+        flag = f"--{self.flag or self.name}"
+        if isinstance(self.default, bool):
+            action = "store_false" if self.default else "store_true"
+            parser.add_argument(flag, dest=self.name, action=action, help=self.help)
+            return
+        several = isinstance(self.default, list)
+        default = list(self.default) if several else self.default  # parsers share no list
+        options = {
+            "type": self.kind,
+            "choices": self.choices,
+            "metavar": self.metavar,
+            "nargs": "+" if several else None,
+        }
+        given = {name: value for name, value in options.items() if value is not None}
+        parser.add_argument(flag, default=default, help=self.help, **given)
+
+    def check(self, value: Any) -> None:
+        """Refuse a value out of bounds: ValueError with the flag, the bounds and the value. None passes."""
+        if (self.at_least, self.below, self.above) == (None, None, None) or value is None:
+            return
+        least = -math.inf if self.at_least is None else self.at_least
+        above = -math.inf if self.above is None else self.above
+        below = math.inf if self.below is None else self.below
+        for number in value if isinstance(value, list) else [value]:
+            if not (least <= number and above < number < below):  # NaN compares as False
+                raise ValueError(f"--{self.flag or self.name} must be {self._bounds()}, got {number}")
+
+    def _bounds(self) -> str:
+        if self.below is not None:
+            return f"in [{self.at_least:g}, {self.below:g})"
+        return f"finite and {f'above {self.above:g}' if self.above is not None else f'at least {self.at_least:g}'}"
+
+
+GROUPS: dict[str, tuple[Setting, ...]] = {
+    "training": (
+        Setting("lr", 1e-4, float, "learning rate, except for the backbone", SCHEDULE, 0),
+        Setting("lr_backbone", 1e-5, float, "learning rate of the backbone; 0 freezes it", SCHEDULE, 0),
+        Setting("batch_size", 2, int, "images per process and step", RUN, 1),
+        Setting("weight_decay", 1e-4, float, "weight decay of AdamW", SCHEDULE, 0),
+        Setting("epochs", 300, int, "epochs to train", RUN, 1),
+        Setting("lr_drop", 200, int, "epochs between drops of the learning rate to a tenth", SCHEDULE, 1),
+        Setting("clip_max_norm", 0.1, float, "gradient norm to clip at; 0: no clipping", TRAINING, 0),
+        Setting(
+            "lr_schedule",
+            "step",
+            None,
+            "step: a tenth after every --lr_drop epochs; cosine: down to 0 at the last step",
+            SCHEDULE,
+            choices=("step", "cosine"),
+        ),
+        Setting("warmup_steps", 0, int, "steps over which the learning rates rise from 0", SCHEDULE, 0),
+        Setting("max_steps", None, int, "end after this many training steps", RUN, 1),
+    ),
+    "model": (
+        Setting("frozen_weights", None, str, "checkpoint of the box model to train a mask head on", TRAINING),
+        Setting("backbone", "resnet50", str, "resnet18, 34, 50, 101, 152 or tiny", DETECTOR),
+        Setting("dilation", False, None, "dilate the last stage instead of striding it (DC5)", DETECTOR),
+        Setting("position_embedding", "sine", str, None, DETECTOR, choices=("sine", "learned")),
+        Setting(
+            "pos_temperature",
+            10000,
+            float,
+            "sine encoding: longest wavelength over shortest; around 20 learns faster on little data",
+            DETECTOR,
+            1,
+        ),
+        Setting("enc_layers", 6, int, "encoder layers", DETECTOR, 0),
+        Setting("dec_layers", 6, int, "decoder layers", DETECTOR, 1),
+        Setting("dim_feedforward", 2048, int, "width of the feed-forward layers", DETECTOR, 1),
+        Setting("hidden_dim", 256, int, "width of the transformer", DETECTOR, 1),
+        Setting("dropout", 0.1, float, "dropout of the transformer", DETECTOR, 0, below=1),
+        Setting("nheads", 8, int, "attention heads", DETECTOR, 1),
+        Setting("num_queries", 100, int, "object queries: the most objects found in one image", DETECTOR, 1),
+        Setting("pre_norm", False, None, "normalise before each sublayer instead of after it", DETECTOR),
+        Setting("masks", False, None, "train segmentation", TRAINING),
+        Setting(
+            "panoptic_threshold", 0.85, float, "class probability that a panoptic segment must exceed", RUN, 0, below=1
+        ),
+        Setting(
+            "num_classes",
+            None,
+            int,
+            "largest class id + 1; default: the checkpoint's, else the annotations', else COCO's 91",
+            RUN,
+            1,
+        ),
+        Setting("backbone_weights", "imagenet", str, "imagenet (downloaded), none, or a file", RUN),
+        Setting(
+            "trainable_layers",
+            3,
+            int,
+            "backbone stages that train, from the top; 5: the stem too",
+            TRAINING,
+            choices=tuple(range(6)),
+        ),
+        Setting(
+            "backbone_norm",
+            "frozen_bn",
+            None,
+            "normalisation layers of the backbone",
+            DETECTOR,
+            choices=("frozen_bn", "bn", "gn"),
+        ),
+    ),
+    "matching and loss": (
+        Setting("aux_loss", True, None, "no losses on the inner decoder layers", TRAINING, flag="no_aux_loss"),
+        Setting("set_cost_class", 1, float, "matching cost: weight of the class probability", TRAINING, 0),
+        Setting("set_cost_bbox", 5, float, "matching cost: weight of the L1 distance", TRAINING, 0),
+        Setting("set_cost_giou", 2, float, "matching cost: weight of the generalised IoU", TRAINING, 0),
+        Setting("mask_loss_coef", 1, float, "weight of the focal loss of masks", TRAINING, 0),
+        Setting("dice_loss_coef", 1, float, "weight of the dice loss of masks", TRAINING, 0),
+        Setting("bbox_loss_coef", 5, float, "weight of the L1 loss of boxes", TRAINING, 0),
+        Setting("giou_loss_coef", 2, float, "weight of the generalised IoU loss", TRAINING, 0),
+        Setting("eos_coef", 0.1, float, 'weight of the class "no object"', TRAINING, above=0),
+    ),
+    "data": (
+        Setting("dataset_file", "coco", None, "the kind of data: coco or coco_panoptic", TRAINING),
+        Setting("coco_path", None, str, "folder with annotations/, train2017/ and val2017/", RUN),
+        Setting("coco_panoptic_path", None, str, "folder with panoptic_{train,val}2017/, default: --coco_path", RUN),
+        Setting("remove_difficult", False, None, "published; has no effect, as in the published code", RUN),
+        Setting("train_ann", None, str, "annotation file, instead of the one in --coco_path", RUN),
+        Setting("train_images", None, str, "image folder, instead of the one in --coco_path", RUN),
+        Setting("train_panoptic", None, str, "folder of panoptic PNGs, instead of the layout's", TRAINING),
+        Setting("val_ann", None, str, "annotation file, instead of the one in --coco_path", RUN),
+        Setting("val_images", None, str, "image folder, instead of the one in --coco_path", RUN),
+        Setting("val_panoptic", None, str, "folder of panoptic PNGs, instead of the layout's", TRAINING),
+        Setting("train_sizes", list(TRAIN_SIZES), int, "short sides to draw from, in pixels", TRAINING, 1),
+        Setting("max_size", 1333, int, "limit of the long side, in pixels", TRAINING, 1),
+        Setting("val_size", 800, int, "short side in evaluation, in pixels", TRAINING, 1),
+        Setting("no_crop", False, None, "no random crops in training", TRAINING),
+        Setting("eval_no_pad", False, None, "evaluate in batches of images of equal size", TRAINING),
+        Setting("skip_bad_images", False, None, "skip image files that cannot be read", RUN),
+        Setting("max_bad_images", 10, int, "stop when more images than this were skipped", RUN, 0),
+    ),
+    "run": (
+        Setting("output_dir", "", None, "folder for checkpoints, logs and evaluation; empty: save nothing", RUN),
+        Setting("device", "auto", None, "auto (cuda, else mps, else cpu), cpu, cuda, cuda:N, mps", RUN),
+        Setting("seed", 42, int, "seed of all random generators", RUN),
+        Setting(
+            "resume",
+            "",
+            None,
+            "resume from a checkpoint: a path, an http(s) address, or auto for the newest in --output_dir",
+            RUN,
+        ),
+        Setting(
+            "init_from", "", None, "start a new run from a checkpoint's weights; classes and queries may differ", RUN
+        ),
+        Setting("start_epoch", 0, int, "first epoch", RUN, 0, metavar="N"),
+        Setting("eval", False, None, "evaluate and exit", RUN),
+        Setting("num_workers", 2, int, "processes that load images", RUN, 0),
+        Setting("eval_every", 1, int, "epochs between evaluations; the last epoch is always evaluated", RUN, 1),
+        Setting(
+            "evaluator",
+            "auto",
+            None,
+            "backend that computes AP; the numbers are equal, hotcoco is faster; auto: hotcoco where installed",
+            RUN,
+            choices=("auto", "hotcoco", "pycocotools"),
+        ),
+        Setting("print_freq", 10, int, "steps between progress lines, where there is no terminal", RUN, 1),
+        Setting("tensorboard", False, None, "write curves to OUTPUT_DIR/tensorboard too", RUN),
+        Setting("preflight", False, None, "try the largest batch first; forecast time and memory", RUN),
+        Setting("checkpoint_every", 100, int, "epochs between checkpoints that are kept", RUN, 1),
+        Setting("world_size", 1, int, "number of processes; launchers set it themselves", RUN),
+        Setting("dist_url", "env://", None, "where the processes meet", RUN),
+    ),
+}
+SETTINGS: dict[str, Setting] = {setting.name: setting for group in GROUPS.values() for setting in group}
+
+
+def names_that_touch(what: str) -> tuple[str, ...]:
+    """Names of the settings that touch DETECTOR, TRAINING, SCHEDULE or RUN, in the order of the table."""
+    return tuple(setting.name for setting in SETTINGS.values() if setting.touches == what)
+
+
+class SettledArgs(argparse.Namespace):
+    """Settings that no longer change; `replace` makes a copy with other values."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise AttributeError(f"args.{name} cannot be set: the settings of a run do not change once it has started")
+
+    __delattr__ = None  # type: ignore[assignment]
+
+    @classmethod
+    def of(cls, args: argparse.Namespace) -> SettledArgs:
+        """A read-only copy of `args`."""
+        settled = cls()
+        vars(settled).update(vars(args))
+        return settled
+
+    def replace(self, **changes: Any) -> SettledArgs:
+        """A copy with some values changed."""
+        copy = self.of(self)
+        vars(copy).update(changes)
+        return copy
