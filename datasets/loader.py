@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler
 from datasets.same_size import Size, same_size_batches
 from util.dist import get_rank, get_world_size
 from util.nested_tensor import collate_fn
+from util.rng import preserve_rng_state
 from util.signals import ignore_in_worker
 
 
@@ -25,18 +26,13 @@ def sample_generators(seed: int, epoch: int, index: int) -> Iterator[None]:
     So a sample's augmentation depends neither on the worker that reads it nor on what was read before. Afterwards the
     generators are where they were, whether or not an error came up; those of other devices are never touched.
     """
-    kept_python, kept_numpy, kept_torch = random.getstate(), np.random.get_state(), torch.default_generator.get_state()
     entropy = [seed % 2**64, epoch, index]  # SeedSequence takes no negative number
     torch_seed, python_seed, numpy_seed = np.random.SeedSequence(entropy).generate_state(3, np.uint64).tolist()
-    try:
+    with preserve_rng_state():
         random.seed(python_seed)
         np.random.seed(numpy_seed % 2**32)
         torch.default_generator.manual_seed(torch_seed)
         yield
-    finally:
-        random.setstate(kept_python)
-        np.random.set_state(kept_numpy)
-        torch.default_generator.set_state(kept_torch)
 
 
 class _ResumableSampler(DistributedSampler):

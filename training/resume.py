@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import platform
-import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -28,6 +27,7 @@ from training.optimizer_state import KERNELS, check_optimizer_state, check_sched
 from util.checkpoint import CheckpointError
 from util.dist import all_gather, get_rank, get_world_size
 from util.logging import get_logger
+from util.rng import get_rng_state, set_rng_state
 
 # Settings that optimizer and schedule carry: the checkpoint's, unless the command line names them.
 FOLLOWED = ("lr", "lr_backbone", "weight_decay", "lr_schedule", "lr_drop", "warmup_steps")
@@ -61,25 +61,6 @@ class Position:
     best_ap: float = -1.0
     meters: dict[str, Any] | None = None
     train_stats: dict[str, float] | None = None
-
-
-def get_rng_state() -> dict[str, Any]:
-    """The state of this process's global generators: Python, NumPy, torch, and its cuda device's."""
-    state = {"python": random.getstate(), "numpy": np.random.get_state(), "torch": torch.get_rng_state()}
-    if torch.cuda.is_initialized():
-        state["cuda"] = torch.cuda.get_rng_state()
-    return state
-
-
-def set_rng_state(state: Mapping[str, Any]) -> None:
-    """Put back what `get_rng_state` gave, as it was or as it came out of a checkpoint."""
-    version, numbers, gauss = state["python"]
-    random.setstate((version, tuple(numbers), gauss))
-    name, keys, *rest = state["numpy"]
-    np.random.set_state((name, np.asarray(keys, dtype=np.uint32), *rest))
-    torch.set_rng_state(state["torch"])
-    if "cuda" in state and torch.cuda.is_initialized():
-        torch.cuda.set_rng_state(state["cuda"])
 
 
 def surroundings() -> dict[str, Any]:

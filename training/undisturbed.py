@@ -1,28 +1,26 @@
-"""Running a model on the side, so that a training that goes on cannot tell."""
+"""Running a model on the side without affecting the training in progress."""
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import numpy as np
 import torch
 from torch import nn
+
+from util.rng import preserve_rng_state
 
 
 @contextmanager
 def undisturbed(model: nn.Module) -> Iterator[None]:
-    """Afterwards gradients, buffers and modes of `model`, and all generators, are as before; weights are not looked at.
+    """Restore gradients, buffers and modes of `model` and all generators on exit; weights are not saved.
 
-    Inside, the parameters hold no gradients. Errors pass through.
+    Inside, the parameters have no gradients. Errors pass through.
     """
     gradients = [(parameter, parameter.grad) for parameter in model.parameters()]
     buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
     modes = [(module, module.training) for module in model.modules()]
-    states = random.getstate(), np.random.get_state()
-    devices = {parameter.device for parameter, _ in gradients if parameter.is_cuda}
-    with torch.random.fork_rng(devices=list(devices)):
+    with preserve_rng_state({parameter.device for parameter, _ in gradients if parameter.is_cuda}):
         try:
             for parameter, _ in gradients:
                 parameter.grad = None
@@ -35,5 +33,3 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
                     buffer.copy_(before)
             for module, mode in modes:
                 module.training = mode
-            random.setstate(states[0])
-            np.random.set_state(states[1])

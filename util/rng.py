@@ -1,15 +1,57 @@
-"""One seed for every generator of a process."""
+"""The global random number generators: seeding, saving and restoring them."""
 
 from __future__ import annotations
 
 import random
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
 
 
 def seed_everything(seed: int) -> None:
-    """Seed Python's, NumPy's and PyTorch's global generators (of every device)."""
+    """Seed the global generators of Python, NumPy and PyTorch (all devices)."""
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
+
+
+def get_rng_state() -> dict[str, Any]:
+    """The state of this process's global generators: Python, NumPy, torch, and the current cuda device if in use."""
+    state = _cpu_rng_state()
+    if torch.cuda.is_initialized():
+        state["cuda"] = torch.cuda.get_rng_state()
+    return state
+
+
+def set_rng_state(state: Mapping[str, Any]) -> None:
+    """Restore what `get_rng_state` returned, directly or after a round trip through a checkpoint."""
+    version, numbers, gauss = state["python"]
+    random.setstate((version, tuple(numbers), gauss))
+    name, keys, *rest = state["numpy"]
+    np.random.set_state((name, np.asarray(keys, dtype=np.uint32), *rest))
+    torch.set_rng_state(state["torch"])
+    if "cuda" in state and torch.cuda.is_initialized():
+        torch.cuda.set_rng_state(state["cuda"])
+
+
+@contextmanager
+def preserve_rng_state(cuda_devices: Iterable[torch.device] = ()) -> Iterator[None]:
+    """On exit, restore the global generators of Python, NumPy and torch, also after an error.
+
+    Of the accelerators, only the generators of `cuda_devices` are read and restored.
+    """
+    state = _cpu_rng_state()
+    cuda = {device: torch.cuda.get_rng_state(device) for device in cuda_devices}
+    try:
+        yield
+    finally:
+        set_rng_state(state)
+        for device, cuda_state in cuda.items():
+            torch.cuda.set_rng_state(cuda_state, device)
+
+
+def _cpu_rng_state() -> dict[str, Any]:
+    return {"python": random.getstate(), "numpy": np.random.get_state(), "torch": torch.get_rng_state()}

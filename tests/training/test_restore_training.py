@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from training.optim import build_lr_scheduler
-from training.resume import Position, check_same_position, follow_checkpoint, get_rng_state, restore_training
+from training.resume import Position, check_same_position, follow_checkpoint, restore_training
 from util.checkpoint import CheckpointError
+from util.rng import get_rng_state
 
 
 def parts(**options: Any) -> tuple[torch.optim.AdamW, torch.optim.lr_scheduler.StepLR]:

@@ -5,19 +5,18 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import random
 import signal
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
 import engine
 import main
 from tests.helpers.runs import flags
-from training.resume import Position, check_same_position, get_rng_state, restore_training, set_rng_state
+from training.resume import Position, check_same_position, restore_training
 from util.checkpoint import load_checkpoint, save_checkpoint
+from util.rng import get_rng_state
 
 STEPS = 4  # eight images, two a step
 
@@ -278,14 +277,6 @@ def test_a_broken_training_state_is_one_sentence(shapes, undisturbed, tmp_path, 
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and str(tmp_path / "broken.pth") in error
     assert not (tmp_path / "out").exists()
-
-
-def test_generators_go_on_where_they_were(tmp_path):
-    state = get_rng_state()
-    save_checkpoint(tmp_path / "rng.pth", {"rng": state})
-    drawn = random.random(), np.random.rand(), torch.rand(1)
-    set_rng_state(load_checkpoint(tmp_path / "rng.pth")["rng"])
-    assert drawn == (random.random(), np.random.rand(), torch.rand(1))
 
 
 def test_another_number_of_processes_is_named_and_its_generators_are_left(tmp_path, capsys):
