@@ -24,7 +24,7 @@ import numpy as np
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from util.pictures.segment_colors import ids_to_colors
+from util.pictures.segment_png import ids_to_colors
 
 CATEGORIES: list[dict[str, Any]] = [
     {"id": 1, "name": "circle", "supercategory": "shape", "isthing": 1, "color": [230, 75, 90]},

@@ -10,8 +10,9 @@ import numpy as np
 from PIL import Image
 
 from datasets.annotations.rules import is_id, short
-from datasets.annotations.segment_maps import MAX_SEGMENT_ID, VOID, decode_segment_map, encode_segment_map
+from datasets.annotations.segment_maps import MAX_SEGMENT_ID, VOID, decode_segment_map
 from util.checkpoint import plain
+from util.pictures.segment_png import encode_png
 
 Prediction = dict[str, Any]
 
@@ -75,7 +76,7 @@ def without_unknown(prediction: Prediction, category_ids: set[int]) -> Predictio
     for number, segment in enumerate(known, start=1):
         renumbered[ids == segment["id"]] = number
     segments = [segment | {"id": number} for number, segment in enumerate(known, start=1)]
-    return prediction | {"png_string": encode_segment_map(renumbered), "segments_info": segments}
+    return prediction | {"png_string": encode_png(renumbered), "segments_info": segments}
 
 
 def _size(png: Any, image_id: int) -> tuple[int, int]:

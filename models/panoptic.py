@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,7 +12,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from models.matcher import at_least_float32
-from util.pictures.segment_colors import ids_to_colors
+from util.pictures.segment_png import encode_png
 
 SMALLEST = 5  # pixels of a segment; fewer are taken for noise
 
@@ -92,10 +91,10 @@ class PostProcessPanoptic(nn.Module):
                     {"id": i, "isthing": is_thing[k], "category_id": labels[k], "area": int(area)}
                     for i, (k, area) in enumerate(zip(alive.tolist(), areas))
                 ]
-                return {"png_string": _encode(ids), "segments_info": segments}
+                return {"png_string": encode_png(ids), "segments_info": segments}
             alive, masks = alive[large], masks[torch.from_numpy(large).to(masks.device)]
             painter = np.arange(len(alive))
-        return {"png_string": _encode(np.zeros(target, dtype=np.int64)), "segments_info": []}
+        return {"png_string": encode_png(np.zeros(target, dtype=np.int64)), "segments_info": []}
 
     def _is_thing(self, label: int) -> bool:
         if label not in self.is_thing_map:
@@ -115,9 +114,3 @@ def _resize(ids: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """To (height, width), each pixel from the nearest one."""
     image = Image.fromarray(ids.astype(np.int32))
     return np.asarray(image.resize((size[1], size[0]), Image.Resampling.NEAREST)).astype(np.int64)
-
-
-def _encode(ids: np.ndarray) -> bytes:
-    with io.BytesIO() as file:
-        Image.fromarray(ids_to_colors(ids)).save(file, format="PNG")
-        return file.getvalue()

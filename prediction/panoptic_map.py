@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from util.pictures.segment_colors import ids_to_colors
+from util.pictures.segment_png import ids_to_colors
 
 
 @dataclass(frozen=True)

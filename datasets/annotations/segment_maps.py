@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from util.pictures.segment_colors import colors_to_ids, ids_to_colors
+from util.pictures.segment_png import colors_to_ids
 
 VOID = 0  # pixels that no segment of the ground truth covers
 MAX_SEGMENT_ID = 2**24 - 1
@@ -46,10 +46,3 @@ def decode_segment_map(png: bytes) -> np.ndarray:
     if mode not in ("RGB", "RGBA"):
         raise ValueError(f"has pixels of mode {mode}, but ids are colours: save it as RGB, id = R + 256 G + 65536 B")
     return colors_to_ids(pixels)
-
-
-def encode_segment_map(ids: np.ndarray) -> bytes:
-    """A PNG of the segment ids [h, w], each 0..`MAX_SEGMENT_ID`."""
-    file = io.BytesIO()
-    Image.fromarray(ids_to_colors(ids)).save(file, format="PNG")
-    return file.getvalue()

@@ -11,7 +11,6 @@ from PIL import Image
 from torch.utils.data import Subset
 
 from datasets import build_dataset, get_coco_api_from_dataset
-from datasets.annotations.segment_maps import encode_segment_map
 from datasets.coco import make_coco_transforms
 from datasets.coco_panoptic import CocoPanoptic, build
 from datasets.loader import build_data_loader, fingerprint
@@ -25,6 +24,7 @@ from tests.helpers.panoptic_files import CATEGORIES, HEIGHT, SHARED, WIDTH, map_
 from training.worst_batch import objects_per_image, worst_batch
 from util.box_ops import masks_to_boxes
 from util.coco_names import COCO_NAMES, COCO_STUFF
+from util.pictures.segment_png import encode_png
 
 TOP, LEFT, WHOLE = slice(0, 10), slice(5, 20), slice(None)
 SCENE = map_of((5, WHOLE, WHOLE), (70000, TOP, LEFT))
@@ -239,7 +239,7 @@ def test_the_fingerprint_changes_with_what_is_said_of_a_segment(tmp_path):
 def test_a_map_that_contradicts_image_or_json_is_named(tmp_path):
     def refused(name, ids, segments, sentence):
         data = dataset(tmp_path / name, {4: (SCENE, SEGMENTS)})
-        (data.ann_folder / "map4.png").write_bytes(encode_segment_map(ids))
+        (data.ann_folder / "map4.png").write_bytes(encode_png(ids))
         data = dataset_again(tmp_path / name, segments)
         with pytest.raises(ValueError, match=sentence):
             data[0]

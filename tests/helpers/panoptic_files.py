@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from datasets.annotations.segment_maps import encode_segment_map
 from tests.helpers.paths import SHARED_DATA
+from util.pictures.segment_png import encode_png
 
 SHARED = SHARED_DATA / "coco_panoptic100"
 CATEGORIES = [{"id": 7, "name": "dog", "isthing": 1}, {"id": 2, "name": "sky", "isthing": 0}]
@@ -47,7 +47,7 @@ def write_panoptic(
         ids, segments = samples[number]
         noise = np.random.RandomState(number).randint(0, 256, (*ids.shape, 3)).astype(np.uint8)
         Image.fromarray(noise).save(images / f"{number}.png")
-        (maps / f"map{number}.png").write_bytes(encode_segment_map(ids))
+        (maps / f"map{number}.png").write_bytes(encode_png(ids))
         entries.insert(0, {"id": number, "file_name": f"{number}.png", "width": ids.shape[1], "height": ids.shape[0]})
         annotations.append({"image_id": number, "file_name": f"map{number}.png", "segments_info": segments})
     data = {"images": entries, "annotations": annotations, "categories": CATEGORIES} | parts

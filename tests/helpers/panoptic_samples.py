@@ -12,7 +12,8 @@ import numpy as np
 from PIL import Image
 
 from datasets.annotations.panoptic import PanopticAnnotations
-from datasets.annotations.segment_maps import encode_segment_map, read_segment_map
+from datasets.annotations.segment_maps import read_segment_map
+from util.pictures.segment_png import encode_png
 
 
 def plain_panoptic_quality(truth: PanopticAnnotations, folder: Path, predictions: list[dict[str, Any]]) -> dict:
@@ -72,7 +73,7 @@ def prediction_of(image_id: int, ids: np.ndarray, categories: dict[int, int]) ->
     return {
         "image_id": image_id,
         "file_name": f"{image_id:012d}.png",
-        "png_string": encode_segment_map(ids),
+        "png_string": encode_png(ids),
         "segments_info": segments,
     }
 

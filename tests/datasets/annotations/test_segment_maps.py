@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from datasets.annotations.segment_maps import MAX_SEGMENT_ID, decode_segment_map, encode_segment_map, read_segment_map
+from datasets.annotations.segment_maps import MAX_SEGMENT_ID, decode_segment_map, read_segment_map
+from util.pictures.segment_png import encode_png
 
 
 def png(pixels, mode=None):
@@ -24,7 +25,7 @@ def test_red_counts_once_green_256_times_blue_65536_times():
 
 def test_encoding_is_undone_by_decoding():
     ids = np.random.default_rng(0).integers(0, MAX_SEGMENT_ID + 1, (7, 11)).astype(np.int32)
-    np.testing.assert_array_equal(decode_segment_map(encode_segment_map(ids)), ids)
+    np.testing.assert_array_equal(decode_segment_map(encode_png(ids)), ids)
 
 
 def test_transparency_is_left_aside():
@@ -41,7 +42,7 @@ def test_files_are_named(tmp_path):
     path = tmp_path / "4.png"
     with pytest.raises(FileNotFoundError, match=r"panoptic map .*4\.png does not exist"):
         read_segment_map(path)
-    whole = encode_segment_map(np.arange(600).reshape(20, 30))
+    whole = encode_png(np.arange(600).reshape(20, 30))
     for content in (b"", b"no image", whole[: len(whole) // 2]):
         path.write_bytes(content)
         with pytest.raises(ValueError, match=r"panoptic map .*4\.png cannot be read as an image"):
