@@ -235,7 +235,6 @@ def detr_tiny_shapes_panoptic(
 def _make_tiny(num_classes: int, all_levels: bool = False) -> detr.DETR:
     trunk = backbone.Backbone("tiny", True, all_levels, True, trainable_layers=5, norm="bn")
     joiner = backbone.Joiner(trunk, position_encoding.PositionEmbeddingSine(64, temperature=20, normalize=True))
-    joiner.num_channels = trunk.num_channels
     layers = transformer.Transformer(128, 8, 2, 3, 512, dropout=0.0, return_intermediate_dec=True)
     return detr.DETR(joiner, layers, num_classes=num_classes, num_queries=12)
 
@@ -246,7 +245,6 @@ def _make_detr(
     hidden_dim = 256
     trunk = backbone.Backbone(backbone_name, True, all_levels, dilation, weights=backbone_weights)
     joiner = backbone.Joiner(trunk, position_encoding.PositionEmbeddingSine(hidden_dim // 2, normalize=True))
-    joiner.num_channels = trunk.num_channels
     layers = transformer.Transformer(d_model=hidden_dim, return_intermediate_dec=True)
     return detr.DETR(joiner, layers, num_classes=num_classes, num_queries=100)
 

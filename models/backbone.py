@@ -249,10 +249,20 @@ def _imagenet_state(name: str) -> dict[str, Tensor]:
 
 
 class Joiner(nn.Sequential):
-    """Backbone and position encoding: `[0]` and `[1]`."""
+    """Backbone and position encoding: `[0]` and `[1]`.
+
+    Args:
+        backbone: a `Backbone` or another module whose forward returns {level: NestedTensor}, finest level first.
+        position_embedding: a module that returns the encoding of a NestedTensor.
+
+    Attributes:
+        num_channels: the backbone's. A backbone without that attribute leaves it to the caller to set.
+    """
 
     def __init__(self, backbone: nn.Module, position_embedding: nn.Module):
         super().__init__(backbone, position_embedding)
+        if hasattr(backbone, "num_channels"):
+            self.num_channels: int = backbone.num_channels
 
     def forward(self, tensor_list: NestedTensor) -> tuple[list[NestedTensor], list[Tensor]]:
         """Images [B, 3, H, W] with their mask -> features and encodings [B, 2P, h, w] in their type, fine to coarse."""
@@ -297,6 +307,4 @@ def build_backbone(args: argparse.Namespace) -> Joiner:
         norm=getattr(args, "backbone_norm", "frozen_bn"),
         weights=weights,
     )
-    model = Joiner(backbone, position_embedding)
-    model.num_channels = backbone.num_channels
-    return model
+    return Joiner(backbone, position_embedding)

@@ -41,7 +41,6 @@ def small_detr(
     backbone = Backbone("tiny", True, all_levels, dilation, weights=backbone_weights)
     width, heads = (128, 8) if all_levels else (16, 2)  # a mask head has its own mind on them
     joiner = Joiner(backbone, PositionEmbeddingSine(width // 2, normalize=True))
-    joiner.num_channels = backbone.num_channels
     return DETR(joiner, Transformer(width, heads, 1, 1, 16, return_intermediate_dec=True), num_classes, 4)
 
 

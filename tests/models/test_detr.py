@@ -11,7 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models import build_model
+from models.backbone import Backbone, Joiner
 from models.detr import DETR, MLP, resolve_num_classes, resolve_things
+from models.position_encoding import PositionEmbeddingSine
 from models.postprocess import PostProcess
 from models.segmentation import DETRsegm
 from models.transformer import Transformer
@@ -127,9 +129,10 @@ def test_the_model_runs_on_the_meta_device():
     assert criterion.empty_weight.is_meta
 
 
-def test_the_default_device_is_resolved_when_building():
-    model, _, _ = build_model(parse(f"{TINY} --device auto"))
-    assert next(model.parameters()).device.type in ("cpu", "cuda", "mps")
+def test_the_device_auto_is_resolved_when_building(monkeypatch):
+    monkeypatch.setattr("models.detr.resolve_device", lambda: torch.device("meta"))
+    model, criterion, _ = build_model(parse(f"{TINY} --device auto"))
+    assert all(parameter.is_meta for parameter in model.parameters()) and criterion.empty_weight.is_meta
 
 
 @pytest.mark.parametrize("flags", ["", "--no_aux_loss", "--pre_norm", "--position_embedding learned"])
@@ -201,6 +204,24 @@ def test_the_box_head_has_three_layers_of_the_transformers_width():
 
 
 # --- Building ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_detector_built_by_hand_equals_that_of_the_flags():
+    backbone = Backbone("tiny", True, False, False, trainable_layers=5, norm="gn")
+    joiner = Joiner(backbone, PositionEmbeddingSine(16, normalize=True))
+    transformer = Transformer(32, 4, 1, 3, 64, dropout=0.1, return_intermediate_dec=True)
+    by_hand = DETR(joiner, transformer, num_classes=5, num_queries=8, aux_loss=True).eval()
+    model, _ = detector()
+    by_hand.load_state_dict(model.state_dict())
+    outputs, expected = by_hand(images()), model(images())
+    for ours, theirs in zip([outputs, *outputs["aux_outputs"]], [expected, *expected["aux_outputs"]], strict=True):
+        assert all(torch.equal(ours[name], theirs[name]) for name in ("pred_logits", "pred_boxes"))
+
+
+def test_a_backbone_of_unknown_width_takes_it_from_the_caller():
+    joiner = Joiner(nn.Conv2d(3, 6, 1), PositionEmbeddingSine(8, normalize=True))
+    joiner.num_channels = 6  # as the published code sets it
+    assert DETR(joiner, Transformer(16, 2, 1, 1, 32), num_classes=5, num_queries=4).input_proj.in_channels == 6
 
 
 @pytest.mark.parametrize(
