@@ -7,6 +7,7 @@ Shapes: `B` batch, `Q` object queries, `D` transformer width, `C` classes; logit
 from __future__ import annotations
 
 import argparse
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -19,10 +20,21 @@ from models.panoptic import PostProcessPanoptic
 from models.postprocess import PostProcess, PostProcessSegm
 from models.segmentation import DETRsegm
 from models.transformer import build_transformer
-from util.dist import resolve_device
+from util.device import resolve_device
 from util.nested_tensor import NestedTensor, nested_tensor_from_tensor_list
 
 __all__ = ["DETR", "MLP", "PostProcess", "SetCriterion", "build", "resolve_num_classes"]
+
+
+class DetectorOutput(NamedTuple):
+    """The predictions of `DETR` with the features that a mask head builds on."""
+
+    outputs: dict[str, Tensor]  # as `DETR.forward` returns them
+    features: list[NestedTensor]  # the backbone's levels, finest first
+    projected: Tensor  # the last level in the transformer's width [B, D, h, w]
+    mask: Tensor  # padding of the last level, bool [B, h, w]
+    queries: Tensor  # output of the last decoder layer [B, Q, D]
+    memory: Tensor  # output of the encoder [B, D, h, w]
 
 
 class DETR(nn.Module):
@@ -66,18 +78,10 @@ class DETR(nn.Module):
         """
         if not isinstance(samples, NestedTensor):
             samples = nested_tensor_from_tensor_list(samples)
-        outputs, _, _, _, _, _ = self.detect(samples)
-        return outputs
+        return self.detect(samples).outputs
 
-    def detect(
-        self, samples: NestedTensor
-    ) -> tuple[dict[str, Tensor], list[NestedTensor], Tensor, Tensor, Tensor, Tensor]:
-        """Detect, and keep what a head for masks builds on.
-
-        Returns:
-            (outputs as of `forward`, the backbone's levels from fine to coarse, the last one projected [B, D, h, w],
-            its padding [B, h, w], the last decoder layer's output [B, Q, D], the encoder's output [B, D, h, w])
-        """
+    def detect(self, samples: NestedTensor) -> DetectorOutput:
+        """Like `forward`, but also return the features that a mask head builds on."""
         features, pos = self.backbone(samples)
         src, mask = features[-1].decompose()  # [B, channels, h, w], [B, h, w]
         assert mask is not None
@@ -89,7 +93,7 @@ class DETR(nn.Module):
         outputs = {"pred_logits": logits[-1], "pred_boxes": boxes[-1]}
         if self.aux_loss:
             outputs["aux_outputs"] = self._set_aux_loss(logits, boxes)
-        return outputs, features, projected, mask, hs[-1], memory
+        return DetectorOutput(outputs, features, projected, mask, queries=hs[-1], memory=memory)
 
     def _set_aux_loss(self, logits: Tensor, boxes: Tensor) -> list[dict[str, Tensor]]:
         return [{"pred_logits": a, "pred_boxes": b} for a, b in zip(logits[:-1], boxes[:-1])]

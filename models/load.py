@@ -17,7 +17,7 @@ from util.arguments import get_args_parser
 from util.checkpoint import CheckpointError, load_checkpoint, load_weights
 from util.checkpoint_entries import count_classes, detector_weights, model_of
 from util.coco_names import COCO_NUM_CLASSES, PANOPTIC_NUM_CLASSES, coco_categories, panoptic_categories, thing_ids
-from util.dist import resolve_device
+from util.device import resolve_device
 from util.logging import get_logger
 
 # Blocks in layer3 → the ResNet, for those with bottlenecks and those without.

@@ -1,4 +1,4 @@
-"""How fast a detector answers: seconds of forward passes, the whole and its two large parts."""
+"""The speed of a detector: times of forward passes, of the whole model and of its two large parts."""
 
 from __future__ import annotations
 
@@ -12,22 +12,24 @@ import numpy as np
 import torch
 from torch import nn
 
+from util.device import synchronize
 from util.nested_tensor import NestedTensor
 
-WARM_UP = 5  # passes that do not count: memory is set aside, kernels are chosen, clocks go up
-LEAST, MOST = 5, 100  # passes that do
-BUDGET = 15.0  # seconds after which `LEAST` passes are enough
+WARM_UP = 5  # passes that are not timed: memory is allocated, kernels are chosen, clock rates rise
+MIN_PASSES, MAX_PASSES = 5, 100  # timed passes
+BUDGET = 15.0  # seconds after which `MIN_PASSES` are enough
 PARTS = ("backbone", "transformer")
+PHOTO = (640, 480)  # (w, h) of a 4:3 photo, whose resized size is the default to measure at
 
 
 @dataclass(frozen=True)
 class Speed:
-    """Seconds of each pass of a batch.
+    """Measured times, in seconds per pass.
 
     Attributes:
-        whole: passes of the whole model.
-        parts: name → the same of `PARTS`, in passes of their own, since a GPU must be waited for between them.
-        batch_size: images in a pass.
+        whole: times of the whole model.
+        parts: name → times of each of `PARTS`, from separate passes, which synchronize with the device between parts.
+        batch_size: images per pass.
     """
 
     whole: list[float]
@@ -35,7 +37,7 @@ class Speed:
     batch_size: int
 
     def throughput(self) -> float:
-        """Images a second, over all passes of the whole model."""
+        """Images per second, over all passes of the whole model."""
         return self.batch_size * len(self.whole) / sum(self.whole)
 
     def __str__(self) -> str:
@@ -57,59 +59,59 @@ def measure(
     clock: Callable[[], float] = perf_counter,
     wait: Callable[[], None] | None = None,
 ) -> Speed:
-    """Time forward passes of a detector on images of random colours, of one size and without padding.
+    """Time forward passes of a detector on random images of one size, without padding.
 
     Args:
-        model: in evaluation mode on `device`, with the children `backbone` and `transformer`, or with masks.
-        size: (H, W) that the model sees, pixels.
-        device: where it computes.
-        batch_size: images in a pass.
-        budget: seconds that the whole, and again the parts, may take once `LEAST` passes are done.
-        clock: seconds.
-        wait: returns when the device is done with all it was given; by default the device's own.
+        model: a `models.detr.DETR` or `DETRsegm` in evaluation mode on `device`.
+        size: (H, W) of the model's input, in pixels.
+        device: the model's device.
+        batch_size: images per pass.
+        budget: time limit in seconds, for the whole model and again for its parts, after `MIN_PASSES`.
+        clock: returns the time in seconds.
+        wait: waits for the device; by default `synchronize`.
 
     Raises:
-        ValueError: a size or a batch that is empty, or more than the model takes.
+        ValueError: a size or a batch size below 1, or an image too large for the model.
     """
     if min(*size, batch_size) < 1:
-        raise ValueError(f"{batch_size} images of {size[0]} x {size[1]} pixels cannot be timed: use 1 or more of each")
+        raise ValueError(f"batch size, height and width must be at least 1, got {batch_size} x {size[0]} x {size[1]}")
     wait = wait or (lambda: synchronize(device))
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(batch_size, 3, *size, generator=generator).to(device)
     batch = NestedTensor(images, torch.zeros(batch_size, *size, dtype=torch.bool, device=device))
 
-    def passes(count: int, least: int) -> list[float]:
+    def passes(most: int, least: int) -> list[float]:
         seconds: list[float] = []
-        while len(seconds) < least or (len(seconds) < count and sum(seconds) < budget):
-            begun = clock()  # nothing is under way: the last pass was waited for
+        while len(seconds) < least or (len(seconds) < most and sum(seconds) < budget):
+            start = clock()  # the device is idle: `wait` followed the last pass
             model(batch)
             wait()
-            seconds.append(clock() - begun)
+            seconds.append(clock() - start)
         return seconds
 
     passes(WARM_UP, WARM_UP)
-    whole = passes(MOST, LEAST)
+    whole = passes(MAX_PASSES, MIN_PASSES)
     parts: dict[str, list[float]] = {name: [] for name in PARTS}
     detector = getattr(model, "detr", model)
     with ExitStack() as stack:
         for name, seconds in parts.items():
             stack.enter_context(_timed(getattr(detector, name), seconds, clock, wait))
-        passes(MOST, LEAST)
+        passes(MAX_PASSES, MIN_PASSES)
     return Speed(whole, parts, batch_size)
 
 
 def _timed(part: nn.Module, seconds: list[float], clock: Callable[[], float], wait: Callable[[], None]) -> ExitStack:
-    """Adds to `seconds` what each pass of `part` takes, until it is left."""
-    begun = 0.0
+    """Append the time of each pass of `part` to `seconds`, until the returned stack is closed."""
+    start = 0.0
 
     def begin(module: nn.Module, inputs: tuple) -> None:
-        nonlocal begun
+        nonlocal start
         wait()
-        begun = clock()
+        start = clock()
 
     def end(module: nn.Module, inputs: tuple, output: object) -> None:
         wait()
-        seconds.append(clock() - begun)
+        seconds.append(clock() - start)
 
     stack = ExitStack()
     stack.callback(part.register_forward_pre_hook(begin).remove)
@@ -117,14 +119,8 @@ def _timed(part: nn.Module, seconds: list[float], clock: Callable[[], float], wa
     return stack
 
 
-def synchronize(device: torch.device) -> None:
-    """Wait until the device is done with all it was given; the CPU always is."""
-    if device.type != "cpu":
-        torch.accelerator.synchronize(device)
-
-
 def report(model: nn.Module, speed: Speed, size: Sequence[int], device: torch.device) -> str:
-    """What was measured on what, as a small table."""
+    """The measured times with the model, the device and the versions, as a small table."""
     parameters = sum(parameter.numel() for parameter in model.parameters())
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
     return "\n".join(
@@ -133,7 +129,7 @@ def report(model: nn.Module, speed: Speed, size: Sequence[int], device: torch.de
             f"torch {torch.__version__}",
             f"{speed.batch_size} x {size[0]} x {size[1]} pixels (images, height, width), "
             f"{len(speed.whole)} passes after {WARM_UP} to warm up;",
-            "the network alone: reading and resizing images and drawing are not in it",
+            "network only: reading, resizing and drawing images are not included",
             "",
             str(speed),
         ]

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from prediction.speed import synchronize
 from training.undisturbed import undisturbed
+from util.device import is_out_of_memory, synchronize
 from util.dist import all_gather
 from util.nested_tensor import NestedTensor
 
@@ -70,7 +70,7 @@ def preflight(
         outcome = ("", (slow, usual, peak))
     except Exception as error:  # told to all processes, none of which may wait for one that has given up
         own_error = error
-        out_of_memory = _is_out_of_memory(error)
+        out_of_memory = is_out_of_memory(error)
         outcome = (_too_large(worst, device) if out_of_memory else f"{type(error).__name__}: {error}", None)
         if out_of_memory:
             own_error = ValueError(outcome[0])
@@ -118,13 +118,6 @@ def _too_large(worst: Batch, device: torch.device) -> str:
         f"the largest batch of this training does not fit into the memory of {device}: {_shape(worst)}; lower "
         "--batch_size, else --max_size and --train_sizes, or take a smaller model (--backbone, no --dilation)"
     )
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    told = str(error)  # CPU and mps allocators raise a plain RuntimeError
-    return isinstance(error, RuntimeError) and ("can't allocate memory" in told or "out of memory" in told)
 
 
 def _seconds(step: Step, batches: Sequence[Batch], device: torch.device) -> float:

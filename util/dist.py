@@ -1,4 +1,4 @@
-"""Several processes as one: ranks, collectives and the choice of device.
+"""Several processes as one: ranks and collectives.
 
 Everything here also works in a single process that never set up `torch.distributed`: the collectives then return
 what they were given, so callers need no second code path.
@@ -15,7 +15,8 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from util.dist_errors import ProcessGroupError, check_meeting_place, explain_meeting, whole_number
+from util.device import launcher_number, resolve_device
+from util.dist_errors import ProcessGroupError, check_meeting_place, explain_meeting
 
 Result = TypeVar("Result")
 
@@ -133,64 +134,6 @@ def save_on_master(*args: Any, **kwargs: Any) -> None:
         torch.save(*args, **kwargs)
 
 
-def resolve_device(name: str | torch.device = "auto") -> torch.device:
-    """Turn `--device` into a device that exists here.
-
-    `auto` prefers cuda, then mps, then cpu. A bare `cuda` becomes the index of this process on its machine when a
-    launcher (torchrun, Slurm) started it, so that every process gets a card of its own.
-
-    Raises:
-        ValueError: the name is no device, or that device is not present.
-    """
-    name = str(name)
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ValueError(f"--device {name} is not a device: use auto, cpu, cuda, cuda:N or mps") from error
-    if device.type == "cuda":
-        return _resolve_cuda(device)
-    if device.type == "mps":
-        if not torch.backends.mps.is_available():
-            raise ValueError(
-                f"--device {name} was asked for, but no mps device is usable here: use --device auto or cpu"
-            )
-        return device
-    try:
-        torch.zeros(1, device=device).item()
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise ValueError(f"--device {name} cannot compute here: use --device auto, cpu, cuda or mps") from error
-    return device
-
-
-def _resolve_cuda(device: torch.device) -> torch.device:
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if count == 0:
-        raise ValueError(
-            f"--device {device} was asked for, but no cuda device is usable here: use --device auto or cpu"
-        )
-    index = device.index
-    if index is None:
-        index = _local_rank(count)
-    if index >= count:
-        raise ValueError(
-            f"cuda device {index} was asked for, but this machine has {count} (0..{count - 1}): "
-            "name one of them, or start no more processes on a machine than it has devices"
-        )
-    return torch.device("cuda", index)
-
-
-def _local_rank(device_count: int) -> int:
-    """Number of this process on its machine: which of the devices is its own."""
-    if "LOCAL_RANK" in os.environ:
-        return whole_number("LOCAL_RANK")
-    if "SLURM_PROCID" in os.environ:
-        # Slurm may show each task its own device only, so the number wraps around what is visible.
-        return whole_number("SLURM_LOCALID" if "SLURM_LOCALID" in os.environ else "SLURM_PROCID") % device_count
-    return 0
-
-
 def init_distributed_mode(args: Namespace) -> None:
     """Join the process group that a launcher prepared, if there is one, and note the outcome in `args`.
 
@@ -239,13 +182,13 @@ def init_distributed_mode(args: Namespace) -> None:
 def _launched_as(args: Namespace) -> tuple[int | None, int]:
     """(rank, world size) by the environment; the rank is None when this process works alone."""
     if "RANK" in os.environ and "WORLD_SIZE" in os.environ:
-        return whole_number("RANK"), whole_number("WORLD_SIZE", at_least=1)
+        return launcher_number("RANK"), launcher_number("WORLD_SIZE", at_least=1)
     asked_for = int(getattr(args, "world_size", None) or 1)
     if "SLURM_PROCID" in os.environ:
         # SLURM_STEP_NUM_TASKS is set by srun only; the bare batch script, which runs once, works alone.
-        tasks = whole_number("SLURM_STEP_NUM_TASKS", at_least=1) if "SLURM_STEP_NUM_TASKS" in os.environ else 1
+        tasks = launcher_number("SLURM_STEP_NUM_TASKS", at_least=1) if "SLURM_STEP_NUM_TASKS" in os.environ else 1
         world_size = asked_for if asked_for > 1 else tasks
-        return (whole_number("SLURM_PROCID"), world_size) if world_size > 1 else (None, 1)
+        return (launcher_number("SLURM_PROCID"), world_size) if world_size > 1 else (None, 1)
     if asked_for > 1:
         raise ValueError(
             f"--world_size {asked_for} does not start processes by itself: "

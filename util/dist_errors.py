@@ -10,29 +10,14 @@ from urllib.parse import urlparse
 
 import torch.distributed as dist
 
-_REMEDY = "start with torchrun, which sets it"
+from util.device import launcher_number
+
 # Words of gloo, which reports a peer that has gone as a plain RuntimeError.
 _LOST = ("connection closed by peer", "connection reset by peer", "broken pipe", "/gloo/")
 
 
 class ProcessGroupError(RuntimeError):
     """The processes of a run did not find, or have lost, one another; the message says how to mend it."""
-
-
-def whole_number(name: str, *, at_least: int = 0, environment: Mapping[str, str] = os.environ) -> int:
-    """The number in an environment variable that a launcher sets.
-
-    Raises:
-        ValueError: it is none, or too small.
-    """
-    text = environment[name]
-    try:
-        number = int(text)
-    except ValueError:
-        number = at_least - 1
-    if number < at_least:
-        raise ValueError(f"{name} is {text!r} where a whole number of {at_least} or more belongs: {_REMEDY}")
-    return number
 
 
 def check_meeting_place(rank: int, world_size: int, url: str, environment: Mapping[str, str] = os.environ) -> None:
@@ -57,7 +42,7 @@ def check_meeting_place(rank: int, world_size: int, url: str, environment: Mappi
                 f"{who} does not know where the processes meet ({' and '.join(missing)} not set): start with torchrun, "
                 "or set MASTER_ADDR and MASTER_PORT, or pass --dist_url tcp://HOST:PORT or file:///SHARED/PATH"
             )
-        whole_number("MASTER_PORT", at_least=1, environment=environment)
+        launcher_number("MASTER_PORT", at_least=1, environment=environment)
         return
     parts = urlparse(url)
     try:

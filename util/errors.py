@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from util.device import is_out_of_memory
+
 
 class CheckpointError(RuntimeError):
     """A checkpoint cannot be used; the message names the file, the cause and what to do."""
@@ -26,16 +28,11 @@ def _names(kind: str, line: str) -> bool:
     return line.partition(":")[0].split(".")[-1] == kind
 
 
-def lack_of_memory(error: BaseException) -> str | None:
-    """One sentence if `error` says that memory ran out, here or in a process that loads data; None otherwise.
-
-    torch has a type for it on accelerators only; on the CPU, and of a worker that was killed, it is told in words.
-    """
+def lack_of_memory(
+    error: BaseException, advice: str = "lower --batch_size, or --max_size and --train_sizes, or choose a smaller model"
+) -> str | None:
+    """One sentence that ends with `advice` if memory ran out, here or in a data loader's worker; None otherwise."""
     cause = str(error).strip().split("\n")[0] or type(error).__name__
     if isinstance(error, RuntimeError) and cause.startswith("DataLoader worker (pid"):
-        return f"a process that loads data died ({cause}), as a rule for want of memory: lower --num_workers"
-    words = ("out of memory", "not enough memory", "allocate memory")
-    told = isinstance(error, RuntimeError | OSError) and any(part in cause for part in words)
-    if told or isinstance(error, MemoryError):
-        return f"there is not enough memory ({cause}): lower --batch_size, --max_size with --train_sizes, or the model"
-    return None
+        return f"a data loader worker died ({cause}), usually because memory ran out: lower --num_workers"
+    return f"out of memory ({cause}): {advice}" if is_out_of_memory(error) else None

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from prediction.speed import LEAST, MOST, PARTS, WARM_UP, Speed, measure, report, synchronize
+from prediction.speed import LEAST, MOST, PARTS, WARM_UP, Speed, measure, report
 
 CPU = torch.device("cpu")
 
@@ -105,11 +105,3 @@ def test_the_report_says_what_was_measured_on_what():
     for part in ("1,110 parameters on cpu", f"threads {torch.get_num_threads()},", f"torch {torch.__version__}"):
         assert part in text
     assert "2 x 64 x 96 pixels" in text and "1 passes after 5 to warm up" in text
-
-
-@pytest.mark.parametrize(("name", "waits"), [("cpu", []), ("cuda:1", [torch.device("cuda:1")])])
-def test_an_accelerator_is_waited_for(monkeypatch, name: str, waits: list[torch.device]):
-    seen: list[torch.device] = []
-    monkeypatch.setattr(torch.accelerator, "synchronize", seen.append)
-    synchronize(torch.device(name))
-    assert seen == waits

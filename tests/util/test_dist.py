@@ -22,7 +22,6 @@ from util.dist import (
     is_dist_avail_and_initialized,
     is_main_process,
     reduce_dict,
-    resolve_device,
     run_on_main,
     save_on_master,
 )
@@ -215,42 +214,3 @@ def test_a_single_slurm_task_works_alone(monkeypatch):
     args = Namespace(device="cpu", world_size=1)
     init_distributed_mode(args)
     assert not args.distributed
-
-
-def pretend(monkeypatch, cuda: int = 0, mps: bool = False) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda > 0)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: cuda)
-    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
-
-
-def test_auto_prefers_cuda_then_mps_then_cpu(monkeypatch):
-    pretend(monkeypatch)
-    assert resolve_device("auto") == torch.device("cpu")
-    pretend(monkeypatch, mps=True)
-    assert resolve_device("auto") == torch.device("mps")
-    pretend(monkeypatch, cuda=1, mps=True)
-    assert resolve_device("auto") == torch.device("cuda", 0)
-
-
-@pytest.mark.parametrize("name", ["cuda", "cuda:0", "mps", "meta", "gpu"])
-def test_a_device_that_is_not_there_is_an_error_that_names_it(monkeypatch, name):
-    pretend(monkeypatch)
-    with pytest.raises(ValueError, match=f"{name}.*: use (--device )?auto"):
-        resolve_device(name)
-
-
-def test_each_process_of_a_machine_gets_its_own_cuda_device(monkeypatch):
-    pretend(monkeypatch, cuda=2)
-    monkeypatch.setenv("LOCAL_RANK", "1")
-    assert resolve_device("cuda") == torch.device("cuda", 1)
-    assert resolve_device("cuda:0") == torch.device("cuda", 0)
-    monkeypatch.setenv("LOCAL_RANK", "2")
-    with pytest.raises(ValueError, match="cuda device 2 was asked for, but this machine has 2"):
-        resolve_device("cuda")
-
-
-def test_slurm_task_numbers_wrap_around_the_visible_devices(monkeypatch):
-    pretend(monkeypatch, cuda=2)
-    monkeypatch.setenv("SLURM_PROCID", "7")
-    monkeypatch.setenv("SLURM_LOCALID", "3")
-    assert resolve_device("cuda") == torch.device("cuda", 1)

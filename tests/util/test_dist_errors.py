@@ -9,8 +9,8 @@ import pytest
 import torch.distributed as dist
 
 from tests.helpers.processes import LAUNCHERS
-from util.dist import init_distributed_mode, resolve_device
-from util.dist_errors import ProcessGroupError, check_meeting_place, explain_meeting, lost_process, whole_number
+from util.dist import init_distributed_mode
+from util.dist_errors import ProcessGroupError, check_meeting_place, explain_meeting, lost_process
 from util.errors import CheckpointError
 
 MEETING = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
@@ -28,30 +28,16 @@ def join(monkeypatch: pytest.MonkeyPatch, url: str = "env://", **environment: st
     init_distributed_mode(Namespace(device="cpu", dist_url=url))
 
 
-@pytest.mark.parametrize("text", ["two", "", "-1", "1.5"])
-def test_a_variable_that_is_no_number_is_named(text: str):
-    with pytest.raises(ValueError, match=f"RANK is '{text}' where a whole number of 0 or more belongs: start with"):
-        whole_number("RANK", environment={"RANK": text})
-
-
 @pytest.mark.parametrize("environment", [{"RANK": "x", "WORLD_SIZE": "2"}, {"RANK": "0", "WORLD_SIZE": "0"}])
 def test_joining_refuses_numbers_that_are_none(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]):
-    with pytest.raises(ValueError, match="(RANK is 'x'|WORLD_SIZE is '0') where a whole number"):
+    with pytest.raises(ValueError, match="(RANK must be .* got 'x'|WORLD_SIZE must be .* got '0')"):
         join(monkeypatch, **environment)
 
 
 @pytest.mark.parametrize("name", ["SLURM_STEP_NUM_TASKS", "SLURM_PROCID"])
 def test_joining_refuses_slurm_variables_that_are_no_numbers(monkeypatch: pytest.MonkeyPatch, name: str):
-    with pytest.raises(ValueError, match=f"{name} is 'many' where a whole number"):
+    with pytest.raises(ValueError, match=f"{name} must be an integer .* got 'many'"):
         join(monkeypatch, **({"SLURM_PROCID": "0", "SLURM_STEP_NUM_TASKS": "2"} | {name: "many"}))
-
-
-def test_a_local_rank_that_is_no_number_is_named(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
-    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
-    monkeypatch.setenv("LOCAL_RANK", "first")
-    with pytest.raises(ValueError, match="LOCAL_RANK is 'first'"):
-        resolve_device("cuda")
 
 
 @pytest.mark.parametrize(
@@ -60,7 +46,7 @@ def test_a_local_rank_that_is_no_number_is_named(monkeypatch: pytest.MonkeyPatch
         (2, "env://", MEETING, "RANK is 2 and WORLD_SIZE 2: ranks go from 0 to 1"),
         (0, "env://", {}, r"where the processes meet \(MASTER_ADDR and MASTER_PORT not set\)"),
         (0, "env://", {"MASTER_ADDR": "127.0.0.1"}, r"\(MASTER_PORT not set\)"),
-        (0, "env://", {**MEETING, "MASTER_PORT": "http"}, "MASTER_PORT is 'http'"),
+        (0, "env://", {**MEETING, "MASTER_PORT": "http"}, "MASTER_PORT must be .* got 'http'"),
         (0, "nonsense", {}, "--dist_url nonsense is no place to meet"),
         (0, "ftp://host:1", {}, "no place to meet"),
         (0, "tcp://127.0.0.1", {}, "no place to meet"),
