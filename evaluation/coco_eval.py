@@ -8,6 +8,7 @@ Definitions: https://cocodataset.org/#detection-eval. Boxes are in pixels of the
 import io
 from collections.abc import Iterable, Sequence
 from contextlib import redirect_stdout
+from copy import deepcopy
 from datetime import datetime
 from functools import cache
 from typing import Any
@@ -16,7 +17,7 @@ import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from evaluation import hotcoco as hotcoco_eval
+from evaluation import hotcoco
 from evaluation.detections import (
     Detections,
     Predictions,
@@ -79,8 +80,21 @@ class CocoEvaluator:
             _say_once(RENUMBERED)
         with redirect_stdout(io.StringIO()):
             self.coco_eval = {kind: COCOeval(self.coco_gt, iouType=kind) for kind in self.iou_types}
+        self._hotcoco_gt: Any = None  # loaded when it is first needed, on the process that evaluates
         self._seen: dict[int, Detections] = {}
         self._gathered = False
+        self._per_class: dict[str, list[dict[str, Any]]] = {}
+
+    def reset(self) -> None:
+        """Forget all detections and results; the ground truth and the `params` stay.
+
+        `coco_eval` holds new `COCOeval`s afterwards: those of the last evaluation keep what they have.
+        """
+        for kind, last in self.coco_eval.items():
+            with redirect_stdout(io.StringIO()):
+                self.coco_eval[kind] = COCOeval(self.coco_gt, iouType=kind)
+            self.coco_eval[kind].params = deepcopy(last.params)
+        self._seen, self._gathered, self._per_class = {}, False, {}
 
     @property
     def img_ids(self) -> list[int]:
@@ -152,18 +166,20 @@ class CocoEvaluator:
     def _accumulate(self) -> None:
         if not self._seen:
             raise ValueError("there is nothing to evaluate: call update() with the detections of at least one image")
+        self._per_class = {}
         detections = self.detections
-        hot_gt = hotcoco_eval.load_ground_truth(self.coco_gt.dataset) if self.backend == "hotcoco" else None
+        if self.backend == "hotcoco" and self._hotcoco_gt is None:
+            self._hotcoco_gt = hotcoco.load_ground_truth(self.coco_gt.dataset)
         for kind, coco_eval in self.coco_eval.items():
             coco_eval.params.imgIds = self.img_ids
-            if hot_gt is None or kind == "keypoints":
+            if self.backend == "pycocotools" or kind == "keypoints":
                 with redirect_stdout(io.StringIO()):
                     results = to_results(detections, kind)
                     coco_eval.cocoDt = self.coco_gt.loadRes(results) if results else COCO()
                     coco_eval.evaluate()
                     coco_eval.accumulate()
             else:
-                curves = hotcoco_eval.accumulate(hot_gt, kind, coco_eval.params, detections.rows, detections.masks)
+                curves = hotcoco.accumulate(self._hotcoco_gt, kind, coco_eval.params, detections.rows, detections.masks)
                 coco_eval.eval = {
                     "params": coco_eval.params,
                     "counts": list(curves["precision"].shape),
@@ -203,6 +219,11 @@ class CocoEvaluator:
                 f"there are no {kind} curves here: name {kind} among iou_types and call accumulate(); of several "
                 "processes the main one has the curves"
             )
+        if kind not in self._per_class:
+            self._per_class[kind] = self._compute_per_class(kind)
+        return [dict(row) for row in self._per_class[kind]]
+
+    def _compute_per_class(self, kind: str) -> list[dict[str, Any]]:
         curves, params = self.coco_eval[kind].eval, self.coco_eval[kind].params
         precision = curves["precision"][:, :, :, 0, -1]  # [T, R, K]: any size, most detections
         recall = curves["recall"][:, :, 0, -1]  # [T, K]
@@ -235,10 +256,10 @@ def _choose_backend(name: str) -> str:
         raise ValueError(f"unknown evaluator {name!r}: choose from {', '.join(BACKENDS)}")
     if name == "pycocotools":
         return name
-    reason = hotcoco_eval.reason_to_do_without()
+    reason = hotcoco.reason_to_do_without()
     if reason is None:
         return "hotcoco"
-    remedy = f'pip install "{hotcoco_eval.REQUIREMENT}"'
+    remedy = f'pip install "{hotcoco.REQUIREMENT}"'
     if name == "hotcoco":
         raise ImportError(f"{reason}: run {remedy}, or choose pycocotools or auto")
     _say_once(f"{reason}: evaluating with pycocotools, equal but slower ({remedy})")

@@ -14,7 +14,7 @@ from typing import Any
 from datasets.annotations.panoptic import read_panoptic
 from datasets.annotations.rules import Annotation, some
 from datasets.coco_panoptic import check_maps
-from evaluation import hotcoco as hotcoco_eval
+from evaluation import hotcoco
 from evaluation.panoptic_predictions import Prediction, check_prediction, without_unknown
 from util.checkpoint import write_json
 from util.dist import gather_to_main, run_on_main
@@ -62,19 +62,23 @@ class PanopticEvaluator:
         *,
         allow_missing: bool = False,
     ) -> None:
-        reason = hotcoco_eval.reason_to_do_without()
+        reason = hotcoco.reason_to_do_without()
         if reason is not None:
-            raise ImportError(f'{reason}: panoptic quality needs it, run pip install "{hotcoco_eval.REQUIREMENT}"')
+            raise ImportError(f'{reason}: panoptic quality needs it, run pip install "{hotcoco.REQUIREMENT}"')
         self.ann_folder = Path(ann_folder)
         self.output_dir = Path(output_dir) if output_dir else None
         self.allow_missing = allow_missing
         self.ground_truth = read_panoptic(ann_file)
         check_maps(self.ann_folder, [a["file_name"] for a in self.ground_truth.annotations.values()])
-        self.results: dict[str, Any] | None = None
         self._category_ids = {category["id"] for category in self.ground_truth.categories}
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all predictions and results; the ground truth stays."""
+        self.results: dict[str, Any] | None = None
         self._predictions: dict[int, Prediction] = {}
         self._gathered = False
-        self._told_of_unknown = False
+        self._warned_of_unknown = False
 
     def update(self, predictions: Iterable[Mapping[str, Any]]) -> None:
         """Take the predictions of some images, see `check_prediction`; they stay as they are.
@@ -87,8 +91,8 @@ class PanopticEvaluator:
                 continue
             checked = check_prediction(given, self.ground_truth.images)
             kept = without_unknown(checked, self._category_ids)
-            if kept is not checked and not self._told_of_unknown:
-                self._told_of_unknown = True
+            if kept is not checked and not self._warned_of_unknown:
+                self._warned_of_unknown = True
                 get_logger().warning(
                     f"image {kept['image_id']} has predicted segments of categories that the ground truth does not "
                     "have: they do not count (said once)"
@@ -158,7 +162,7 @@ class PanopticEvaluator:
                 get_logger().error(f"panoptic maps are not kept, {folder} cannot be written to: {error}")
                 folder = Path(scratch)
                 written = _write(predictions, folder)
-            self.results = hotcoco_eval.panoptic_quality(truth, written, self.ann_folder, folder)
+            self.results = hotcoco.panoptic_quality(truth, written, self.ann_folder, folder)
             groups = {name: self.results[name] for name in GROUPS}
             write_json(folder / "quality.json", groups | {"per_class": self.per_class()})
         get_logger().info(f"Panoptic quality\n{format_panoptic(self.results, self.per_class())}")

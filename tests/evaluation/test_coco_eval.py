@@ -13,8 +13,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from evaluation import coco_eval
-from evaluation import hotcoco as hotcoco_eval
+from evaluation import coco_eval, hotcoco
 from evaluation.coco_eval import CocoEvaluator, format_per_class
 from tests.helpers import processes
 from tests.helpers.coco_samples import (
@@ -90,7 +89,7 @@ def one_of_two(rank: int, folder: str) -> None:
     ids = list(predictions)
     share = ids[0::2] if rank == 0 else [*ids[1::2], ids[2]]  # a sampler repeats an image to fill the last batch
     found = {}
-    for backend in ("hotcoco", "pycocotools") if hotcoco_eval.reason_to_do_without() is None else ("pycocotools",):
+    for backend in ("hotcoco", "pycocotools") if hotcoco.reason_to_do_without() is None else ("pycocotools",):
         evaluator = CocoEvaluator(coco, ["bbox", "segm"], backend=backend)
         evaluator.update({i: predictions[i] for i in share})
         if rank == 1:

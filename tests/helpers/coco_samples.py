@@ -6,13 +6,11 @@ import torch
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from evaluation import hotcoco as hotcoco_eval
+from evaluation import hotcoco
 from evaluation.coco_eval import CocoEvaluator
 
 HEIGHT, WIDTH = 240, 320
-needs_hotcoco = pytest.mark.skipif(
-    hotcoco_eval.reason_to_do_without() is not None, reason=f"needs {hotcoco_eval.REQUIREMENT}"
-)
+needs_hotcoco = pytest.mark.skipif(hotcoco.reason_to_do_without() is not None, reason=f"needs {hotcoco.REQUIREMENT}")
 both_backends = pytest.mark.parametrize("backend", [pytest.param("hotcoco", marks=needs_hotcoco), "pycocotools"])
 
 
