@@ -1,13 +1,13 @@
-"""Entry points of `torch.hub.load`: the published detectors, with their weights on request, and a small one of ours.
+"""Entry points for `torch.hub.load`: the published detectors, optionally with their weights, and two small ones.
 
-A process may hold other modules named `models` and `util`; `torch.hub.load` works beside them and leaves nothing in
-`sys.modules` or `sys.path`. The classes of a model that was loaded so cannot be imported by name: pickle its
-`state_dict()`, not the model.
+`torch.hub.load` also works in a process that has imported other modules named `models` or `util`, and it leaves
+`sys.modules` and `sys.path` unchanged. The classes of a model loaded this way cannot be imported by name: save its
+`state_dict()` instead of pickling the model.
 """
 
 from __future__ import annotations
 
-# torch.hub.list takes everything callable for an entry: modules are imported here, not what is in them
+# torch.hub.list treats every callable as an entry point, so this file imports modules and no functions or classes.
 import collections.abc
 import contextlib
 import importlib.util
@@ -20,64 +20,68 @@ import torch
 from torch import nn
 
 _HERE = pathlib.Path(__file__).resolve().parent
-_ROOMS = ("models", "util")
+_PACKAGES = ("models", "util")
 
 
 @contextlib.contextmanager
-def _our_rooms() -> collections.abc.Iterator[bool]:
-    """Imports inside of this find the rooms beside this file, whatever else the process knows by their names.
+def _importing_from_here() -> collections.abc.Iterator[bool]:
+    """Inside this context, `models` and `util` are imported from the folder of this file.
 
     Yields:
-        False where an import finds ours anyway, and shares it with the rest of the process. Else True: the modules
-        imported are this file's alone, and `sys.modules` (but for packages of others) and `sys.path` end as they were.
+        False if a plain import finds these packages: they are then shared with the rest of the process. Otherwise
+        True: the imported modules belong to this file only, and on exit `sys.path` and the entries of these packages
+        in `sys.modules` are restored.
     """
-    if all(map(_is_at_hand, _ROOMS)):
+    if all(map(_is_importable, _PACKAGES)):
         yield False
         return
-    path, others = sys.path[:], _take_out_rooms()
+    path, others = sys.path[:], _pop_packages()
     sys.path.insert(0, str(_HERE))
     try:
         yield True
     finally:
-        _take_out_rooms()
+        _pop_packages()
         sys.modules.update(others)
         sys.path[:] = path
 
 
-def _is_at_hand(room: str) -> bool:
-    """Whether `import room` would find ours and leave no trace that was not asked for."""
-    if room in sys.modules:
-        file = getattr(sys.modules[room], "__file__", None)
+def _is_importable(package: str) -> bool:
+    """Whether a plain import finds our package, and may leave it in `sys.modules`."""
+    if package in sys.modules:
+        file = getattr(sys.modules[package], "__file__", None)
     elif getattr(sys.modules.get(__name__), "__dict__", None) is globals():
-        spec = importlib.util.find_spec(room)
+        spec = importlib.util.find_spec(package)
         file = spec.origin if spec else None
-    else:  # torch.hub runs this file without an entry in sys.modules: its rooms should have none either
+    else:  # torch.hub runs this file without an entry in sys.modules, so its packages should not get one either
         return False
-    return file is not None and pathlib.Path(file).resolve() == _HERE / room / "__init__.py"
+    return file is not None and pathlib.Path(file).resolve() == _HERE / package / "__init__.py"
 
 
-def _take_out_rooms() -> dict[str, object]:
-    return {name: sys.modules.pop(name) for name in list(sys.modules) if name.split(".")[0] in _ROOMS}
+def _pop_packages() -> dict[str, object]:
+    """Remove all modules of these packages from `sys.modules` and return them."""
+    return {name: sys.modules.pop(name) for name in list(sys.modules) if name.split(".")[0] in _PACKAGES}
 
 
-def _keep_scriptable(plain_class: type) -> None:
-    """Compile a class that is no module for TorchScript, which keeps what it compiled.
+def _keep_scriptable() -> None:
+    """Prepare the classes that TorchScript meets in a detector and that are not modules.
 
-    Later it could not: it reads a class's source through sys.modules. It looks classes up by name, too, and every load
-    makes another one, so each gets a name of its own.
+    TorchScript looks classes up by name, and every load creates new ones: each gets a unique name. It reads the source
+    of a class through `sys.modules`, where ours is missing later: it is compiled now.
     """
-    plain_class._jit_override_qualname = f"__torch__.hub_{uuid.uuid4().hex}.{plain_class.__name__}"
+    load = uuid.uuid4().hex
+    for plain_class in (nested_tensor.NestedTensor, detr.DetectorOutput):
+        plain_class._jit_override_qualname = f"__torch__.hub_{load}.{plain_class.__name__}"
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # TorchScript is on its way out, which is no news to who does not use it
-        torch.jit.script(plain_class)
+        warnings.simplefilter("ignore")  # TorchScript's deprecation does not concern those who do not use it
+        torch.jit.script(nested_tensor.NestedTensor)  # a NamedTuple has no source to compile
 
 
-with _our_rooms() as _apart:
+with _importing_from_here() as _private:
     from models import backbone, detr, panoptic, position_encoding, postprocess, segmentation, transformer
     from util import checkpoint, checkpoint_entries, nested_tensor
 
-    if _apart:
-        _keep_scriptable(nested_tensor.NestedTensor)
+    if _private:
+        _keep_scriptable()
 
 dependencies = ["torch", "numpy", "scipy", "PIL"]
 
@@ -94,14 +98,15 @@ def detr_resnet50(
     """DETR with ResNet-50 and six encoder and decoder layers: 42.0 box AP on COCO val5k with the published weights.
 
     Args:
-        pretrained: load the published weights, hash checked, through torch.hub's cache; nothing else is downloaded.
+        pretrained: load the published weights from torch.hub's cache, or download them there and check their hash;
+            nothing else is downloaded.
         num_classes: largest class id + 1; the published weights have 91.
-        return_postprocessor: also return the module that turns outputs into boxes in pixels.
+        return_postprocessor: also return the module that converts outputs to boxes in pixels.
         backbone_weights: for a model that is not pretrained: "imagenet", a file in torchvision's format, or None.
 
     Raises:
         ValueError: `pretrained` with another number of classes.
-        CheckpointError: the weights cannot be had.
+        CheckpointError: the weights cannot be downloaded or are damaged.
     """
     model = _make_detr("resnet50", False, num_classes, backbone_weights)
     return _finish(model, "detr-r50-e632da11.pth" if pretrained else None, num_classes, return_postprocessor)
@@ -113,7 +118,7 @@ def detr_resnet50_dc5(
     return_postprocessor: bool = False,
     backbone_weights: str | None = None,
 ) -> nn.Module | tuple[nn.Module, nn.Module]:
-    """DETR-DC5 with ResNet-50, its last stage dilated: 43.3 box AP. Arguments as in `detr_resnet50`."""
+    """DETR-DC5 with ResNet-50 whose last stage is dilated: 43.3 box AP. Arguments as in `detr_resnet50`."""
     model = _make_detr("resnet50", True, num_classes, backbone_weights)
     return _finish(model, "detr-r50-dc5-f0fb7ef5.pth" if pretrained else None, num_classes, return_postprocessor)
 
@@ -150,15 +155,16 @@ def detr_resnet50_panoptic(
     """DETR with ResNet-50 and a mask head: 43.4 PQ on COCO val5k with the published weights.
 
     Args:
-        pretrained: load the published weights, hash checked, through torch.hub's cache; nothing else is downloaded.
+        pretrained: load the published weights from torch.hub's cache, or download them there and check their hash;
+            nothing else is downloaded.
         num_classes: largest class id + 1; the published weights have 250.
-        threshold: the postprocessor's, see `models.panoptic.PostProcessPanoptic`.
-        return_postprocessor: also return the module that turns outputs into panoptic maps; things have ids up to 90.
+        threshold: of the postprocessor, see `models.panoptic.PostProcessPanoptic`.
+        return_postprocessor: also return the module that converts outputs to panoptic maps; ids up to 90 are things.
         backbone_weights: for a model that is not pretrained: "imagenet", a file in torchvision's format, or None.
 
     Raises:
         ValueError: `pretrained` with another number of classes.
-        CheckpointError: the weights cannot be had.
+        CheckpointError: the weights cannot be downloaded or are damaged.
     """
     model = _make_panoptic("resnet50", False, num_classes, backbone_weights)
     weights = "detr-r50-panoptic-00ce5173.pth" if pretrained else None
@@ -194,16 +200,17 @@ def detr_resnet101_panoptic(
 def detr_tiny_shapes(
     pretrained: bool = False, return_postprocessor: bool = False
 ) -> nn.Module | tuple[nn.Module, nn.Module]:
-    """A small detector (2 million parameters) of what `datasets.shapes` draws: 1 circle, 2 square, 3 triangle.
+    """A small detector (2 million parameters) for the images of `datasets.shapes`: 1 circle, 2 square, 3 triangle.
 
-    It was trained on pictures of 96 pixels. Its batch norms follow what they see in training mode: `eval()` first.
+    It was trained on images of 96 pixels. Call `eval()` before inference: in training mode its batch norms update
+    their statistics.
 
     Args:
-        pretrained: load the weights that lie beside this file; there is no network in this.
-        return_postprocessor: also return the module that turns outputs into boxes in pixels.
+        pretrained: load the weights shipped with this repository; nothing is downloaded.
+        return_postprocessor: also return the module that converts outputs to boxes in pixels.
 
     Raises:
-        CheckpointError: the weights are not there, or damaged.
+        CheckpointError: the weights are missing or damaged.
     """
     model = _make_tiny(num_classes=4)
     if pretrained:
@@ -214,15 +221,15 @@ def detr_tiny_shapes(
 def detr_tiny_shapes_panoptic(
     pretrained: bool = False, threshold: float = 0.85, return_postprocessor: bool = False
 ) -> nn.Module | tuple[nn.Module, nn.Module]:
-    """`detr_tiny_shapes` for the ground as well (4 stripes, 5 checks, 6 clouds) and with a mask for everything.
+    """`detr_tiny_shapes` with masks, which also segments the background: 4 stripes, 5 checks, 6 clouds.
 
     Args:
-        pretrained: load the weights that lie beside this file; there is no network in this.
-        threshold: the postprocessor's, see `models.panoptic.PostProcessPanoptic`.
-        return_postprocessor: also return the module that turns outputs into panoptic maps.
+        pretrained: load the weights shipped with this repository; nothing is downloaded.
+        threshold: of the postprocessor, see `models.panoptic.PostProcessPanoptic`.
+        return_postprocessor: also return the module that converts outputs to panoptic maps.
 
     Raises:
-        CheckpointError: the weights are not there, or damaged.
+        CheckpointError: the weights are missing or damaged.
     """
     model = segmentation.DETRsegm(_make_tiny(num_classes=7, all_levels=True))
     if pretrained:
@@ -275,7 +282,7 @@ def _load_published(model: nn.Module, weights: str | None, num_classes: int, pub
     if weights is None:
         return
     if num_classes != published:
-        raise ValueError(f"the published weights have {published} classes, not {num_classes}: leave num_classes out")
+        raise ValueError(f"the published weights have {published} classes, not {num_classes}: omit num_classes")
     _load(model, WEIGHTS_URL + weights)
 
 

@@ -70,11 +70,12 @@ class DETRsegm(nn.Module):
         """What `DETR` returns for the batch, and `pred_masks`: logits [B, Q, H/4, W/4] over the padded image."""
         if not isinstance(samples, NestedTensor):
             samples = nested_tensor_from_tensor_list(samples)
-        outputs, features, src, mask, queries, memory = self.detr.detect(samples)
-        attention = self.bbox_attention(queries, memory, mask)  # [B, Q, N, h, w]
-        levels = [features[2].tensors, features[1].tensors, features[0].tensors]
-        masks = self.mask_head(src, attention, levels)  # [B·Q, 1, H/4, W/4]
-        outputs["pred_masks"] = masks[:, 0].unflatten(0, [queries.shape[0], queries.shape[1]])
+        found = self.detr.detect(samples)
+        attention = self.bbox_attention(found.queries, found.memory, found.mask)  # [B, Q, N, h, w]
+        levels = [found.features[2].tensors, found.features[1].tensors, found.features[0].tensors]
+        masks = self.mask_head(found.projected, attention, levels)  # [B·Q, 1, H/4, W/4]
+        outputs = found.outputs
+        outputs["pred_masks"] = masks[:, 0].unflatten(0, [attention.shape[0], attention.shape[1]])
         return outputs
 
 

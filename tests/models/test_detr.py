@@ -89,6 +89,16 @@ def test_a_nested_tensor_a_list_and_a_tensor_are_the_same_batch():
     assert torch.equal(model(stacked)["pred_boxes"], model(list(stacked))["pred_boxes"])
 
 
+def test_detect_returns_the_features_behind_the_detections_by_name():
+    model, _ = detector()
+    found = model.detect(nested_tensor_from_tensor_list(images()))
+    torch.testing.assert_close(found.outputs["pred_logits"], model.class_embed(found.queries))
+    assert torch.equal(found.projected, model.input_proj(found.features[-1].tensors))
+    assert torch.equal(found.mask, found.features[-1].mask) and found.mask.dtype == torch.bool
+    assert found.queries.shape == (2, 8, 32) and found.memory.shape == found.projected.shape == (2, 32, 3, 3)
+    assert not torch.equal(found.memory, found.projected)
+
+
 def test_features_under_the_mask_do_not_matter_to_the_detections():
     generator = torch.Generator().manual_seed(2)
     features, pos = torch.randn(2, 6, 3, 4, generator=generator), torch.randn(2, 16, 3, 4, generator=generator)
