@@ -16,8 +16,8 @@ from datasets.annotations.rules import Annotation, some
 from datasets.coco_panoptic import check_maps
 from evaluation import hotcoco
 from evaluation.panoptic_predictions import Prediction, check_prediction, without_unknown
-from util.checkpoint import write_json
 from util.dist import gather_to_main, run_on_main
+from util.files import write_json
 from util.logging import get_logger
 
 GROUPS = ("All", "Things", "Stuff")

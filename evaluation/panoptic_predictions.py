@@ -11,7 +11,7 @@ from PIL import Image
 
 from datasets.annotations.rules import is_id, short
 from datasets.annotations.segment_maps import MAX_SEGMENT_ID, VOID, decode_segment_map
-from util.checkpoint import plain
+from util.files import plain
 from util.pictures.segment_png import encode_png
 
 Prediction = dict[str, Any]

@@ -13,7 +13,7 @@ from PIL import Image
 from datasets.images import read_image
 from evaluation.coco_eval import CocoEvaluator
 from evaluation.findings import IOU, THRESHOLDS, Findings
-from util.checkpoint import write_atomically
+from util.files import write_atomically
 from util.logging import get_logger
 from util.pictures.boxes import color_of, contact_sheet, ground_truth_beside_prediction
 from util.pictures.eval_plots import draw_confusion, draw_f1, draw_per_class, draw_precision_recall

@@ -12,8 +12,9 @@ from evaluation.coco_eval import CocoEvaluator
 from evaluation.detections import Detections
 from evaluation.findings import IOU, THRESHOLDS, Findings, Outcome, find
 from evaluation.pictures import draw_evaluation
-from util.checkpoint import save_checkpoint, write_atomically, write_json
+from util.checkpoint import save_checkpoint
 from util.dist import is_main_process
+from util.files import write_atomically, write_json
 from util.logging import get_logger
 
 # The 12 numbers of `CocoEvaluator.coco_eval["bbox"].stats`: s, m, l stand for small, medium and large objects, 1, 10

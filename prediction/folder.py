@@ -23,8 +23,7 @@ from PIL import Image
 
 from prediction.panoptic_map import panoptic_json
 from prediction.result import Prediction, class_name
-from util.checkpoint import write_atomically, write_json
-from util.logging import append_json_line
+from util.files import append_json_line, write_atomically, write_json
 
 JPEG, PNG = (".jpg", ".jpeg", ".jpe"), (".png",)
 

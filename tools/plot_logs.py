@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from util.checkpoint import write_atomically
+from util.files import write_atomically
 from util.pictures.run_curves import plot_logs, read_log
 
 FIELDS = ("loss", "loss_ce", "loss_bbox", "loss_giou", "class_error", "AP", "mAP", "lr")

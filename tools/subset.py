@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from util.checkpoint import write_json
 from util.errors import one_sentence
+from util.files import write_json
 
 KINDS = ("instances", "panoptic")
 

@@ -6,25 +6,23 @@ besides tensors and plain data.
 """
 
 import argparse
-import json
 import os
 import pathlib
 import re
 import sys
-from collections import Counter, OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 from urllib.error import URLError
 from urllib.parse import urlparse
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from util.checkpoint_entries import check_entries
 from util.errors import CheckpointError
+from util.files import plain, write_atomically
 
 # Paths are read as their "pure" kind, so that a file from Windows loads on Linux and the other way round. Python 3.13
 # writes them under another module name.
@@ -41,93 +39,6 @@ _ALLOWED = [argparse.Namespace] + [
     for name, path_class in _PATH_CLASSES.items()
     for module in ("pathlib", "pathlib._local")
 ]
-
-
-def plain(obj: Any, where: str = "") -> Any:
-    """Copy `obj` with everything in it turned into plain data and tensors.
-
-    Namespaces become dictionaries; paths, devices and dtypes strings; NumPy scalars Python numbers; NumPy arrays and
-    parameters tensors without gradient; sets lists; tuples stay tuples and ordered dictionaries stay ordered.
-
-    Args:
-        obj: what is to be converted.
-        where: name of `obj`, for the error message.
-
-    Raises:
-        TypeError: something has no plain form; the message gives the keys that lead to it.
-    """
-    if obj is None or type(obj) in (bool, int, float, complex, str, bytes):
-        return obj
-    if isinstance(obj, Tensor):
-        return obj.detach()
-    if isinstance(obj, np.generic):
-        return plain(obj.item(), where)
-    if isinstance(obj, np.ndarray) and obj.dtype.kind in "biufc":
-        return torch.from_numpy(np.ascontiguousarray(obj).copy().reshape(obj.shape))
-    if isinstance(obj, argparse.Namespace):
-        return plain(vars(obj), where)
-    if isinstance(obj, pathlib.PurePath | torch.device | torch.dtype):
-        return str(obj)
-    if isinstance(obj, Mapping):
-        return _plain_mapping(obj, where)
-    if isinstance(obj, list | set | frozenset):
-        return [plain(item, f"{where}[{index}]") for index, item in enumerate(obj)]
-    if isinstance(obj, tuple):
-        return tuple(plain(item, f"{where}[{index}]") for index, item in enumerate(obj))
-    raise TypeError(
-        f"{where or 'the object'} is a {type(obj).__module__}.{type(obj).__qualname__}, which cannot be saved as plain "
-        "data: store its state as numbers, strings, lists, dictionaries or tensors"
-    )
-
-
-def _plain_mapping(obj: Mapping, where: str) -> dict:
-    def name_of(key: Any) -> str:
-        return f"{where}.{key}" if where else str(key)
-
-    copy = {plain(key, f"the key {key!r} of {where}"): plain(value, name_of(key)) for key, value in obj.items()}
-    if isinstance(obj, Counter):
-        return Counter(copy)
-    if isinstance(obj, OrderedDict):
-        copy = OrderedDict(copy)
-        if hasattr(obj, "_metadata"):  # the modules' versions, which nn.Module.state_dict hangs onto its result
-            copy._metadata = plain(obj._metadata, name_of("_metadata"))
-    return copy
-
-
-def write_atomically(path: str | os.PathLike[str], write: Callable[[BinaryIO], Any]) -> None:
-    """Let `write(file)` fill a temporary file beside `path`, then put it in place in one step.
-
-    Whatever interrupts this, `path` holds either its old content or all of the new one, and the temporary file is
-    gone unless the machine itself went down. Missing folders are made. A symbolic link stays one.
-    """
-    target = Path(os.path.realpath(path))
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, target)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    if os.name == "posix":  # the new name, too, must outlive a power cut
-        folder = os.open(target.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-
-
-def to_json(obj: Any) -> str:
-    """`obj` as one line of JSON, by way of `plain`; tensors become nested lists."""
-    return json.dumps(plain(obj), default=Tensor.tolist)
-
-
-def write_json(path: str | os.PathLike[str], obj: Any) -> None:
-    """Write `obj`, made plain, as JSON; see `write_atomically`."""
-    write_atomically(path, lambda file: file.write((to_json(obj) + "\n").encode()))
 
 
 def save_checkpoint(path: str | os.PathLike[str], checkpoint: Mapping[str, Any]) -> None:

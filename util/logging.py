@@ -1,14 +1,12 @@
-"""The logger that knows its rank, the log file, and the state of the checkout."""
+"""The rank-aware logger, and the state of the git checkout."""
 
 import logging
-import os
 import subprocess
 import sys
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from util.checkpoint import to_json
 from util.dist import is_main_process
 
 
@@ -61,18 +59,3 @@ def get_sha() -> str:
     except (OSError, subprocess.CalledProcessError):
         sha = status = branch = "N/A"
     return f"sha: {sha}, status: {status}, branch: {branch}"
-
-
-def append_json_line(path: str | os.PathLike[str], record: dict[str, Any]) -> None:
-    """Add `record` to `path` as one line of JSON; the file is made if need be.
-
-    Paths, namespaces, NumPy values and tensors become plain data first. A last line that an interrupted run left
-    unfinished is closed off, so that it does not swallow the new one.
-    """
-    line = to_json(record) + "\n"
-    with open(path, "ab+") as file:
-        if file.tell() > 0:
-            file.seek(-1, os.SEEK_END)
-            if file.read(1) != b"\n":
-                line = "\n" + line
-        file.write(line.encode())

@@ -15,8 +15,9 @@ from models import build_model
 from tests.helpers.paths import SHARED_DATA
 from tests.helpers.runs import parse
 from training.init_weights import init_weights
-from util.checkpoint import CheckpointError, load_checkpoint, plain
+from util.checkpoint import CheckpointError, load_checkpoint
 from util.coco_names import COCO_NAMES, coco_categories
+from util.files import plain
 
 SOURCE = "old/checkpoint.pth"
 

@@ -2,10 +2,8 @@
 
 import argparse
 import io
-import os
 import warnings
 import zipfile
-from collections import Counter
 
 import numpy as np
 import pytest
@@ -17,10 +15,7 @@ from util.checkpoint import (
     CheckpointError,
     load_checkpoint,
     load_weights,
-    plain,
     save_checkpoint,
-    write_atomically,
-    write_json,
 )
 
 FORMATS = pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
@@ -185,55 +180,6 @@ def test_an_interrupted_write_leaves_the_old_file_and_nothing_else(tmp_path, mon
     monkeypatch.undo()
     assert load_checkpoint(tmp_path / "checkpoint.pth") == {"epoch": 1}
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.pth"]
-
-
-def test_the_content_is_on_the_disk_before_its_name_and_then_the_name(tmp_path, monkeypatch):
-    done, sync, replace = [], os.fsync, os.replace
-    monkeypatch.setattr(os, "fsync", lambda file: done.append((os.fstat(file).st_ino, sync(file))[0]))
-    monkeypatch.setattr(os, "replace", lambda *paths: done.append(replace(*paths)))
-    write_atomically(tmp_path / "file", lambda file: file.write(b"new"))
-    folder = [tmp_path.stat().st_ino] if os.name == "posix" else []
-    assert done == [(tmp_path / "file").stat().st_ino, None, *folder]
-
-
-def test_the_file_appears_whole_with_folders_made_and_links_kept(tmp_path):
-    seen = []
-
-    def write(file):
-        file.write(b"new")
-        seen.append((tmp_path / "deep" / "file").exists())
-
-    write_atomically(tmp_path / "deep" / "file", write)
-    assert seen == [False] and (tmp_path / "deep" / "file").read_bytes() == b"new"
-
-    (tmp_path / "link").symlink_to(tmp_path / "deep" / "file")
-    write_atomically(tmp_path / "link", lambda file: file.write(b"newer"))
-    assert (tmp_path / "link").is_symlink() and (tmp_path / "deep" / "file").read_bytes() == b"newer"
-
-
-def test_json_is_written_from_plain_data(tmp_path):
-    write_json(tmp_path / "a.json", {"stats": torch.tensor([0.5]), "path": tmp_path, "ids": np.array([1, 2])})
-    assert (tmp_path / "a.json").read_text() == f'{{"stats": [0.5], "path": "{tmp_path}", "ids": [1, 2]}}\n'
-
-
-def test_plain_keeps_what_is_plain_and_turns_the_rest():
-    weight = nn.Parameter(torch.ones(2))
-    turned = plain(
-        {
-            "n": argparse.Namespace(a=np.float32(0.5), device=torch.device("cpu")),
-            "t": (1, [None, True]),
-            "s": {3},
-            "c": Counter([1, 1]),
-            "w": weight,
-            "scalar": np.array(2.0),
-        }
-    )
-    assert turned["n"] == {"a": 0.5, "device": "cpu"} and type(turned["n"]["a"]) is float
-    assert turned["t"] == (1, [None, True]) and turned["s"] == [3]
-    assert turned["c"] == Counter({1: 2}) and type(turned["c"]) is Counter
-    assert type(turned["w"]) is torch.Tensor and not turned["w"].requires_grad
-    assert turned["w"].data_ptr() == weight.data_ptr()
-    assert turned["scalar"].shape == ()
 
 
 # ---- weights into a model ----

@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-import util.checkpoint
+import util.files
 from evaluation import report as eval_report
 from tools.reliability.forked_run import ForkedRun
 from tools.reliability.tiny_run import differences, fresh_folder, tiny_run
@@ -148,7 +148,7 @@ def _raise_after(limit: int) -> None:
         opened.append(str(path))
         return Full(file) if len(opened) > 1 else file
 
-    util.checkpoint.open = open_scarcely  # found there before the built-in one
+    util.files.open = open_scarcely  # found there before the built-in one
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -25,7 +25,7 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="runs are forked
 
 
 def write_in_place(path: str, write: Callable[[BinaryIO], Any]) -> None:
-    """What `util.checkpoint.write_atomically` must not be; on a slow disk, so that a kill can hit it."""
+    """What `util.files.write_atomically` must not be; on a slow disk, so that a kill can hit it."""
 
     class Slow:
         def __init__(self, file: BinaryIO):

@@ -1,0 +1,77 @@
+"""Writing files, and conversion to plain data."""
+
+import argparse
+import json
+import os
+from collections import Counter
+
+import numpy as np
+import torch
+from torch import nn
+
+from util.files import append_json_line, plain, write_atomically, write_json
+
+
+def test_the_content_is_on_the_disk_before_its_name_and_then_the_name(tmp_path, monkeypatch):
+    done, sync, replace = [], os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda file: done.append((os.fstat(file).st_ino, sync(file))[0]))
+    monkeypatch.setattr(os, "replace", lambda *paths: done.append(replace(*paths)))
+    write_atomically(tmp_path / "file", lambda file: file.write(b"new"))
+    folder = [tmp_path.stat().st_ino] if os.name == "posix" else []
+    assert done == [(tmp_path / "file").stat().st_ino, None, *folder]
+
+
+def test_the_file_appears_whole_with_folders_made_and_links_kept(tmp_path):
+    seen = []
+
+    def write(file):
+        file.write(b"new")
+        seen.append((tmp_path / "deep" / "file").exists())
+
+    write_atomically(tmp_path / "deep" / "file", write)
+    assert seen == [False] and (tmp_path / "deep" / "file").read_bytes() == b"new"
+
+    (tmp_path / "link").symlink_to(tmp_path / "deep" / "file")
+    write_atomically(tmp_path / "link", lambda file: file.write(b"newer"))
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "deep" / "file").read_bytes() == b"newer"
+
+
+def test_json_is_written_from_plain_data(tmp_path):
+    write_json(tmp_path / "a.json", {"stats": torch.tensor([0.5]), "path": tmp_path, "ids": np.array([1, 2])})
+    assert (tmp_path / "a.json").read_text() == f'{{"stats": [0.5], "path": "{tmp_path}", "ids": [1, 2]}}\n'
+
+
+def test_plain_keeps_what_is_plain_and_turns_the_rest():
+    weight = nn.Parameter(torch.ones(2))
+    turned = plain(
+        {
+            "n": argparse.Namespace(a=np.float32(0.5), device=torch.device("cpu")),
+            "t": (1, [None, True]),
+            "s": {3},
+            "c": Counter([1, 1]),
+            "w": weight,
+            "scalar": np.array(2.0),
+        }
+    )
+    assert turned["n"] == {"a": 0.5, "device": "cpu"} and type(turned["n"]["a"]) is float
+    assert turned["t"] == (1, [None, True]) and turned["s"] == [3]
+    assert turned["c"] == Counter({1: 2}) and type(turned["c"]) is Counter
+    assert type(turned["w"]) is torch.Tensor and not turned["w"].requires_grad
+    assert turned["w"].data_ptr() == weight.data_ptr()
+    assert turned["scalar"].shape == ()
+
+
+def test_log_lines_are_appended_as_plain_json(tmp_path):
+    log = tmp_path / "log.txt"
+    append_json_line(log, {"epoch": 0, "test_coco_eval_bbox": torch.tensor([0.5, 0.25]), "folder": tmp_path})
+    append_json_line(log, {"epoch": 1})
+    first, second = map(json.loads, log.read_text().splitlines())
+    assert first == {"epoch": 0, "test_coco_eval_bbox": [0.5, 0.25], "folder": str(tmp_path)}
+    assert second == {"epoch": 1}
+
+
+def test_a_line_cut_off_by_an_interruption_does_not_swallow_the_next(tmp_path):
+    log = tmp_path / "log.txt"
+    log.write_text('{"epoch": 0}\n{"epo')
+    append_json_line(log, {"epoch": 1})
+    assert log.read_text() == '{"epoch": 0}\n{"epo\n{"epoch": 1}\n'
