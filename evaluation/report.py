@@ -12,14 +12,11 @@ from evaluation.coco_eval import CocoEvaluator
 from evaluation.detections import Detections
 from evaluation.findings import IOU, THRESHOLDS, Findings, Outcome, find
 from evaluation.pictures import draw_evaluation
-from util.checkpoint import save_checkpoint
+from util.checkpoint import save_checkpoint, write_atomically, write_json
+from util.coco_names import COCO_METRICS
 from util.dist import is_main_process
-from util.files import write_atomically, write_json
 from util.logging import get_logger
 
-# The 12 numbers of `CocoEvaluator.coco_eval["bbox"].stats`: s, m, l stand for small, medium and large objects, 1, 10
-# and 100 for the detections an image that count.
-NUMBERS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 AT_ONCE = 10_000  # detections whose text is made together
 F1_NOTE = (
     "counted at IoU 0.5 as COCO counts, detections with score >= threshold; overall: all classes' detections together; "
@@ -74,7 +71,7 @@ def write_evaluation(
         return {}
     per_class = evaluator.per_class()
     folder, result = Path(folder), evaluator.coco_eval["bbox"]
-    about, numbers = {"epoch": epoch, "batch_size": batch_size}, dict(zip(NUMBERS, result.stats.tolist()))
+    about, numbers = {"epoch": epoch, "batch_size": batch_size}, dict(zip(COCO_METRICS, result.stats.tolist()))
     arrays = {name: result.eval[name] for name in ("precision", "recall", "scores")}
     for file in _curve_files(epoch, training):
         save_checkpoint(folder / file, {**arrays, "counts": list(result.eval["counts"])})

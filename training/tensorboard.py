@@ -16,14 +16,9 @@ from numbers import Real
 from pathlib import Path
 from typing import Any
 
+from util.coco_names import COCO_METRICS
 from util.dist import is_main_process
 from util.logging import get_logger
-
-# COCO's 12 numbers, in the order of `COCOeval.stats`.
-COCO_NAMES = (
-    *("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large"),
-    *("AR1", "AR10", "AR100", "AR_small", "AR_medium", "AR_large"),
-)
 
 
 def require_tensorboard() -> None:
@@ -147,7 +142,7 @@ def epoch_scalars(record: Mapping[str, Any]) -> dict[str, float]:
             values[f"{split}_unscaled/{name.removesuffix('_unscaled')}" if unscaled else f"{split}/{name}"] = value
         elif name.startswith("coco_eval_"):
             kind = name.removeprefix("coco_eval_")
-            values |= {f"{kind}/{known}": number for known, number in zip(COCO_NAMES, value) if number != -1}
+            values |= {f"{kind}/{known}": number for known, number in zip(COCO_METRICS.values(), value) if number != -1}
         elif name.startswith("PQ_"):
             group = name.removeprefix("PQ_")
             values |= {f"panoptic_{group}/{known}": value[known] for known in ("pq", "sq", "rq") if value[known] != -1}

@@ -1,4 +1,4 @@
-"""The names of COCO's 80 things and 53 stuffs under their published ids, for weights that were saved without names.
+"""COCO's own names: its 80 things and 53 stuffs under their published ids, and the 12 numbers of its evaluation.
 
 Ids run from 1 to 90 with ten gaps; COCO detectors therefore have 91 classes (paper, section 4), ids used as they are.
 """
@@ -32,6 +32,12 @@ COCO_STUFF: dict[int, str] = {
     197: "building-other-merged", 198: "rock-merged", 199: "wall-other-merged", 200: "rug-merged",
 }
 # fmt: on
+# The numbers of `COCOeval.stats` for boxes and masks, in that order: short name, as in eval/per_class.json → name of the
+# TensorBoard curve. Small, medium and large objects; at most 1, 10 and 100 detections in an image.
+COCO_METRICS: dict[str, str] = {
+    **{"AP": "AP", "AP50": "AP50", "AP75": "AP75", "APs": "AP_small", "APm": "AP_medium", "APl": "AP_large"},
+    **{"AR1": "AR1", "AR10": "AR10", "AR100": "AR100", "ARs": "AR_small", "ARm": "AR_medium", "ARl": "AR_large"},
+}
 COCO_NUM_CLASSES = 91
 PANOPTIC_NUM_CLASSES = 250
 

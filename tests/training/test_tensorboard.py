@@ -9,7 +9,8 @@ import pytest
 
 from tests.helpers.coco_files import warnings_said
 from training import tensorboard as util_tensorboard
-from training.tensorboard import COCO_NAMES, TensorBoardWriter, epoch_scalars, require_tensorboard, step_name
+from training.tensorboard import TensorBoardWriter, epoch_scalars, require_tensorboard, step_name
+from util.coco_names import COCO_METRICS
 
 
 @pytest.fixture
@@ -153,7 +154,7 @@ def test_an_epoch_gives_train_and_test_values_and_coco_numbers_by_name():
         "train/lr": 1e-4,
         "train_unscaled/loss_ce": 1.0,
         "test/class_error": 20.0,
-        **{f"bbox/{name}": number for name, number in zip(COCO_NAMES, numbers) if number >= 0},
+        **{f"bbox/{name}": number for name, number in zip(COCO_METRICS.values(), numbers) if number >= 0},
     }
     assert values["bbox/AP50"] == 0.6 and values["bbox/AR_large"] == 0.7 and "bbox/AP_small" not in values
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from util.checkpoint import load_checkpoint
+from util.coco_names import COCO_METRICS
 from util.logging import get_logger
 
 if TYPE_CHECKING:
@@ -28,9 +29,9 @@ PathLike = str | os.PathLike[str]
 # Fields that are one number of several → the evaluation's entry and the number's place in it: COCO's 12 for boxes and
 # masks, panoptic quality. The published name mAP stands for AP50.
 EVALUATED = {
-    "AP": ("coco_eval_bbox", 0),
-    "mAP": ("coco_eval_bbox", 1),
-    "mask_AP": ("coco_eval_masks", 0),
+    "AP": ("coco_eval_bbox", list(COCO_METRICS).index("AP")),
+    "mAP": ("coco_eval_bbox", list(COCO_METRICS).index("AP50")),
+    "mask_AP": ("coco_eval_masks", list(COCO_METRICS).index("AP")),
     "PQ": ("PQ_all", "pq"),
 }
 # Field → (title, label of the y axis). Other fields are titled by their own name.

@@ -7,11 +7,10 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
 
+from util.coco_names import COCO_METRICS
 from util.pictures.eval_plots import BLUE, GREY, draw_confusion, draw_f1, draw_per_class, draw_precision_recall
 
-NUMBERS = {
-    name: 0.05 * place for place, name in enumerate("AP AP50 AP75 APs APm APl AR1 AR10 AR100 ARs ARm ARl".split())
-}
+NUMBERS = {name: 0.05 * place for place, name in enumerate(COCO_METRICS)}
 X = np.linspace(0, 1, 101)
 
 
