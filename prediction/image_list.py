@@ -1,4 +1,4 @@
-"""Which image files a command line means, and a short name for each."""
+"""The image files that a command line names, with a short name for each."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ STDIN = "-"
 
 
 def list_images(inputs: Sequence[str], leave_out: Path | None = None) -> dict[str, Path]:
-    """Find the images that `inputs` name; the files themselves are not opened.
+    """Find the images that `inputs` name; no file is opened.
 
     Args:
-        inputs: files (of any suffix, there or not: reading will tell), folders (their images and those of the folders
-            within, by suffix), patterns with `*`, `?`, `[...]` or `**`, and `-` for a list on standard input, a line
-            each.
-        leave_out: a folder whose files do not count, such as the one that results go to.
+        inputs: files (with any suffix; whether they exist is not checked), folders (searched recursively for image
+            suffixes), patterns with `*`, `?`, `[...]` or `**`, and `-` to read a list from standard input, one per
+            line.
+        leave_out: a folder to ignore, such as the output folder.
 
     Returns:
-        Name → file, in the order of the inputs, each file once. A name is the path within the folder that was given,
-        or the bare name of the file; where two would be the same, all are paths from the folder common to all files.
+        Name → file, in the order of the inputs, each file once. A name is the path relative to the folder that was
+        given, or the bare file name; if two names would be equal, all names are paths relative to the common folder.
 
     Raises:
-        ValueError: there are no images at all.
+        ValueError: no images were found.
     """
-    found: dict[Path, str] = {}  # the resolved file → its name
+    found: dict[Path, str] = {}  # resolved file → name
     for entry in _entries(inputs):
         for path, name in _expand(entry):
             resolved = path.resolve()
@@ -36,7 +36,7 @@ def list_images(inputs: Sequence[str], leave_out: Path | None = None) -> dict[st
                 found.setdefault(resolved, name)
     if not found:
         raise ValueError(
-            f"no images in {', '.join(map(repr, inputs))}: name files, folders that hold images, or a quoted pattern"
+            f"no images found in {', '.join(map(repr, inputs))}: name files, folders with images, or a quoted pattern"
         )
     if len(set(found.values())) < len(found):
         common = Path(os.path.commonpath([path.parent for path in found]))

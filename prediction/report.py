@@ -1,4 +1,4 @@
-"""How a long prediction is getting on, and its findings as a table."""
+"""What `predict.py` prints: progress on standard error, a table of detections on standard output."""
 
 from __future__ import annotations
 
@@ -13,27 +13,32 @@ from typing import Any, TextIO
 
 from prediction.result import Prediction, class_name
 
-EVERY = 10.0  # seconds between lines of progress, off a terminal
-WIDEST = 44  # letters of a column
+INTERVAL = 10.0  # seconds between lines of progress when there is no terminal
+MAX_WIDTH = 44  # of a column, in terminal columns
 
 
-class Pace:
-    """Images done and images a second, on standard error: a bar on a terminal, a line now and then elsewhere.
+def count_of_images(count: int) -> str:
+    """The count with its noun: `1 image`, `2 images`."""
+    return "1 image" if count == 1 else f"{count} images"
+
+
+class Progress:
+    """Images done and images per second, on standard error: a bar on a terminal, otherwise a line every 10 seconds.
 
     Args:
-        total: images to do.
-        before: images that an earlier run did.
+        total: number of images to process.
+        before: number of images that an earlier run processed.
     """
 
     def __init__(self, total: int, before: int = 0) -> None:
         self.total, self.before = total, before
         self.done = 0
-        self.begun = self.spoke = time.monotonic()
+        self.started = self.printed = time.monotonic()
         self.bar: Any = None
 
-    def __enter__(self) -> Pace:
+    def __enter__(self) -> Progress:
         if self.before:
-            print(f"going on: {self.before} images are done, {self.total} are left", file=sys.stderr)
+            print(f"resuming: {count_of_images(self.before)} done, {self.total} to do", file=sys.stderr)
         if sys.stderr.isatty() and self.total > 1:
             from tqdm import tqdm
 
@@ -45,65 +50,65 @@ class Pace:
     ) -> None:
         if self.bar is not None:
             self.bar.close()
-        print(f"{self.done} of {self.total} images{self._speed()}", file=sys.stderr)
+        print(f"{self.done} of {count_of_images(self.total)}{self._speed()}", file=sys.stderr)
 
-    def say(self, text: str, file: TextIO | None = None) -> None:
-        """Print a line above the bar, at once, to standard output or `file`."""
+    def print(self, text: str, file: TextIO | None = None) -> None:
+        """Print a line above the bar to `file`, by default standard output, and flush it."""
         if self.bar is not None:
             self.bar.write(text, file=file or sys.stdout)
         else:
             print(text, file=file or sys.stdout, flush=True)
 
     def step(self, images: int) -> None:
-        """So many more images are done."""
+        """Count images as done."""
         self.done += images
         now = time.monotonic()
         if self.bar is not None:
             self.bar.update(images)
-        elif now - self.spoke >= EVERY and self.done < self.total:
-            self.spoke = now
-            left = timedelta(seconds=int((now - self.begun) / self.done * (self.total - self.done)))
-            print(f"{self.done} of {self.total} images{self._speed()}, about {left} to go", file=sys.stderr)
+        elif now - self.printed >= INTERVAL and self.done < self.total:
+            self.printed = now
+            left = timedelta(seconds=int((now - self.started) / self.done * (self.total - self.done)))
+            print(f"{self.done} of {self.total} images{self._speed()}, about {left} left", file=sys.stderr)
 
     def _speed(self) -> str:
-        return f", {self.done / max(time.monotonic() - self.begun, 1e-9):.1f} images/s" if self.done else ""
+        return f", {self.done / max(time.monotonic() - self.started, 1e-9):.1f} images/s" if self.done else ""
 
 
 class Table:
-    """Rows of text under each other: an object a row, or with `counts` an image a row.
+    """Aligned rows of text: one per object, or with `counts` one per image.
 
     Args:
         images: the names of all images.
         classes: category id → name.
-        counts: list how many objects of each class an image has.
+        counts: print the number of objects per class instead of every object.
     """
 
     def __init__(self, images: Iterable[str], classes: Mapping[int, str], *, counts: bool = False) -> None:
         self.classes, self.counts = classes, counts
-        self.image_width = _width_of([*images, "image"])
-        self.class_width = _width_of([*classes.values(), class_name(100, {})])
-        self.headed = False
+        self.image_width = _column_width([*images, "image"])
+        self.class_width = _column_width([*classes.values(), class_name(100, {})])
+        self.header_printed = False
 
-    def rows(self, image: str, found: Prediction) -> Iterator[str]:
-        """What was found in one image; before the first one, the head of the table."""
-        if not self.headed:
-            self.headed = True
+    def rows(self, image: str, prediction: Prediction) -> Iterator[str]:
+        """The rows of one image; the first call also yields the header."""
+        if not self.header_printed:
+            self.header_printed = True
             tail = "objects" if self.counts else f"{_pad('class', self.class_width)}  score  x0, y0, x1, y1"
             yield f"{_pad('image', self.image_width)}  {tail}"
         name = _pad(image, self.image_width)
         if self.counts:
-            each = Counter(found.names).most_common()
-            parts = f" ({', '.join(f'{number} {one}' for one, number in each)})" if each else ""
-            yield f"{name}  {len(found)}{parts}"
-        elif not len(found):
+            counts = Counter(prediction.names).most_common()
+            parts = f" ({', '.join(f'{count} {label}' for label, count in counts)})" if counts else ""
+            yield f"{name}  {len(prediction)}{parts}"
+        elif not len(prediction):
             yield f"{name}  nothing"
         else:
-            for box, score, one in zip(found.boxes.tolist(), found.scores.tolist(), found.names):
+            for box, score, label in zip(prediction.boxes.tolist(), prediction.scores.tolist(), prediction.names):
                 edges = ", ".join(f"{edge:.0f}" for edge in box)
-                yield f"{name}  {_pad(one, self.class_width)}  {score:5.2f}  {edges}"
+                yield f"{name}  {_pad(label, self.class_width)}  {score:5.2f}  {edges}"
 
     def totals(self, objects: Mapping[int, int], images: Mapping[int, int]) -> str:
-        """How many objects of each class there are, and in how many images."""
+        """Objects per class, and the number of images that contain the class, most frequent class first."""
         rows = [f"{_pad('class', self.class_width)}  objects  in images"]
         for label in sorted(objects, key=lambda label: (-objects[label], label)):
             name = _pad(class_name(label, self.classes), self.class_width)
@@ -111,12 +116,12 @@ class Table:
         return "\n".join(rows if objects else ["no objects"])
 
 
-def _width_of(texts: Iterable[str]) -> int:
-    return min(max(map(_columns, texts), default=0), WIDEST)
+def _column_width(texts: Iterable[str]) -> int:
+    return min(max(map(_text_width, texts), default=0), MAX_WIDTH)
 
 
-def _columns(text: str) -> int:
-    """Columns of a terminal: letters of Chinese, Japanese and Korean take two, accents that are set above one none."""
+def _text_width(text: str) -> int:
+    """Width in terminal columns: Chinese, Japanese and Korean letters take two, combining accents none."""
     return sum(
         0 if unicodedata.combining(letter) else 2 if unicodedata.east_asian_width(letter) in "WF" else 1
         for letter in text
@@ -124,10 +129,10 @@ def _columns(text: str) -> int:
 
 
 def _pad(text: str, width: int) -> str:
-    """On one line and of this many columns, its end cut off if need be."""
+    """Pad or cut a text to this many columns, on one line."""
     text = " ".join(text.split())
-    if _columns(text) > width:
-        while _columns(text) > width - 1:
+    if _text_width(text) > width:
+        while _text_width(text) > width - 1:
             text = text[:-1]
         text += "…"
-    return text + " " * (width - _columns(text))
+    return text + " " * (width - _text_width(text))

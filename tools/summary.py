@@ -24,7 +24,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from datasets.transforms import get_size_with_aspect_ratio
 from models import build_model
 from models.load import load_detector
-from predict import PHOTO
+from prediction.speed import PHOTO
 from util.arguments import check_args, get_args_parser
 from util.checkpoint import CheckpointError
 from util.errors import one_sentence

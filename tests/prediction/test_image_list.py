@@ -36,5 +36,5 @@ def test_files_of_one_name_are_told_apart(folder: Path):
 
 
 def test_nothing_found_is_refused(folder: Path):
-    with pytest.raises(ValueError, match=r"no images in '.*\*\.bmp'"):
+    with pytest.raises(ValueError, match=r"no images found in '.*\*\.bmp'"):
         list_images([f"{folder}/*.bmp"])

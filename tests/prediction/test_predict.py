@@ -1,4 +1,4 @@
-"""The library: pictures in, boxes in their pixels out."""
+"""`Predictor`: images in, detections in their pixels out."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import pytest
 import torch
 from PIL import Image, ImageOps
 
-import predict
 from datasets.coco import CocoDetection, make_coco_transforms
 from models import build_model
 from models.attention_maps import record_attention
 from models.load import load_detector
 from models.segmentation import DETRsegm
 from predict import Predictor
+from prediction import predictor as prediction_predictor
 from prediction import result as prediction_result
-from prediction.inputs import read_picture
+from prediction.inputs import read_upright_rgb
 from tests.helpers.predict_parts import CATEGORIES, write_detector, write_picture
 from tests.helpers.runs import parse
 from util.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
@@ -77,7 +77,7 @@ def test_the_first_number_of_a_box_grows_with_the_width(predictor: Predictor, tm
     path = write_picture(tmp_path / "a.png", (90, 40))
     found = predictor(path, threshold=0)
     with torch.no_grad():
-        outputs = predictor.model(predictor.transforms(read_picture(path), None)[0][None])
+        outputs = predictor.model(predictor.transforms(read_upright_rgb(path), None)[0][None])
     cx, cy, w, h = outputs["pred_boxes"][0, found.queries].unbind(1)
     expected = torch.stack([(cx - w / 2) * 90, (cy - h / 2) * 40, (cx + w / 2) * 90, (cy + h / 2) * 40], dim=1)
     torch.testing.assert_close(found.boxes, expected, atol=1e-3, rtol=0)
@@ -117,7 +117,7 @@ def test_threshold_top_k_and_classes_choose_the_best(predictor: Predictor, tmp_p
         expected = [s for s, label in zip(scores, everything.labels.tolist()) if label == category["id"]]
         found = predictor(path, threshold=0, classes=[category["name"].upper()])
         assert found.scores.tolist() == expected and set(found.names) <= {category["name"]}
-    with pytest.raises(ValueError, match="knows no class 'cube'; it knows circle, Square, triangle"):
+    with pytest.raises(ValueError, match="has no class 'cube'; its classes are circle, Square, triangle"):
         predictor(path, classes=["circle", "cube"])
 
 
@@ -141,11 +141,11 @@ def test_an_empty_list_gives_an_empty_list(predictor: Predictor):
 @pytest.mark.parametrize(
     ("image", "fault"),
     [
-        (np.zeros((4, 5), np.uint8), r"\[H, W, 3\] of uint8, RGB, not \[4, 5\] of uint8"),
-        (np.zeros((4, 5, 3)), "not .* of float64"),
-        (torch.zeros(4, 5, 3, dtype=torch.uint8), r"\[3, H, W\] of uint8 or floats, not \[4, 5, 3\]"),
-        (torch.full((3, 4, 5), -1.5), "from 0 to 1, not normalised"),
-        ("no such file.png", "there is no image file no such file.png"),
+        (np.zeros((4, 5), np.uint8), r"\[H, W, 3\] of uint8, RGB, got \[4, 5\] of uint8"),
+        (np.zeros((4, 5, 3)), "got .* of float64"),
+        (torch.zeros(4, 5, 3, dtype=torch.uint8), r"\[3, H, W\] of uint8 or floats, got \[4, 5, 3\]"),
+        (torch.full((3, 4, 5), -1.5), r"colours in \[0, 1\], not normalised"),
+        ("no such file.png", "image file no such file.png does not exist"),
     ],
 )
 def test_what_is_no_picture_is_refused(predictor: Predictor, image, fault: str):
@@ -172,7 +172,7 @@ def test_files_are_turned_upright_by_their_tag(tmp_path: Path, tag: int):
     exif[0x0112] = tag
     path = write_picture(tmp_path / "a.png", exif=exif)
     with Image.open(path) as image:
-        assert read_picture(path).tobytes() == ImageOps.exif_transpose(image).tobytes()
+        assert read_upright_rgb(path).tobytes() == ImageOps.exif_transpose(image).tobytes()
 
 
 # --- prediction
@@ -195,12 +195,12 @@ def test_a_prediction_draws_and_crops_its_own_image(predictor: Predictor, tmp_pa
 
 def test_attention_is_of_the_last_layers_and_of_this_image(predictor: Predictor, tmp_path: Path, monkeypatch):
     shown = []
-    monkeypatch.setattr(predict, "attention_sheet", lambda *parts: shown.extend(parts))
+    monkeypatch.setattr(prediction_predictor, "attention_sheet", lambda *parts: shown.extend(parts))
     path = write_picture(tmp_path / "a.png", (40, 90))
     found = predictor(path, threshold=0)
     predictor.attention(found, [(1, 2)])
     with torch.no_grad(), record_attention(predictor.model) as maps:
-        predictor.model(predictor.transforms(read_picture(path), None)[0][None])
+        predictor.model(predictor.transforms(read_upright_rgb(path), None)[0][None])
     assert shown[0] is found and shown[3] == [(1, 2)]
     torch.testing.assert_close(shown[1], maps.decoder[1][0])
     torch.testing.assert_close(shown[2], maps.encoder[0][0])

@@ -1,4 +1,4 @@
-"""The command: files in, pictures, JSON and a table out, whatever happens on the way."""
+"""`predict.py`: files in; pictures, JSON and a table out; interruptions and errors."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 from pycocotools.coco import COCO
 
@@ -79,11 +80,11 @@ def test_unreadable_files_are_named_and_the_rest_goes_on(run, checkpoint: Path, 
     (images / "b.png").write_bytes((images / "b.png").read_bytes()[:60])
     assert run(images, "--batch_size", "2") == 1
     said = capsys.readouterr()
-    assert "b.png cannot be read" in said.err and "1 of 4 images could not be read or used" in said.err
+    assert "b.png cannot be read" in said.err and "1 of 4 images skipped" in said.err
     listed = [image["file_name"] for image in json.loads((tmp_path / "out/detections.json").read_text())["images"]]
     assert listed == ["a.jpg", "c.bmp", "in/d.JPG"]
     assert predict.run([str(checkpoint), "gone.jpg", "--out", str(tmp_path / "none")]) == 1
-    assert "gone.jpg\n1 of 1 images" in capsys.readouterr().err
+    assert "gone.jpg does not exist\n1 of 1 image" in capsys.readouterr().err
 
 
 def test_an_image_that_the_model_cannot_take_is_skipped_too(tmp_path: Path, capsys):
@@ -150,13 +151,13 @@ def test_an_interrupted_job_goes_on_where_it_stopped(run, images: Path, tmp_path
     assert run(images, "--out", tmp_path / "whole") == 0
     begun = interrupt_at(monkeypatch, 3)
     assert run(images) == 130
-    assert "--resume goes on" in capsys.readouterr().err
+    assert "run the same command with --resume" in capsys.readouterr().err
     assert not (tmp_path / "out/detections.json").exists()
     assert files_in(tmp_path / "out/pictures") == {"a.jpg", "b.png"}
     with (tmp_path / "out/progress.jsonl").open("a") as file:
         file.write('{"name": "c.bmp", "file": "cut o')
     assert run(images, "--resume") == 0
-    assert len(begun) == 3 + 2 and "2 images are done, 2 are left" in capsys.readouterr().err
+    assert len(begun) == 3 + 2 and "2 images done, 2 to do" in capsys.readouterr().err
     texts = [(tmp_path / name / "detections.json").read_text() for name in ("out", "whole")]
     assert texts[0] == texts[1]
     assert run(images, "--resume") == 0 and len(begun) == 5
@@ -173,17 +174,17 @@ def test_a_signal_lets_the_picture_at_hand_be_finished(run, images: Path, tmp_pa
     monkeypatch.setattr(prediction_result.Prediction, "draw", drawing)
     assert run(images) == 130
     assert files_in(tmp_path / "out") == {"progress.jsonl", "pictures/a.jpg"}
-    assert "--resume goes on" in capsys.readouterr().err
+    assert "run the same command with --resume" in capsys.readouterr().err
     monkeypatch.setattr(prediction_result.Prediction, "draw", draw)
     assert run(images, "--resume") == 0
-    assert "1 images are done, 3 are left" in capsys.readouterr().err
+    assert "1 image done, 3 to do" in capsys.readouterr().err
 
 
 def test_another_file_of_the_same_name_is_not_done(run, images: Path, tmp_path: Path, capsys):
     assert run(images / "a.jpg", "--no_pictures") == 0
     other = write_picture(tmp_path / "other/a.jpg", seed=9)
     assert run(other, "--no_pictures", "--resume") == 0
-    assert "1 of 1 images" in capsys.readouterr().err.splitlines()[-1]
+    assert "1 of 1 image" in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_other_settings_do_not_mix_with_what_is_done(run, images: Path, tmp_path: Path, capsys):
@@ -225,10 +226,10 @@ def test_results_inside_the_image_folder_are_not_images(run, images: Path):
 @pytest.mark.parametrize(
     ("flags", "fault"),
     [
-        (["--threshold", "2"], "threshold is 2.0"),
-        (["--classes", "cube"], "knows no class 'cube'"),
+        (["--threshold", "2"], "threshold must be in [0, 1], got 2"),
+        (["--classes", "cube"], "has no class 'cube'"),
         (["--device", "nonsense"], "--device nonsense"),
-        (["--batch_size", "0"], "batch_size is 0"),
+        (["--batch_size", "0"], "batch_size must be at least 1, got 0"),
     ],
 )
 def test_settings_are_refused_before_anything_is_written(run, images: Path, tmp_path: Path, capsys, flags, fault):
@@ -241,4 +242,14 @@ def test_settings_are_refused_before_anything_is_written(run, images: Path, tmp_
 def test_nothing_to_look_at_is_said(run, tmp_path: Path, capsys):
     (tmp_path / "empty").mkdir()
     assert run(tmp_path / "empty") == 1
-    assert "no images in" in capsys.readouterr().err
+    assert "no images found in" in capsys.readouterr().err
+
+
+def test_out_of_memory_is_one_sentence(run, images: Path, monkeypatch, capsys):
+    def exhausted(self, images):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    monkeypatch.setattr(predict.Predictor, "_detect", exhausted)
+    assert run(images, "--batch_size", "4") == 1
+    message = capsys.readouterr().err
+    assert "error: out of memory (CUDA" in message and "lower --batch_size 4, or use --device cpu" in message

@@ -1,4 +1,4 @@
-"""`predict.py CHECKPOINT --fps`, and which command lines make sense."""
+"""`predict.py CHECKPOINT --fps`, and which flags go together."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("WARM_UP", "LEAST", "MOST"):
+    for name in ("WARM_UP", "MIN_PASSES", "MAX_PASSES"):
         monkeypatch.setattr(speed, name, 1)
 
 
@@ -38,7 +38,7 @@ def test_the_speed_is_printed(quick, checkpoint: Path, capsys, flags: str, measu
 
 def test_what_cannot_be_measured_is_one_sentence(checkpoint: Path, tmp_path: Path, capsys):
     assert predict.run([str(checkpoint), "--fps", "--device", "cpu", "--size", "0", "50"]) == 1
-    assert capsys.readouterr().err.startswith("error: 1 images of 0 x 50 pixels cannot be timed")
+    assert capsys.readouterr().err.startswith("error: batch size, height and width must be at least 1, got 1 x 0 x 50")
     learned = write_detector(tmp_path / "learned.pth", "--position_embedding", "learned")
     assert predict.run([str(learned), "--fps", "--device", "cpu", "--size", "64", "3000"]) == 1
     said = capsys.readouterr().err
@@ -48,12 +48,12 @@ def test_what_cannot_be_measured_is_one_sentence(checkpoint: Path, tmp_path: Pat
 @pytest.mark.parametrize(
     ("flags", "fault"),
     [
-        ("", "IMAGES and --out FOLDER are needed"),
-        ("a.png", "IMAGES and --out FOLDER are needed"),
-        ("--out found", "IMAGES and --out FOLDER are needed"),
-        ("a.png --fps", "leave IMAGES and --out away"),
-        ("--fps --out found", "leave IMAGES and --out away"),
-        ("a.png --out found --size 9 9", "--size is for --fps"),
+        ("", "IMAGES and --out FOLDER are required"),
+        ("a.png", "IMAGES and --out FOLDER are required"),
+        ("--out found", "IMAGES and --out FOLDER are required"),
+        ("a.png --fps", "omit IMAGES and --out"),
+        ("--fps --out found", "omit IMAGES and --out"),
+        ("a.png --out found --size 9 9", "--size needs --fps"),
     ],
 )
 def test_flags_that_do_not_go_together_are_refused(capsys, flags: str, fault: str):

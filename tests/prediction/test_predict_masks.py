@@ -1,4 +1,4 @@
-"""Prediction with masks: in pixels of the picture, for things and stuff, and the files that come of it."""
+"""Prediction with masks: masks in pixels of the image, panoptic maps, and the files written."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ def test_the_map_has_a_threshold_of_its_own(predictor: Predictor, tmp_path: Path
     assert bool(default.segments) == bool((scores > 0.85).any())
     again = predictor(path, panoptic_threshold=0.85).panoptic
     assert np.array_equal(default.ids, again.ids) and default.segments == again.segments
-    with pytest.raises(ValueError, match="the panoptic_threshold is 85"):
+    with pytest.raises(ValueError, match=r"panoptic_threshold must be in \[0, 1\], got 85"):
         predictor(path, panoptic_threshold=85)
 
 
@@ -146,7 +146,7 @@ def test_a_model_of_boxes_has_neither(tmp_path: Path):
     predictor = Predictor(write_detector(tmp_path / "a.pth"), "cpu")
     found = predictor(write_picture(tmp_path / "a.png"), threshold=0)
     assert found.masks is None and found.panoptic is None and "segmentation" not in found.results()[0]
-    with pytest.raises(ValueError, match="draws no panoptic maps"):
+    with pytest.raises(ValueError, match="needs a model trained on panoptic data"):
         predictor([], panoptic_threshold=0.5)
     with pytest.raises(ValueError, match="trained on panoptic data"):
         found.draw_panoptic()
@@ -305,7 +305,10 @@ def test_a_threshold_for_maps_needs_a_model_that_draws_them(images: Path, tmp_pa
     boxes = write_detector(tmp_path / "boxes.pth")
     argv = [boxes, images, "--out", tmp_path / "out", "--panoptic_threshold", "0.5", "--device", "cpu"]
     assert predict.run([str(part) for part in argv]) == 1
-    assert "leave panoptic_threshold away" in capsys.readouterr().err and not (tmp_path / "out").exists()
+    assert (
+        "panoptic_threshold needs a model trained on panoptic data" in capsys.readouterr().err
+        and not (tmp_path / "out").exists()
+    )
 
 
 def test_attention_asks_the_mask_head_for_nothing(predictor: Predictor, images: Path):

@@ -1,4 +1,4 @@
-"""What a long prediction says on the way, and its table."""
+"""What `predict.py` prints: progress and a table."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from prediction import report as prediction_report
-from prediction.report import Pace, Table
+from prediction.report import Progress, Table
 from prediction.result import Prediction
 
 
@@ -54,16 +54,16 @@ def test_totals_say_how_many_in_how_many_images():
 
 
 def test_progress_is_said_on_standard_error(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):
-    monkeypatch.setattr(prediction_report, "EVERY", 0)
-    with Pace(3, before=2) as pace:
+    monkeypatch.setattr(prediction_report, "INTERVAL", 0)
+    with Progress(3, before=2) as progress:
         for _ in range(3):
-            pace.step(1)
-        pace.say("a row")
+            progress.step(1)
+        progress.print("a row")
     said = capsys.readouterr()
     assert said.out == "a row\n"
     lines = said.err.splitlines()
-    assert lines[0] == "going on: 2 images are done, 3 are left" and len(lines) == 4
-    assert lines[1].startswith("1 of 3 images, ") and "images/s, about 0:00:00 to go" in lines[1]
+    assert lines[0] == "resuming: 2 images done, 3 to do" and len(lines) == 4
+    assert lines[1].startswith("1 of 3 images, ") and "images/s, about 0:00:00 left" in lines[1]
     assert lines[3].startswith("3 of 3 images, ") and lines[3].endswith("images/s")
 
 
@@ -74,8 +74,8 @@ def test_a_terminal_gets_a_bar_and_rows_above_it(monkeypatch: pytest.MonkeyPatch
 
     screen = Terminal()
     monkeypatch.setattr(sys, "stderr", screen)
-    with Pace(2) as pace:
-        pace.say("a row")
-        pace.step(2)
+    with Progress(2) as progress:
+        progress.print("a row")
+        progress.step(2)
     assert "0/2" in screen.getvalue() and "2 of 2 images" in screen.getvalue()
-    assert capsys.readouterr().out == "a row\n" and pace.bar.n == 2
+    assert capsys.readouterr().out == "a row\n" and progress.bar.n == 2

@@ -1,4 +1,4 @@
-"""Timing: the numbers are those of the clock, whatever the device still has to do."""
+"""Measuring speed: times are taken from the clock after the device has finished its work."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch import nn
 
-from prediction.speed import LEAST, MOST, PARTS, WARM_UP, Speed, measure, report
+from prediction.speed import MAX_PASSES, MIN_PASSES, PARTS, WARM_UP, Speed, measure, report
 
 CPU = torch.device("cpu")
 
 
 class Device:
-    """A clock of its own, and work that is done only when somebody waits for it."""
+    """A fake device: its own clock, and queued work that is done only on `wait`."""
 
     def __init__(self) -> None:
         self.now = self.queued = 0.0
@@ -34,7 +34,7 @@ class Part(nn.Module):
 
 
 class Fake(nn.Module):
-    """Takes longer for its first passes, and 1 second beside its parts."""
+    """A model whose first passes are slow and which takes 1 second besides its parts."""
 
     def __init__(self, device: Device, slow: int = WARM_UP):
         super().__init__()
@@ -60,8 +60,11 @@ def time_it(model: Fake, **how) -> Speed:
 
 def test_times_are_whole_and_by_part_without_the_warm_up(device: Device):
     speed = time_it(Fake(device), budget=10_000)
-    assert speed.whole == [7.0] * MOST
-    assert speed.parts == {"backbone": [4.0] * MOST, "transformer": [2.0] * MOST} and tuple(speed.parts) == PARTS
+    assert speed.whole == [7.0] * MAX_PASSES
+    assert (
+        speed.parts == {"backbone": [4.0] * MAX_PASSES, "transformer": [2.0] * MAX_PASSES}
+        and tuple(speed.parts) == PARTS
+    )
 
 
 def test_a_part_is_not_charged_with_what_was_under_way(device: Device):
@@ -72,7 +75,7 @@ def test_a_part_is_not_charged_with_what_was_under_way(device: Device):
 
 def test_a_slow_model_is_passed_less_often(device: Device):
     assert len(time_it(Fake(device), budget=7.0 * 20).whole) == 20
-    assert len(time_it(Fake(device), budget=0).whole) == LEAST
+    assert len(time_it(Fake(device), budget=0).whole) == MIN_PASSES
 
 
 def test_batches_are_of_the_size_asked_for_and_not_padded(device: Device):
@@ -80,7 +83,7 @@ def test_batches_are_of_the_size_asked_for_and_not_padded(device: Device):
     assert time_it(model, batch_size=3, budget=0).batch_size == 3
     assert set(model.seen) == {((3, 3, 6, 8), False)}
     for size, batch_size in (((0, 8), 1), ((6, 8), 0)):
-        with pytest.raises(ValueError, match="cannot be timed: use 1 or more"):
+        with pytest.raises(ValueError, match="batch size, height and width must be at least 1, got "):
             measure(model, size, CPU, batch_size=batch_size)
 
 

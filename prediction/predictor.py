@@ -1,0 +1,217 @@
+"""`Predictor`: a trained detector that takes images of any kind and returns detections in their pixels."""
+
+from __future__ import annotations
+
+import os
+import zlib
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from datasets.annotations.segment_maps import decode_segment_map
+from datasets.coco import make_coco_transforms
+from datasets.same_size import same_size_batches
+from datasets.transforms import get_size_with_aspect_ratio
+from models.attention_maps import record_attention
+from models.load import load_detector
+from models.panoptic import PostProcessPanoptic
+from prediction.attention_pictures import attention_sheet
+from prediction.inputs import ImageInput, to_upright_rgb
+from prediction.panoptic_map import PanopticMap
+from prediction.result import Prediction, class_name
+
+OUTPUTS = ("pred_logits", "pred_boxes", "pred_masks")
+
+
+class Predictor:
+    """A detector for inference: images in, detections in their own pixels out.
+
+    Images are preprocessed as in validation, with the checkpoint's `val_size` and `max_size`. Only images that have the
+    same size after resizing share a batch, so nothing is padded and no image affects the result of another.
+
+    A model with a mask head also returns a mask for each detection. A panoptic model also returns a panoptic map of
+    the whole image; its detections are things only, unless `classes` names stuff classes.
+
+    Args:
+        checkpoint: a file, an http(s) address, or the result of `util.checkpoint.load_checkpoint`.
+        device: auto (cuda, else mps, else cpu), cpu, cuda, cuda:N or mps.
+
+    Attributes:
+        model: the detector, in evaluation mode.
+        args: the model's settings.
+        categories: the classes, [{"id", "name"}]; those of a panoptic model also have "isthing".
+
+    Raises:
+        CheckpointError, ValueError: the checkpoint or the device cannot be used.
+    """
+
+    def __init__(
+        self, checkpoint: str | os.PathLike[str] | Mapping[str, Any], device: str | torch.device = "auto"
+    ) -> None:
+        self.model, self.postprocessors, self.args, self.categories = load_detector(checkpoint, device)
+        self.device = torch.device(self.args.device)
+        self.names = {category["id"]: category["name"] for category in self.categories}
+        self.is_panoptic = "panoptic" in self.postprocessors
+        self.transforms = make_coco_transforms("val", val_size=self.args.val_size, max_size=self.args.max_size)
+
+    def __call__(
+        self,
+        images: ImageInput | Sequence[ImageInput],
+        *,
+        threshold: float = 0.5,
+        top_k: int | None = None,
+        classes: Sequence[str] | None = None,
+        batch_size: int = 8,
+        panoptic_threshold: float | None = None,
+    ) -> Any:
+        """Detect objects in one image or in a list of images.
+
+        Args:
+            images: an image or a list of images. An image is a file path, a PIL image, a uint8 array [H, W, 3] (RGB),
+                a uint8 tensor [3, H, W], or a float tensor [3, H, W] with values in [0, 1].
+            threshold: minimum score of a detection.
+            top_k: keep at most this many detections per image, those with the highest scores.
+            classes: keep only classes with these names, in the panoptic map too: its other pixels become void.
+            batch_size: maximum number of images per forward pass.
+            panoptic_threshold: a mask enters the panoptic map if its score exceeds this; the default of 0.85 suits a
+                fully trained model, early checkpoints score lower. `threshold` and `top_k` do not affect the map.
+
+        Returns:
+            A `Prediction` for one image, a list of them for a list.
+
+        Raises:
+            OSError: a file cannot be read; the message names it.
+            ValueError: an image of an unsupported kind, or a setting out of range.
+        """
+        self._check_settings(threshold, top_k, batch_size, panoptic_threshold)
+        if not isinstance(images, list | tuple):
+            settings = {"top_k": top_k, "classes": classes, "panoptic_threshold": panoptic_threshold}
+            return self([images], threshold=threshold, **settings)[0]
+        class_ids = None if classes is None else self.class_ids(classes)
+        rgb_images = [to_upright_rgb(image) for image in images]
+        sizes = [self.resized(image.size) for image in rgb_images]
+        predictions: dict[int, Prediction] = {}
+        for batch in same_size_batches(sizes, batch_size) if rgb_images else []:
+            outputs, results = self._detect([rgb_images[index] for index in batch])
+            for row, index in enumerate(batch):
+                image, result = rgb_images[index], results[row]
+                queries = self._best_queries(result, threshold, top_k, class_ids)
+                kept = {name: values[queries] for name, values in result.items()}
+                names = [class_name(label, self.names) for label in kept["labels"].tolist()]
+                own = {name: outputs[name][row : row + 1] for name in OUTPUTS if name in outputs}
+                masks = self._masks(own, queries, image) if "segm" in self.postprocessors else None
+                panoptic = self._panoptic(own, image, panoptic_threshold, class_ids) if self.is_panoptic else None
+                predictions[index] = Prediction(
+                    image, **kept, names=names, queries=queries, masks=masks, panoptic=panoptic
+                )
+        return [predictions[index] for index in range(len(rgb_images))]
+
+    def attention(self, prediction: Prediction, points: Sequence[tuple[float, float]] = ()) -> Image.Image:
+        """Draw where the model looked: the last decoder layer for each of the best detections, and the last encoder
+        layer for some points. `models.attention_maps.record_attention` gives the numbers.
+
+        Args:
+            prediction: a result of this predictor.
+            points: (x, y) in pixels; by default the centres of the best boxes.
+
+        Raises:
+            ValueError: a point outside the image, or a model without encoder layers.
+        """
+        if self.args.enc_layers == 0:
+            raise ValueError("attention cannot be drawn: the model has no encoder layers")
+        detector = getattr(self.model, "detr", self.model)  # the mask head is not needed
+        with torch.inference_mode(), record_attention(detector) as maps:
+            detector(self._batch([prediction.image]))
+        return attention_sheet(prediction, maps.decoder[-1][0], maps.encoder[-1][0], points)
+
+    def resized(self, size: tuple[int, int]) -> tuple[int, int]:
+        """The size (h, w) to which an image of `size` = (w, h) is resized for the model."""
+        return get_size_with_aspect_ratio(size, self.args.val_size, self.args.max_size)
+
+    def class_ids(self, names: Sequence[str]) -> list[int]:
+        """The category ids of classes, by name; upper and lower case are not distinguished.
+
+        Raises:
+            ValueError: the model has no class of that name.
+        """
+        known: dict[str, list[int]] = defaultdict(list)
+        for class_id, name in self.names.items():
+            known[name.casefold()].append(class_id)
+        unknown = [name for name in names if name.casefold() not in known]
+        if unknown:
+            raise ValueError(
+                f"the model has no class {', '.join(map(repr, unknown))}; its classes are "
+                f"{', '.join(self.names.values())}"
+            )
+        return [class_id for name in names for class_id in known[name.casefold()]]
+
+    def weights_checksum(self) -> int:
+        """CRC-32 of all weights and buffers, to recognise the model by."""
+        checksum = 0
+        for tensor in self.model.state_dict().values():
+            checksum = zlib.crc32(tensor.cpu().contiguous().numpy(), checksum)
+        return checksum
+
+    def _check_settings(
+        self, threshold: float, top_k: int | None, batch_size: int, panoptic_threshold: float | None
+    ) -> None:
+        for name, score in {"threshold": threshold, "panoptic_threshold": panoptic_threshold or 0}.items():
+            if not 0 <= score <= 1:
+                raise ValueError(f"{name} must be in [0, 1], got {score:g}")
+        if panoptic_threshold is not None and not self.is_panoptic:
+            raise ValueError("panoptic_threshold needs a model trained on panoptic data, and this one is not: omit it")
+        for name, count in {"top_k": 1 if top_k is None else top_k, "batch_size": batch_size}.items():
+            if count < 1:
+                raise ValueError(f"{name} must be at least 1, got {count}")
+
+    @torch.inference_mode()
+    def _detect(self, images: Sequence[Image.Image]) -> tuple[dict[str, Tensor], list[dict[str, Tensor]]]:
+        """The model's outputs for images of equal resized size, and for each image the detections of all queries."""
+        sizes = torch.tensor([(image.height, image.width) for image in images], device=self.device)
+        outputs = self.model(self._batch(images))
+        if not all(outputs[name].isfinite().all() for name in OUTPUTS if name in outputs):
+            raise FloatingPointError("the model's outputs are not finite: use another checkpoint")
+        results = self.postprocessors["bbox"](outputs, sizes)
+        return outputs, [{name: values.cpu() for name, values in result.items()} for result in results]
+
+    def _batch(self, images: Sequence[Image.Image]) -> Tensor:
+        """The model's input [B, 3, H, W] for images of equal resized size."""
+        return torch.stack([self.transforms(image, None)[0] for image in images]).to(self.device)
+
+    def _best_queries(
+        self, result: Mapping[str, Tensor], threshold: float, top_k: int | None, class_ids: Sequence[int] | None
+    ) -> Tensor:
+        """The queries [n] whose detections are kept, highest score first."""
+        keep = result["scores"] >= threshold
+        if class_ids is None and self.is_panoptic:
+            class_ids = [label for label, is_thing in self.postprocessors["panoptic"].is_thing_map.items() if is_thing]
+        if class_ids is not None:
+            keep &= torch.isin(result["labels"], torch.tensor(class_ids))
+        order = result["scores"].where(keep, -1.0).argsort(descending=True, stable=True)
+        return order[: int(keep.sum())][:top_k]
+
+    def _masks(self, outputs: Mapping[str, Tensor], queries: Tensor, image: Image.Image) -> Tensor:
+        """Masks bool [n, H, W] of the given queries only: each has as many pixels as the image."""
+        if not len(queries):
+            return torch.zeros(0, image.height, image.width, dtype=torch.bool)
+        kept, resized = {"pred_masks": outputs["pred_masks"][:, queries]}, self.resized(image.size)
+        sizes = [(image.height, image.width)], [resized]
+        return self.postprocessors["segm"]([{}], kept, *sizes, padded_size=resized)[0]["masks"][:, 0].bool().cpu()
+
+    def _panoptic(
+        self,
+        outputs: Mapping[str, Tensor],
+        image: Image.Image,
+        threshold: float | None,
+        class_ids: Sequence[int] | None,
+    ) -> PanopticMap:
+        postprocess, resized = self.postprocessors["panoptic"], self.resized(image.size)
+        if threshold is not None:
+            postprocess = PostProcessPanoptic(postprocess.is_thing_map, threshold)
+        result = postprocess(outputs, [resized], [(image.height, image.width)], padded_size=resized)[0]
+        segment_ids = decode_segment_map(result["png_string"])
+        return PanopticMap.of(segment_ids, result["segments_info"], self.names, class_ids)
