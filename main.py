@@ -37,8 +37,7 @@ from util.arguments import check_args, get_args_parser, given_flags
 from util.checkpoint import load_checkpoint, load_weights
 from util.device import resolve_device
 from util.dist import distribute, get_rank, get_world_size, init_distributed_mode, is_main_process
-from util.dist_errors import ProcessGroupError, lost_process
-from util.errors import CheckpointError, one_sentence
+from util.errors import CheckpointError, ProcessGroupError, lost_process, one_sentence
 from util.files import plain
 from util.logging import get_logger, get_sha
 from util.meters import MetricLogger

@@ -1,14 +1,16 @@
-"""Several processes as one: ranks and collectives.
+"""Distributed training: joining the process group, ranks, and collectives.
 
-Everything here also works in a single process that never set up `torch.distributed`: the collectives then return
-what they were given, so callers need no second code path.
+Everything here also works in a single process without `torch.distributed` set up: the collectives then return their
+input, so callers need no second code path.
 """
 
 import logging
 import os
 from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import urlparse
 
 import torch
 import torch.distributed as dist
@@ -16,7 +18,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from util.device import launcher_number, resolve_device
-from util.dist_errors import ProcessGroupError, check_meeting_place, explain_meeting
+from util.errors import ProcessGroupError, failed_rendezvous
 
 Result = TypeVar("Result")
 
@@ -24,30 +26,30 @@ _cpu_group: tuple[Any, Any] | None = None  # (the default group it was made for,
 
 
 def is_dist_avail_and_initialized() -> bool:
-    """True once a process group exists, that is after `init_distributed_mode` joined one."""
+    """True once `init_distributed_mode` has joined a process group."""
     return dist.is_available() and dist.is_initialized()
 
 
 def get_rank() -> int:
-    """This process's number among all processes; 0 outside of a process group."""
+    """The index of this process among all processes; 0 without a process group."""
     return dist.get_rank() if is_dist_avail_and_initialized() else 0
 
 
 def get_world_size() -> int:
-    """How many processes work together; 1 outside of a process group."""
+    """The number of processes; 1 without a process group."""
     return dist.get_world_size() if is_dist_avail_and_initialized() else 1
 
 
 def is_main_process() -> bool:
-    """True on the one process that writes files and speaks to the user."""
+    """True on rank 0, which writes the files and the log."""
     return get_rank() == 0
 
 
 def all_gather(data: Any) -> list[Any]:
-    """Collect one picklable object from every process, of any size each.
+    """Collect one picklable object of any size from every process.
 
     Returns:
-        The objects in the order of the ranks, the same list on every process. A lone process gets `[data]`.
+        The objects in rank order, the same list on every process. A single process gets `[data]`.
     """
     world_size = get_world_size()
     if world_size == 1:
@@ -58,12 +60,13 @@ def all_gather(data: Any) -> list[Any]:
 
 
 def gather_to_main(data: Any) -> list[Any] | None:
-    """Collect one picklable object from every process on the main one, over the CPU whatever the backend.
+    """Collect one picklable object from every process on the main one, over the CPU with every backend.
 
-    What is large and needed once stays off the accelerators and off the other processes. Every process has to call.
+    For large objects that only the main process needs: they take no memory on accelerators and on other processes.
+    Every process must call this.
 
     Returns:
-        The objects in the order of the ranks on the main process, None on the others. A lone process gets `[data]`.
+        The objects in rank order on the main process, None on the others. A single process gets `[data]`.
     """
     if get_world_size() == 1:
         return [data]
@@ -73,11 +76,10 @@ def gather_to_main(data: Any) -> list[Any] | None:
 
 
 def run_on_main(function: Callable[[], Result]) -> Result:
-    """Call `function` on the main process alone; every process returns its result, or raises its error.
+    """Call `function` on the main process only; every process returns its result, or raises its error.
 
-    So the others neither do the work again nor wait for a process that has given up. Every process has to call. The
-    result travels pickled over the CPU and should be small; errors that are not Python's own reach the others as a
-    RuntimeError of the same words.
+    Every process must call this. The result is pickled and broadcast over the CPU, and should be small. Errors other
+    than Python's built-in ones reach the other processes as a RuntimeError with the same message.
     """
     if get_world_size() == 1:
         return function()
@@ -86,7 +88,7 @@ def run_on_main(function: Callable[[], Result]) -> Result:
     if is_main_process():
         try:
             outcome[0] = function()
-        except Exception as error:  # told to the others, then raised below
+        except Exception as error:  # sent to the others, then raised below
             failure = error
             plain = type(error).__module__ == "builtins"
             outcome[1] = error if plain else RuntimeError(f"{type(error).__name__}: {error}")
@@ -97,7 +99,7 @@ def run_on_main(function: Callable[[], Result]) -> Result:
 
 
 def _group_on_cpu() -> Any:
-    """All processes over gloo: the default group where it is gloo's own, else a second one, made at the first call."""
+    """All processes over gloo: the default group if it uses gloo, else a second one, created by the first call."""
     global _cpu_group
     if dist.get_backend() == "gloo":
         return dist.group.WORLD
@@ -108,24 +110,32 @@ def _group_on_cpu() -> Any:
 
 @torch.no_grad()
 def reduce_dict(input_dict: dict[str, torch.Tensor], average: bool = True) -> dict[str, torch.Tensor]:
-    """Sum, or average, each value over all processes in one collective; for logging, gradients are cut.
+    """Sum or average each value over all processes in one collective, without gradients, for logging.
 
     Args:
-        input_dict: tensors of one shape (as a rule 0-dim losses) on one device, with the same keys on every process.
+        input_dict: tensors of one shape (usually 0-dim losses) on one device, with the same keys on every process.
         average: divide the sums by the number of processes.
 
     Returns:
-        A new dictionary, equal on every process; a lone process gets its own dictionary back.
+        A new dictionary, equal on every process; a single process gets its own dictionary back.
     """
     world_size = get_world_size()
     if world_size == 1 or not input_dict:
         return input_dict
-    names = sorted(input_dict)  # processes may have filled their dictionaries in different orders
+    names = sorted(input_dict)  # the processes' dictionaries may be in different orders
     values = torch.stack([input_dict[name] for name in names])  # [K, ...]
     dist.all_reduce(values)
     if average:
         values = values / world_size
     return dict(zip(names, values, strict=True))
+
+
+def mean_over_processes(value: float, device: torch.device) -> torch.Tensor:
+    """The average of one number over all processes, a 0-dim tensor on `device`. Every process must call it."""
+    total = torch.tensor(value, device=device)
+    if is_dist_avail_and_initialized():
+        dist.all_reduce(total)
+    return total / get_world_size()
 
 
 def save_on_master(*args: Any, **kwargs: Any) -> None:
@@ -135,17 +145,17 @@ def save_on_master(*args: Any, **kwargs: Any) -> None:
 
 
 def init_distributed_mode(args: Namespace) -> None:
-    """Join the process group that a launcher prepared, if there is one, and note the outcome in `args`.
+    """Join the process group that a launcher has prepared, if any, and store the outcome in `args`.
 
     torchrun is recognised by `RANK` and `WORLD_SIZE`, Slurm by `SLURM_PROCID` together with more than one task.
     Reads `args.device` (default auto), `args.dist_url` (default env://) and, under Slurm, `args.world_size`.
     Sets `args.distributed`, `rank`, `world_size`, `gpu` (index of the cuda device, else None) and `dist_backend`
-    (nccl for cuda, else gloo; None when alone). Returns when all processes have arrived.
+    (nccl for cuda, else gloo; None for a single process). Returns once all processes have joined.
 
     Raises:
-        ValueError: the device is absent, `--world_size` was given without a launcher, a launcher's variable makes no
-            sense, or nobody told where the processes meet.
-        ProcessGroupError: they did not meet there.
+        ValueError: the device is not present, `--world_size` was given without a launcher, a variable of the launcher
+            is invalid, or the rendezvous address is missing or invalid.
+        ProcessGroupError: the processes could not connect.
     """
     rank, world_size = _launched_as(args)
     args.distributed = rank is not None
@@ -164,7 +174,7 @@ def init_distributed_mode(args: Namespace) -> None:
         torch.cuda.set_device(device)
 
     dist_url = getattr(args, "dist_url", None) or "env://"
-    check_meeting_place(rank, world_size, dist_url)
+    check_rendezvous(rank, world_size, dist_url)
     try:
         dist.init_process_group(
             backend=args.dist_backend,
@@ -174,31 +184,72 @@ def init_distributed_mode(args: Namespace) -> None:
             device_id=device if device.type == "cuda" else None,
         )
     except (RuntimeError, OSError) as error:
-        raise ProcessGroupError(explain_meeting(error, rank, world_size, dist_url)) from error
+        raise ProcessGroupError(failed_rendezvous(error, rank, world_size, dist_url)) from error
     dist.barrier()
     logging.getLogger("detr").info(f"{world_size} processes joined ({args.dist_backend}, {dist_url})")
 
 
+def check_rendezvous(rank: int, world_size: int, url: str, environment: Mapping[str, str] = os.environ) -> None:
+    """Refuse a rank or rendezvous address for which torch would wait until it times out.
+
+    Args:
+        rank: of this process.
+        world_size: number of processes.
+        url: `--dist_url`.
+
+    Raises:
+        ValueError: names the variable or flag, and what to do.
+    """
+    if not 0 <= rank < world_size:
+        raise ValueError(
+            f"RANK must be in 0..{world_size - 1} as WORLD_SIZE is {world_size}, got {rank}: start with torchrun"
+        )
+    if url == "env://":
+        missing = [name for name in ("MASTER_ADDR", "MASTER_PORT") if not environment.get(name)]
+        if missing:
+            raise ValueError(
+                f"process {rank} of {world_size} has no rendezvous address ({' and '.join(missing)} not set): start "
+                "with torchrun, or set MASTER_ADDR and MASTER_PORT, or pass --dist_url tcp://HOST:PORT or "
+                "file:///SHARED/PATH"
+            )
+        launcher_number("MASTER_PORT", at_least=1, environment=environment)
+        return
+    parts = urlparse(url)
+    try:
+        port = parts.port
+    except ValueError:
+        port = None
+    valid = bool(parts.hostname and port) if parts.scheme == "tcp" else parts.scheme == "file" and bool(parts.path)
+    if not valid:
+        raise ValueError(
+            f"--dist_url {url} is not a valid rendezvous address: use env://, tcp://HOST:PORT or file:///SHARED/PATH"
+        )
+    if parts.scheme == "file" and not Path(parts.path).parent.is_dir():
+        raise ValueError(
+            f"--dist_url {url}: the folder {Path(parts.path).parent} does not exist: create it on a shared file system"
+        )
+
+
 def _launched_as(args: Namespace) -> tuple[int | None, int]:
-    """(rank, world size) by the environment; the rank is None when this process works alone."""
+    """(rank, world size) from the environment; the rank is None for a single process."""
     if "RANK" in os.environ and "WORLD_SIZE" in os.environ:
         return launcher_number("RANK"), launcher_number("WORLD_SIZE", at_least=1)
-    asked_for = int(getattr(args, "world_size", None) or 1)
+    requested = int(getattr(args, "world_size", None) or 1)
     if "SLURM_PROCID" in os.environ:
-        # SLURM_STEP_NUM_TASKS is set by srun only; the bare batch script, which runs once, works alone.
+        # Only srun sets SLURM_STEP_NUM_TASKS: the batch script itself runs once, as a single process.
         tasks = launcher_number("SLURM_STEP_NUM_TASKS", at_least=1) if "SLURM_STEP_NUM_TASKS" in os.environ else 1
-        world_size = asked_for if asked_for > 1 else tasks
+        world_size = requested if requested > 1 else tasks
         return (launcher_number("SLURM_PROCID"), world_size) if world_size > 1 else (None, 1)
-    if asked_for > 1:
+    if requested > 1:
         raise ValueError(
-            f"--world_size {asked_for} does not start processes by itself: "
-            f"run `torchrun --nproc_per_node {asked_for} main.py ...` and leave the flag out"
+            f"--world_size {requested} does not start processes by itself: "
+            f"run `torchrun --nproc_per_node {requested} main.py ...` without the flag"
         )
     return None, 1
 
 
 def distribute(model: nn.Module, args: Namespace) -> nn.Module:
-    """The model as all processes train it together; the model itself for one process."""
+    """`model` wrapped for training by all processes together; the model itself for a single process."""
     if not args.distributed:
         return model
     return DistributedDataParallel(model, device_ids=None if args.gpu is None else [args.gpu])

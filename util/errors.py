@@ -1,19 +1,31 @@
-"""Errors as a user meets them: one sentence on what is wrong, where, and what to do."""
+"""Errors as the user reads them: one sentence on what is wrong, where, and what to do."""
 
 from __future__ import annotations
 
+import os
+import re
+
+import torch.distributed as dist
+
 from util.device import is_out_of_memory
+
+# From the messages of gloo, which reports a lost process as a plain RuntimeError.
+_LOST = ("connection closed by peer", "connection reset by peer", "broken pipe", "/gloo/")
 
 
 class CheckpointError(RuntimeError):
     """A checkpoint cannot be used; the message names the file, the cause and what to do."""
 
 
+class ProcessGroupError(RuntimeError):
+    """The processes of a run could not connect; the message says what to do."""
+
+
 def one_sentence(error: BaseException) -> str:
-    """The message of `error` on one line, also of one that came out of a loader's worker process.
+    """The message of `error` on one line, also of one that came out of a data loader's worker process.
 
     torch wraps such an error: its type is kept, its message becomes the worker's whole traceback, whose last part is
-    the error's own line. Line breaks inside of a message, say from a file's name, become spaces.
+    the error's own line. Line breaks inside a message, such as from a file name, become spaces.
     """
     text = str(error).strip()
     if text.startswith("Caught ") and "\nOriginal Traceback" in text:
@@ -36,3 +48,40 @@ def lack_of_memory(
     if isinstance(error, RuntimeError) and cause.startswith("DataLoader worker (pid"):
         return f"a data loader worker died ({cause}), usually because memory ran out: lower --num_workers"
     return f"out of memory ({cause}): {advice}" if is_out_of_memory(error) else None
+
+
+def failed_rendezvous(error: BaseException, rank: int, world_size: int, url: str) -> str:
+    """One sentence on why the processes could not connect, from what `init_process_group` raised."""
+    cause = _first_line(error)
+    place = url if url != "env://" else f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
+    if "address already in use" in str(error).lower():
+        advice = "choose another port (torchrun: --master_port N, or --standalone)"
+        return f"process {rank} cannot listen at {place}: the address is in use, probably by another run; {advice}"
+    if "unable to find address" in cause.lower() or "resolve" in cause.lower():
+        return (
+            f"process {rank} found no network address to listen at ({cause}): set GLOO_SOCKET_IFNAME to the network "
+            "interface that connects the machines (lo if all processes run on one machine)"
+        )
+    if "timed out" in cause.lower() or "timeout" in cause.lower():
+        return (
+            f"process {rank} of {world_size} timed out waiting for the others at {place} ({cause}): check that all "
+            f"{world_size} are running, were given the same address, and can reach it over the network"
+        )
+    return f"process {rank} of {world_size} could not join the others at {place}: {cause}"
+
+
+def lost_process(error: BaseException) -> str | None:
+    """One sentence if `error` reports that another process of the run was lost; None for any other error."""
+    from_gloo = type(error) is RuntimeError and any(words in str(error).lower() for words in _LOST)
+    if not from_gloo and not isinstance(error, dist.DistError):
+        return None
+    return (
+        f"communication with the other processes failed ({_first_line(error)}): if one of them has stopped, its last "
+        "output says why; the last checkpoint is intact: run the same command with --resume auto to continue"
+    )
+
+
+def _first_line(error: BaseException) -> str:
+    """The cause in gloo's message, without the position in gloo's source before it and the guess after it."""
+    line = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return re.sub(r"^\[[^\]]*\.cc:\d+\] ", "", line).partition(". This is typically")[0]

@@ -247,7 +247,7 @@ def test_a_process_that_is_lost_ends_the_others_with_one_sentence(data: dict[str
     codes = wait(start(lose_the_second, [(rank, str(tmp_path), command) for rank in range(2)]))
     assert codes == [1, 9]
     said = (tmp_path / "error0.txt").read_text().splitlines()
-    assert len(said) == 1 and said[0].startswith("error (process 0): the exchange with the other processes broke off (")
+    assert len(said) == 1 and said[0].startswith("error (process 0): communication with the other processes failed (")
     assert said[0].endswith("run the same command with --resume auto")
 
 

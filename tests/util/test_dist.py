@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import time
 from argparse import Namespace
 from contextlib import redirect_stdout
@@ -15,6 +16,7 @@ import torch.multiprocessing as mp
 
 from util.dist import (
     all_gather,
+    check_rendezvous,
     gather_to_main,
     get_rank,
     get_world_size,
@@ -25,16 +27,17 @@ from util.dist import (
     run_on_main,
     save_on_master,
 )
-from util.errors import CheckpointError
+from util.errors import CheckpointError, ProcessGroupError
 from util.logging import get_logger
 from util.meters import MetricLogger, SmoothedValue
 
 LAUNCHERS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "SLURM_PROCID", "SLURM_LOCALID", "SLURM_STEP_NUM_TASKS", "MASTER_ADDR")
+RENDEZVOUS = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
 
 
 @pytest.fixture(autouse=True)
 def no_launcher(monkeypatch):
-    for name in LAUNCHERS:
+    for name in (*LAUNCHERS, "MASTER_PORT"):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -205,7 +208,7 @@ def test_slurm_tasks_are_recognised_and_asked_where_to_meet(monkeypatch, tasks, 
     monkeypatch.setenv("SLURM_PROCID", "1")
     if tasks:
         monkeypatch.setenv("SLURM_STEP_NUM_TASKS", tasks)
-    with pytest.raises(ValueError, match="process 1 of 2 does not know where"):
+    with pytest.raises(ValueError, match="process 1 of 2 has no rendezvous address"):
         init_distributed_mode(Namespace(device="cpu", world_size=world_size, dist_url="env://"))
 
 
@@ -214,3 +217,57 @@ def test_a_single_slurm_task_works_alone(monkeypatch):
     args = Namespace(device="cpu", world_size=1)
     init_distributed_mode(args)
     assert not args.distributed
+
+
+def join(monkeypatch: pytest.MonkeyPatch, url: str = "env://", **environment: str) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    init_distributed_mode(Namespace(device="cpu", dist_url=url))
+
+
+@pytest.mark.parametrize("environment", [{"RANK": "x", "WORLD_SIZE": "2"}, {"RANK": "0", "WORLD_SIZE": "0"}])
+def test_joining_refuses_invalid_numbers(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]):
+    with pytest.raises(ValueError, match="(RANK must be .* got 'x'|WORLD_SIZE must be .* got '0')"):
+        join(monkeypatch, **environment)
+
+
+@pytest.mark.parametrize("name", ["SLURM_STEP_NUM_TASKS", "SLURM_PROCID"])
+def test_joining_refuses_invalid_slurm_variables(monkeypatch: pytest.MonkeyPatch, name: str):
+    with pytest.raises(ValueError, match=f"{name} must be an integer .* got 'many'"):
+        join(monkeypatch, **({"SLURM_PROCID": "0", "SLURM_STEP_NUM_TASKS": "2"} | {name: "many"}))
+
+
+@pytest.mark.parametrize(
+    ("rank", "url", "environment", "sentence"),
+    [
+        (2, "env://", RENDEZVOUS, r"RANK must be in 0\.\.1 as WORLD_SIZE is 2, got 2: start with torchrun"),
+        (0, "env://", {}, r"has no rendezvous address \(MASTER_ADDR and MASTER_PORT not set\)"),
+        (0, "env://", {"MASTER_ADDR": "127.0.0.1"}, r"\(MASTER_PORT not set\)"),
+        (0, "env://", {**RENDEZVOUS, "MASTER_PORT": "http"}, "MASTER_PORT must be .* got 'http'"),
+        (0, "nonsense", {}, "--dist_url nonsense is not a valid rendezvous address"),
+        (0, "ftp://host:1", {}, "not a valid rendezvous address"),
+        (0, "tcp://127.0.0.1", {}, "not a valid rendezvous address"),
+        (0, "tcp://127.0.0.1:port", {}, "not a valid rendezvous address"),
+        (0, "file:///no/such/folder/meeting", {}, "the folder /no/such/folder does not exist"),
+    ],
+)
+def test_an_unusable_rendezvous_address_is_refused(rank: int, url: str, environment: dict[str, str], sentence: str):
+    with pytest.raises(ValueError, match=sentence):
+        check_rendezvous(rank, 2, url, environment)
+
+
+def test_usable_rendezvous_addresses_are_accepted(tmp_path):
+    for url in ("env://", "tcp://10.0.0.1:29500", f"file://{tmp_path}/meeting"):
+        check_rendezvous(1, 2, url, RENDEZVOUS)
+
+
+def test_a_port_in_use_is_named(monkeypatch: pytest.MonkeyPatch):
+    with socket.socket() as other_run:
+        other_run.bind(("127.0.0.1", 0))
+        other_run.listen()
+        port = str(other_run.getsockname()[1])
+        with pytest.raises(
+            ProcessGroupError, match=f"cannot listen at 127.0.0.1:{port}: the address is in use, .*--master_port"
+        ):
+            join(monkeypatch, RANK="0", WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
+    assert not dist.is_initialized()

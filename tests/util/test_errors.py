@@ -2,9 +2,10 @@
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch.utils.data import DataLoader, Dataset
 
-from util.errors import CheckpointError, lack_of_memory, one_sentence
+from util.errors import CheckpointError, failed_rendezvous, lack_of_memory, lost_process, one_sentence
 
 
 @pytest.mark.parametrize(
@@ -80,3 +81,57 @@ def test_a_killed_loader_worker_is_one_sentence_with_advice():
 
 def test_other_errors_are_not_a_lack_of_memory():
     assert lack_of_memory(RuntimeError("shapes do not match")) is None
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "Timed out after 4 seconds waiting for clients. 1/2 clients joined.",
+        "The client socket has timed out after 3000ms while trying to connect to (10.0.0.1, 29500).",
+        "Wait timeout",
+    ],
+)
+def test_a_timeout_of_the_rendezvous_is_explained(words: str):
+    sentence = failed_rendezvous(RuntimeError(words), 0, 2, "tcp://10.0.0.1:29500")
+    assert sentence.startswith("process 0 of 2 timed out waiting for the others at tcp://10.0.0.1:29500 (")
+    assert "check that all 2 are running" in sentence
+
+
+def test_a_missing_network_interface_is_explained():
+    words = "[enforce fail at /src/gloo/transport/tcp/device.cc:84] ifa != nullptr. Unable to find address for: eth9"
+    sentence = failed_rendezvous(RuntimeError(words), 1, 2, "env://")
+    assert "Unable to find address for: eth9" in sentence and "set GLOO_SOCKET_IFNAME to" in sentence
+
+
+def test_any_other_failure_to_join_keeps_its_message():
+    sentence = failed_rendezvous(RuntimeError("Permission denied\nframe #1"), 1, 2, "file:///shared/meeting")
+    assert sentence == "process 1 of 2 could not join the others at file:///shared/meeting: Permission denied"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("[/src/gloo/gloo/transport/tcp/pair.cc:545] Read error [10.0.0.2]:37: Connection reset"),
+        RuntimeError(
+            "[/src/gloo/transport/tcp/pair.cc:534] Connection closed by peer [10.0.0.2]:3735. This is typically a hang."
+        ),
+        dist.DistBackendError("NCCL error: remote process exited or there was a network error"),
+        dist.DistStoreError("wait timeout after 60000ms"),
+    ],
+)
+def test_a_lost_process_is_recognised_with_gloo_and_nccl(error: RuntimeError):
+    sentence = lost_process(error)
+    assert sentence.startswith("communication with the other processes failed (") and "--resume auto" in sentence
+    assert ".cc" not in sentence and "typically" not in sentence
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("shape '[2]' is invalid"),
+        ValueError("Connection closed by peer"),
+        CheckpointError("checkpoint runs/gloo/1.pth is empty"),
+    ],
+)
+def test_other_errors_are_not_a_lost_process(error: Exception):
+    assert lost_process(error) is None
