@@ -13,7 +13,7 @@ import torch
 from torch.utils.data import Dataset
 
 import datasets.transforms as T
-from datasets.image_folder import ImageFiles
+from datasets.image_reader import ImageReader
 from datasets.loader import sample_generators
 
 Columns = TypeVar("Columns", bound="ObjectColumns")
@@ -57,7 +57,7 @@ class AnnotatedImages(Dataset):
         bad_images: paths of the images skipped so far; none unless `skip_bad_images`.
 
     Raises:
-        FileNotFoundError, OSError: see `ImageFiles`.
+        FileNotFoundError, OSError: see `ImageReader`.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class AnnotatedImages(Dataset):
         # Packed once: workers read arrays, never the millions of small objects of a JSON file, which they would copy.
         entries = [images[image_id] for image_id in self.ids]
         self.skip_bad_images = skip_bad_images
-        self._files = ImageFiles(
+        self._reader = ImageReader(
             self.img_folder,
             [image["file_name"] for image in entries],
             [(image.get("width") or 0, image.get("height") or 0) for image in entries],  # 0: not said
@@ -112,7 +112,7 @@ class AnnotatedImages(Dataset):
 
     @property
     def bad_images(self) -> list[str]:
-        return self._files.bad
+        return self._reader.bad
 
     def set_epoch(self, epoch: int) -> None:
         """Draw other augmentations from the next sample on."""
@@ -136,7 +136,7 @@ class AnnotatedImages(Dataset):
 
     def __getitem__(self, index: int) -> tuple[Any, T.Target]:
         index = range(len(self))[index]  # a negative index and its positive twin are one sample
-        image, index = self._files.read(index)
+        image, index = self._reader.read(index)
         target = self.make_target(index, self._objects.between(*self._starts[index : index + 2]), image.size)
         if self._transforms is None:
             return image, target

@@ -48,7 +48,7 @@ class CocoDetection(AnnotatedImages):
         ids, categories, num_classes, bad_images: see `AnnotatedImages`; categories are {"id", "name"}.
 
     Raises:
-        FileNotFoundError, OSError, ValueError: see `datasets.annotations.instances.read_coco` and `ImageFiles`.
+        FileNotFoundError, OSError, ValueError: see `datasets.annotations.instances.read_coco` and `ImageReader`.
     """
 
     def __init__(

@@ -21,7 +21,7 @@ from datasets.annotations.rules import some
 from datasets.annotations.segment_maps import VOID, read_segment_map
 from datasets.annotations.things import things_as_instances
 from datasets.coco import build_transforms, loading
-from datasets.image_folder import find_missing
+from datasets.image_reader import find_missing
 from util.box_ops import masks_to_boxes
 from util.coco_names import COCO_NAMES, COCO_STUFF, PANOPTIC_NUM_CLASSES
 
@@ -72,7 +72,7 @@ class CocoPanoptic(AnnotatedImages):
         ids, bad_images: see `AnnotatedImages`.
 
     Raises:
-        FileNotFoundError, OSError, ValueError: see `read_panoptic` and `ImageFiles`; PNG files are missing. A sample
+        FileNotFoundError, OSError, ValueError: see `read_panoptic` and `ImageReader`; PNG files are missing. A sample
             raises ValueError where image, PNG and JSON contradict one another.
     """
 

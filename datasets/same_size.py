@@ -72,7 +72,7 @@ def same_size_batches(
 
 
 def _stored_size(path: Path) -> Size | None:
-    """(w, h) of the pixels as `datasets.images.read_image` gives them when it knows of no other frame."""
+    """(w, h) of the pixels as `datasets.image_decoding.read_image` gives them when it knows of no other frame."""
     try:
         with Image.open(path) as image:
             if image.format == "TIFF":  # Pillow states the size after turning, but the pixels are taken as stored

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from datasets.images import read_image
+from datasets.image_decoding import read_image
 from evaluation.coco_eval import CocoEvaluator
 from evaluation.findings import IOU, THRESHOLDS, Findings
 from util.files import write_atomically

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from datasets.images import ORIENTATION, TURN, read_image, to_rgb
+from datasets.image_decoding import ORIENTATION, TURN, read_image, to_rgb
 
 ImageInput = str | os.PathLike[str] | Image.Image | np.ndarray | Tensor
 

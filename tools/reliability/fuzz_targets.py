@@ -21,7 +21,7 @@ from pycocotools import mask as coco_mask
 from torch import nn
 
 from datasets.coco import CocoDetection, make_coco_transforms
-from datasets.images import read_image
+from datasets.image_decoding import read_image
 from datasets.targets import check_targets
 from evaluation.coco_eval import CocoEvaluator
 from tools.reliability.fuzz_mutations import VALUES, mutate_bytes, mutate_tree

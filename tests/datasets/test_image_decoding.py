@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from datasets.images import read_image
+from datasets.image_decoding import read_image
 
 
 def colours(mode):
@@ -137,7 +137,7 @@ def test_whatever_a_decoder_stumbles_over_the_file_is_named(tmp_path, monkeypatc
 
 
 def test_colours_that_have_no_way_to_rgb_are_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("datasets.images.to_rgb", lambda image: Image.new("LAB", (1, 1)).convert("1"))
+    monkeypatch.setattr("datasets.image_decoding.to_rgb", lambda image: Image.new("LAB", (1, 1)).convert("1"))
     refused(tmp_path / "image.png", saved(tmp_path / "image.png"), "conversion")
 
 

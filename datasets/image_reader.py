@@ -11,11 +11,11 @@ import torch
 from PIL.Image import Image
 
 from datasets.annotations.rules import some
-from datasets.images import read_image
+from datasets.image_decoding import read_image
 from util.logging import get_logger
 
 
-class ImageFiles:
+class ImageReader:
     """Files by index, each checked to exist before the first is read.
 
     With `skip_bad`, a file that is missing or cannot be read is said once by its name and replaced by the next good

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from datasets.image_folder import ImageFiles, find_missing
+from datasets.image_reader import ImageReader, find_missing
 from tests.helpers.coco_files import warnings_said
 
 
@@ -24,8 +24,8 @@ def write(folder, *names):
     return list(names)
 
 
-def files(folder, names, **options):
-    return ImageFiles(folder, names, [(0, 0)] * len(names), **options)
+def reader(folder, names, **options):
+    return ImageReader(folder, names, [(0, 0)] * len(names), **options)
 
 
 def number_of(image):
@@ -34,15 +34,15 @@ def number_of(image):
 
 def test_missing_files_are_counted_and_the_first_three_named(tmp_path):
     names = write(tmp_path, "a.png", "in/b.png")
-    files(tmp_path, names)
+    reader(tmp_path, names)
     lost = ["c.png", "in/d.png", "away/e.png", "f.png"]
     with pytest.raises(FileNotFoundError) as caught:
-        files(tmp_path, [*names, *lost])
+        reader(tmp_path, [*names, *lost])
     message = str(caught.value)
     assert "4 of 6 listed images are missing" in message and "--skip_bad_images" in message
     assert all(str(tmp_path / name) in message for name in lost[:3]) and "f.png" not in message
     with pytest.raises(FileNotFoundError, match="1 of 3 listed images is missing"):
-        files(tmp_path, [*names, "c.png"])
+        reader(tmp_path, [*names, "c.png"])
 
 
 def test_what_is_no_file_counts_as_missing(tmp_path):
@@ -60,7 +60,7 @@ def test_names_may_lead_out_of_the_folder_be_absolute_or_links(tmp_path):
     (tmp_path / "in" / "link.png").symlink_to(tmp_path / "out" / "b.png")
     names = ["a.png", "../out/b.png", str(tmp_path / "out" / "b.png"), "link.png", "./a.png"]
     assert find_missing(tmp_path / "in", names) == []
-    data = files(tmp_path / "in", names)
+    data = reader(tmp_path / "in", names)
     assert [number_of(data.read(index)[0]) for index in range(5)] == [0, 1, 1, 1, 0]
 
 
@@ -76,7 +76,7 @@ def test_one_listing_of_a_folder_answers_for_all_its_files(tmp_path, monkeypatch
 
 def test_a_file_system_that_takes_another_spelling_is_believed(tmp_path, monkeypatch):
     names = write(tmp_path, "a.png")
-    monkeypatch.setattr("datasets.image_folder._files_in", lambda folder: {"A.PNG"})
+    monkeypatch.setattr("datasets.image_reader._files_in", lambda folder: {"A.PNG"})
     assert find_missing(tmp_path, names) == []
 
 
@@ -84,7 +84,7 @@ def test_a_bad_image_is_replaced_by_the_next_good_one_round_the_end(tmp_path, sa
     names = write(tmp_path, *(f"{n}.png" for n in range(6)))
     for number in (2, 3, 5):
         (tmp_path / f"{number}.png").write_bytes(b"no image")
-    data = files(tmp_path, names, skip_bad=True)
+    data = reader(tmp_path, names, skip_bad=True)
     for _ in range(2):
         for index, expected in enumerate([0, 1, 4, 4, 4, 0]):
             image, read = data.read(index)
@@ -99,35 +99,35 @@ def test_the_replacement_does_not_depend_on_what_was_read_before(tmp_path):
         (tmp_path / f"{number}.png").write_bytes(b"")
     orders = [range(6), reversed(range(6)), (4, 1, 2, 5, 0, 3)]
     replaced = [{index: data.read(index)[1] for index in order} for order in orders
-                for data in [files(tmp_path, names, skip_bad=True)]]  # fmt: skip
+                for data in [reader(tmp_path, names, skip_bad=True)]]  # fmt: skip
     assert replaced[0] == replaced[1] == replaced[2]
 
 
 def test_missing_images_count_as_bad_when_bad_ones_are_skipped(tmp_path, said):
     names = write(tmp_path, "a.png", "b.png")
-    data = files(tmp_path, ["lost.png", *names], skip_bad=True)
+    data = reader(tmp_path, ["lost.png", *names], skip_bad=True)
     assert data.bad == [str(tmp_path / "lost.png")] and "lost.png" in said[0]
     assert data.read(0)[1] == 1
     with pytest.raises(OSError, match="2 of 4 images .* more than --max_bad_images 1 .*lost.png; .*gone.png"):
-        files(tmp_path, ["lost.png", "gone.png", *names], skip_bad=True, max_bad=1)
+        reader(tmp_path, ["lost.png", "gone.png", *names], skip_bad=True, max_bad=1)
 
 
 def test_no_more_than_the_limit_are_skipped(tmp_path):
     names = write(tmp_path, *(f"{n}.png" for n in range(6)))
     for number in range(4):
         (tmp_path / f"{number}.png").write_bytes(b"no image")
-    data = files(tmp_path, names, skip_bad=True, max_bad=3)
+    data = reader(tmp_path, names, skip_bad=True, max_bad=3)
     assert data.read(1)[1] == 4
     sentence = r"4 of 6 images .* --max_bad_images 3 \(.*0.png; .*1.png; .*2.png; …\): repair"
     with pytest.raises(OSError, match=sentence):
         data.read(0)
-    assert files(tmp_path, names, skip_bad=True, max_bad=4).read(0)[1] == 4
+    assert reader(tmp_path, names, skip_bad=True, max_bad=4).read(0)[1] == 4
 
 
 def test_a_limit_of_nothing_stops_at_the_first(tmp_path):
     names = write(tmp_path, "a.png", "b.png")
     (tmp_path / "b.png").write_bytes(b"")
-    data = files(tmp_path, names, skip_bad=True, max_bad=0)
+    data = reader(tmp_path, names, skip_bad=True, max_bad=0)
     assert data.read(0)[1] == 0
     with pytest.raises(OSError, match="1 of 2 images .* more than --max_bad_images 0"):
         data.read(1)
@@ -135,12 +135,12 @@ def test_a_limit_of_nothing_stops_at_the_first(tmp_path):
 
 def test_without_any_good_image_there_is_no_replacement(tmp_path):
     with pytest.raises(OSError, match="not one of the 2 images in .* can be read"):
-        files(tmp_path, ["a.png", "b.png"], skip_bad=True).read(0)
+        reader(tmp_path, ["a.png", "b.png"], skip_bad=True).read(0)
 
 
 def test_without_the_flag_a_bad_image_is_an_error(tmp_path, said):
     names = write(tmp_path, "a.png", "b.png")
-    data = files(tmp_path, names)
+    data = reader(tmp_path, names)
     (tmp_path / "a.png").write_bytes(b"no image")
     with pytest.raises(OSError, match="a.png cannot be read"):
         data.read(0)
@@ -152,7 +152,7 @@ def test_worker_processes_share_what_they_find(tmp_path):
 
     names = write(tmp_path, "a.png", "b.png", "c.png")
     (tmp_path / "b.png").write_bytes(b"")
-    data = files(tmp_path, names, skip_bad=True)
+    data = reader(tmp_path, names, skip_bad=True)
     worker = multiprocessing.get_context("fork").Process(target=data.read, args=(1,))
     worker.start()
     worker.join()
@@ -162,5 +162,5 @@ def test_worker_processes_share_what_they_find(tmp_path):
 def test_nothing_is_said_of_good_files(tmp_path, said):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        data = files(tmp_path, write(tmp_path, "a.png"), skip_bad=True)
+        data = reader(tmp_path, write(tmp_path, "a.png"), skip_bad=True)
         assert data.read(0)[1] == 0 and data.bad == said == []
