@@ -12,9 +12,10 @@ from evaluation.coco_eval import CocoEvaluator
 from evaluation.detections import Detections
 from evaluation.findings import IOU, THRESHOLDS, Findings, Outcome, find
 from evaluation.pictures import draw_evaluation
-from util.checkpoint import save_checkpoint, write_atomically, write_json
+from util.checkpoint import save_checkpoint
 from util.coco_names import COCO_METRICS
 from util.dist import is_main_process
+from util.files import write_atomically, write_json
 from util.logging import get_logger
 
 AT_ONCE = 10_000  # detections whose text is made together
