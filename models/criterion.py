@@ -6,33 +6,32 @@ Shapes: `B` batch, `Q` queries, `C` classes (index C is "no object"), `M` matche
 from __future__ import annotations
 
 import argparse
-import math
 from collections.abc import Sequence
 from typing import Any
 
 import torch
-import torch.distributed
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.matcher import at_least_float32
+from models.matching_failures import share_matching_failure
 from models.segmentation import dice_loss, sigmoid_focal_loss
 from util.box_ops import box_cxcywh_to_xyxy, unchecked_generalized_box_iou
-from util.dist import get_world_size, is_dist_avail_and_initialized
+from util.dist import is_dist_avail_and_initialized, mean_over_processes
 from util.meters import accuracy
 
 Matches = Sequence[tuple[Tensor, Tensor]]
 
 
 class SetCriterion(nn.Module):
-    """Matches every decoder layer's predictions with the objects, then compares the pairs.
+    """Matches the predictions of every decoder layer with the objects, then compares the pairs.
 
     Args:
         num_classes: C.
-        matcher: gives the pairs, see `HungarianMatcher`.
-        weight_dict: loss name → weight in the total; the caller sums, the criterion returns losses unweighted.
+        matcher: computes the pairs, see `HungarianMatcher`.
+        weight_dict: loss name → weight in the total. The criterion returns unweighted losses; the caller sums them.
         eos_coef: weight of the class "no object" in the classification loss.
-        losses: which of "labels", "boxes", "cardinality", "masks" to compute; masks on the last layer only.
+        losses: which of "labels", "boxes", "cardinality" and "masks" to compute; masks only on the last layer.
     """
 
     def __init__(
@@ -58,53 +57,65 @@ class SetCriterion(nn.Module):
     ) -> dict[str, Tensor]:
         """All losses and logs.
 
-        In a process group, where an error on one process would leave the others waiting for it, predictions that
-        cannot be matched make NaN of all losses here and of the box losses everywhere: who averages the losses over
-        the processes sees it on all of them at the same step. Gradients still reach every output.
+        In a process group, predictions that cannot be matched raise no error but make losses NaN on every process, see
+        `models.matching_failures`.
 
         Args:
             outputs: of `DETR`, with or without `aux_outputs`.
             targets: for each image `labels` int64 [n] in 0…C−1 and `boxes` cxcywh fractions [n, 4].
-            num_boxes: what the box losses are divided by. None: the boxes of a process, averaged over all of them,
-                which must then all call this; with a number the process is on its own.
+            num_boxes: the divisor of the box losses. None: the number of boxes on a process, averaged over all
+                processes, which must then all call this. With a number there is no communication.
             padded_size: (height, width) that `pred_masks` cover; None: the largest of the targets' masks.
 
         Returns:
-            `loss_ce`, `loss_bbox`, `loss_giou` and, of the last layer's masks, `loss_mask`, `loss_dice` (to be weighted
-            and summed), `class_error` and `cardinality_error` (logs); for auxiliary layer i the same with `_i` behind,
-            without class error and masks.
+            `loss_ce`, `loss_bbox`, `loss_giou` and, for the masks of the last layer, `loss_mask` and `loss_dice` (to be
+            weighted and summed); `class_error` and `cardinality_error` (for the log). Auxiliary layer i has the same
+            with the suffix `_i`, without class error and masks.
 
         Raises:
-            ValueError: a label outside 0…C−1, or a target box that is not finite, by the image's index. Not looked
-                for on other devices than the CPU, which would have to be waited for.
-            FloatingPointError: predictions cannot be matched, and this process is on its own.
+            ValueError: a label outside 0…C−1, or a target box that is not finite, with the index of the image. Only
+                checked for targets on the CPU: on other devices the check would wait for the device.
+            FloatingPointError: predictions cannot be matched, and there is no other process to wait for this one.
         """
-        self._check(targets)
-        aux_outputs = outputs.get("aux_outputs", [])
-        layers = [{k: v for k, v in outputs.items() if k != "aux_outputs"}, *aux_outputs]
-        alone = num_boxes is not None or not is_dist_avail_and_initialized()
-        unmatched = False
+        self._check_targets(targets)
+        last = {name: value for name, value in outputs.items() if name != "aux_outputs"}
+        layers = [last, *outputs.get("aux_outputs", [])]
         try:
             matches = self._match(layers, targets)
         except FloatingPointError:
-            if alone:
-                raise
-            unmatched = True
-            nothing = torch.zeros(0, dtype=torch.int64)
-            matches = [[(nothing, nothing)] * len(targets)] * len(layers)
+            if num_boxes is None and is_dist_avail_and_initialized():
+                return share_matching_failure(self, layers, targets, padded_size)
+            raise
         if num_boxes is None:
-            num_boxes = self._num_boxes(targets, outputs["pred_logits"].device, unmatched)
+            num_boxes = self._count_boxes(targets, last["pred_logits"].device)
+        return self.compute_losses(layers, targets, matches, num_boxes, padded_size)
 
+    def compute_losses(
+        self,
+        layers: Sequence[dict[str, Tensor]],
+        targets: Sequence[dict[str, Tensor]],
+        matches: Sequence[Matches],
+        num_boxes: Tensor | float,
+        padded_size: tuple[int, int] | None = None,
+    ) -> dict[str, Tensor]:
+        """The losses of given matches, as `forward` returns them.
+
+        Args:
+            layers: the predictions of the last decoder layer, then those of the auxiliary layers.
+            matches: for each of the layers, the matched (queries, objects) of each image.
+        """
         losses: dict[str, Tensor] = {}
-        for index, (layer, indices) in enumerate(zip(layers, matches)):
-            suffix = "" if index == 0 else f"_{index - 1}"
+        for loss in self.losses:
+            options = {"padded_size": padded_size} if loss == "masks" else {}
+            losses |= self.get_loss(loss, layers[0], targets, matches[0], num_boxes, **options)
+        for index, (layer, indices) in enumerate(zip(layers[1:], matches[1:])):
             for loss in self.losses:
-                if loss == "masks" and index > 0:
+                if loss == "masks":  # masks are predicted for the last layer only
                     continue
-                options = {"labels": {"log": index == 0}, "masks": {"padded_size": padded_size}}.get(loss, {})
+                options = {"log": False} if loss == "labels" else {}
                 values = self.get_loss(loss, layer, targets, indices, num_boxes, **options)
-                losses.update({name + suffix: value for name, value in values.items()})
-        return {name: value * math.nan for name, value in losses.items()} if unmatched else losses
+                losses |= {f"{name}_{index}": value for name, value in values.items()}
+        return losses
 
     def get_loss(
         self,
@@ -138,7 +149,7 @@ class SetCriterion(nn.Module):
         num_boxes: Tensor | float,
         log: bool = True,
     ) -> dict[str, Tensor]:
-        """Cross-entropy over all queries, a mean weighted by class: "no object" counts `eos_coef`."""
+        """Cross-entropy over all queries, a weighted mean in which the class "no object" has the weight `eos_coef`."""
         logits = at_least_float32(outputs["pred_logits"])  # [B, Q, C+1]
         where = _query_index(indices, logits.device)
         matched_labels = _matched([target["labels"] for target in targets], indices)  # [M]
@@ -157,7 +168,7 @@ class SetCriterion(nn.Module):
         indices: Matches,
         num_boxes: Tensor | float,
     ) -> dict[str, Tensor]:
-        """How far the number of non-empty predictions is from the number of objects: a log without gradient."""
+        """The difference between the numbers of non-empty predictions and of objects. Logged only, without gradient."""
         logits = outputs["pred_logits"]
         objects = torch.as_tensor([len(target["labels"]) for target in targets], device=logits.device)  # [B]
         predicted = (logits.argmax(-1) != logits.shape[-1] - 1).sum(1)  # [B]
@@ -174,7 +185,7 @@ class SetCriterion(nn.Module):
         boxes = at_least_float32(outputs["pred_boxes"])
         boxes = boxes[_query_index(indices, boxes.device)]  # [M, 4]
         target_boxes = _matched([target["boxes"] for target in targets], indices).to(boxes.dtype)  # [M, 4]
-        # Every pair as a batch of its own: the pairwise function then gives just the matched ones.
+        # Each pair is a batch of one, so the pairwise function computes only the matched pairs.
         pairs = (box_cxcywh_to_xyxy(boxes)[:, None], box_cxcywh_to_xyxy(target_boxes)[:, None])  # [M, 1, 4] twice
         giou = unchecked_generalized_box_iou(*pairs)  # [M, 1, 1]
         return {
@@ -190,9 +201,9 @@ class SetCriterion(nn.Module):
         num_boxes: Tensor | float,
         padded_size: tuple[int, int] | None = None,
     ) -> dict[str, Tensor]:
-        """Focal and Dice loss of the matched masks, over the batch's largest height and width, as published.
+        """Focal and Dice loss of the matched masks, over the largest height and width in the batch, as published.
 
-        More padding than that, told by `padded_size`, changes nothing.
+        Predictions with more padding give the same losses if `padded_size` states the size that they cover.
         """
         size = [max(target["masks"].shape[axis] for target in targets) for axis in (-2, -1)]  # H, W
         logits = outputs["pred_masks"]
@@ -207,42 +218,36 @@ class SetCriterion(nn.Module):
         }
 
     def _match(self, layers: list[dict[str, Tensor]], targets: Sequence[dict[str, Tensor]]) -> list[Matches]:
-        """A matching of its own for each layer, found in one call so that the host waits for the device once."""
+        """Match each layer separately, but in one call, so that the host waits for the device only once."""
         stacked = {name: torch.cat([layer[name] for layer in layers]) for name in ("pred_logits", "pred_boxes")}
         indices = self.matcher(stacked, list(targets) * len(layers))
         batch = len(targets)
         return [indices[start : start + batch] for start in range(0, len(indices), batch)]
 
-    def _check(self, targets: Sequence[dict[str, Tensor]]) -> None:
+    def _check_targets(self, targets: Sequence[dict[str, Tensor]]) -> None:
         for image, target in enumerate(targets):
             labels, boxes = target["labels"], target["boxes"]
             if labels.is_cpu and not ((labels >= 0) & (labels < self.num_classes)).all():
                 wrong = next(label for label in labels.tolist() if not 0 <= label < self.num_classes)
                 raise ValueError(
-                    f"image {image} of the batch has an object of label {wrong}, but the model has classes "
-                    f"0..{self.num_classes - 1}: build it with more (--num_classes), or correct the annotations"
+                    f"image {image} of the batch has an object with label {wrong}, but the model has classes "
+                    f"0..{self.num_classes - 1}: increase --num_classes or correct the annotations"
                 )
             if boxes.is_cpu and not boxes.isfinite().all():
                 wrong = next(i for i, box in enumerate(boxes) if not box.isfinite().all())
                 raise ValueError(
                     f"box {wrong} of image {image} of the batch is {boxes[wrong].tolist()}, which is not finite: "
-                    "correct the annotations, or the transforms that made it so"
+                    "correct the annotations or the transforms"
                 )
 
-    def _num_boxes(self, targets: Sequence[dict[str, Tensor]], device: torch.device, failed: bool) -> Tensor:
-        """Boxes per process, averaged over all of them, at least one: every process divides by the same number.
-
-        That is NaN as soon as one process says `failed`.
-        """
-        boxes = math.nan if failed else float(sum(len(target["labels"]) for target in targets))
-        count = torch.tensor(boxes, device=device)
-        if is_dist_avail_and_initialized():
-            torch.distributed.all_reduce(count)
-        return (count / get_world_size()).clamp(min=1)
+    def _count_boxes(self, targets: Sequence[dict[str, Tensor]], device: torch.device) -> Tensor:
+        """The number of boxes on a process, averaged over all processes and at least 1: the same divisor on each."""
+        boxes = float(sum(len(target["labels"]) for target in targets))
+        return mean_over_processes(boxes, device).clamp(min=1)
 
 
 def _query_index(indices: Matches, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Matches → (image [M], query [M]), to index predictions [B, Q, ...]."""
+    """Matches → (image [M], query [M]), an index into predictions [B, Q, ...]."""
     image = torch.cat([torch.full_like(queries, i) for i, (queries, _) in enumerate(indices)])
     query = torch.cat([queries for queries, _ in indices])
     pair = torch.stack([image, query]).to(device, non_blocking=True)
@@ -250,17 +255,17 @@ def _query_index(indices: Matches, device: torch.device) -> tuple[Tensor, Tensor
 
 
 def _matched(values: Sequence[Tensor], indices: Matches) -> Tensor:
-    """Per-image values [n, ...] → those of the matched objects of the whole batch [M, ...]."""
+    """Values per image [n, ...] → values of the matched objects of the whole batch [M, ...]."""
     return torch.cat([v[objects.to(v.device, non_blocking=True)] for v, (_, objects) in zip(values, indices)])
 
 
 def _padded(masks: Tensor, size: Sequence[int]) -> Tensor:
-    """[n, h, w] → [n, *size], False to the right and below."""
+    """[n, h, w] → [n, *size], padded with False on the right and at the bottom."""
     return F.pad(masks, (0, size[1] - masks.shape[-1], 0, size[0] - masks.shape[-2]))
 
 
 def build_weight_dict(args: argparse.Namespace) -> dict[str, float]:
-    """Loss name → weight, for the last decoder layer and, with auxiliary losses, those before it."""
+    """Loss name → weight, for the last decoder layer and, with auxiliary losses, for the layers before it."""
     weights = {"loss_ce": 1, "loss_bbox": args.bbox_loss_coef, "loss_giou": args.giou_loss_coef}
     if args.masks:
         weights |= {"loss_mask": args.mask_loss_coef, "loss_dice": args.dice_loss_coef}

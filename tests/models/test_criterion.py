@@ -121,8 +121,8 @@ def test_a_batch_without_objects_has_finite_losses_with_gradients():
 
 def share_boxes_with(monkeypatch: pytest.MonkeyPatch, others: float, world_size: int) -> None:
     """As if `world_size` processes ran and the others had so many boxes together."""
-    monkeypatch.setattr("models.criterion.is_dist_avail_and_initialized", lambda: True)
-    monkeypatch.setattr("models.criterion.get_world_size", lambda: world_size)
+    monkeypatch.setattr("util.dist.is_dist_avail_and_initialized", lambda: True)
+    monkeypatch.setattr("util.dist.get_world_size", lambda: world_size)
     monkeypatch.setattr("torch.distributed.all_reduce", lambda count: count.add_(others))
 
 

@@ -105,8 +105,9 @@ def test_alone_predictions_that_are_not_finite_are_an_error():
 def group(monkeypatch):
     """As if a second process ran that has no boxes; collects what this one contributes."""
     contributed: list[float] = []
-    monkeypatch.setattr("models.criterion.is_dist_avail_and_initialized", lambda: True)
-    monkeypatch.setattr("models.criterion.get_world_size", lambda: 2)
+    for module in ("models.criterion", "util.dist"):
+        monkeypatch.setattr(f"{module}.is_dist_avail_and_initialized", lambda: True)
+    monkeypatch.setattr("util.dist.get_world_size", lambda: 2)
     monkeypatch.setattr("torch.distributed.all_reduce", lambda count: contributed.append(count.item()))
     return contributed
 
