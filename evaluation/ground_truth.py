@@ -8,7 +8,7 @@ from typing import Any
 
 from pycocotools.coco import COCO
 
-LARGEST_ID = 2**53  # up to here float64 tells whole numbers apart
+from util.files import MAX_EXACT_INT
 
 
 def copy_ground_truth(coco_gt: COCO, needed: Iterable[str]) -> tuple[COCO, bool]:
@@ -28,8 +28,8 @@ def copy_ground_truth(coco_gt: COCO, needed: Iterable[str]) -> tuple[COCO, bool]
         ValueError: an image's id, or an annotation, cannot be evaluated.
     """
     for image_id in coco_gt.imgs:
-        if not 0 <= image_id <= LARGEST_ID:
-            raise ValueError(f"the ground truth has an image with id {image_id}, but ids must be 0..{LARGEST_ID}")
+        if not 0 <= image_id <= MAX_EXACT_INT:
+            raise ValueError(f"the ground truth has an image with id {image_id}, but ids must be 0..{MAX_EXACT_INT}")
     annotations = [_copy_annotation(annotation, set(needed)) for annotation in coco_gt.dataset.get("annotations", [])]
     ids = {annotation["id"] for annotation in annotations}
     renumbered = min(ids, default=1) < 1 or len(ids) < len(annotations)

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from datasets.annotations.rules import is_id, short
+from datasets.annotations.rules import short
 from datasets.annotations.segment_maps import MAX_SEGMENT_ID, VOID, decode_segment_map
-from util.files import plain
+from util.files import is_count, plain
 from util.pictures.segment_png import encode_png
 
 Prediction = dict[str, Any]
@@ -49,7 +49,7 @@ def check_prediction(prediction: Mapping[str, Any], images: Mapping[int, Mapping
     segments = [plain(segment) for segment in prediction["segments_info"]]
     ids = [segment.get("id") for segment in segments]
     for number in ids:
-        if not is_id(number) or number > MAX_SEGMENT_ID or ids.count(number) > 1:
+        if not is_count(number) or number > MAX_SEGMENT_ID or ids.count(number) > 1:
             raise ValueError(
                 f"the prediction for image {image_id} has a segment of id {short(number)}: ids must be different whole "
                 f"numbers from 0 to {MAX_SEGMENT_ID}"

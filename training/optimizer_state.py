@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler
 
+from util.files import is_count, is_number
+
 KERNELS = ("foreach", "fused", "capturable", "differentiable")  # a machine's choice: they change no result
 ADAM_STATE = ("step", "exp_avg", "exp_avg_sq")
 
@@ -57,7 +59,7 @@ def _check_moments(entry: Any, parameter: Tensor, number: int) -> None:
     for name in ADAM_STATE:
         value = entry.get(name) if isinstance(entry, Mapping) else None
         if name == "step":
-            fits = _is_count(value) or (_is_plain(value) and value.numel() == 1 and value.dim() == 0)
+            fits = is_count(value) or (_is_plain(value) and value.numel() == 1 and value.dim() == 0)
         else:
             fits = _is_plain(value) and value.shape == parameter.shape
         if not fits or not torch.as_tensor(value).isfinite().all():
@@ -92,15 +94,10 @@ def _is_like(value: Any, own: Any) -> bool:
         same = isinstance(value, list | tuple) and len(value) == len(own)
         return same and all(_is_like(*pair) for pair in zip(value, own))
     if isinstance(own, int):
-        return _is_count(value)
+        return is_count(value)
     if isinstance(own, float):
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        return number and 0 <= value < math.inf
+        return is_number(value) and 0 <= value < math.inf
     return True
-
-
-def _is_count(value: Any) -> bool:
-    return type(value) is int and 0 <= value < 2**53
 
 
 def _is_plain(value: Any) -> bool:

@@ -13,6 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from util.errors import CheckpointError
+from util.files import is_count, is_number
 
 
 def check_entries(checkpoint: Mapping[Any, Any], source: str) -> None:
@@ -64,20 +65,12 @@ def _is_weights(value: Any) -> bool:
 
 def _is_categories(value: Any) -> bool:
     return isinstance(value, list) and all(
-        isinstance(entry, dict) and _is_count(entry.get("id")) and isinstance(entry.get("name"), str) for entry in value
+        isinstance(entry, dict) and is_count(entry.get("id")) and isinstance(entry.get("name"), str) for entry in value
     )
 
 
-def _is_count(value: Any) -> bool:
-    return type(value) is int and 0 <= value < 2**53
-
-
 def _is_epoch(value: Any) -> bool:
-    return _is_count(value) or (type(value) is int and value == -1)  # -1: saved inside of epoch 0, none is finished
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return is_count(value) or (type(value) is int and value == -1)  # -1: saved inside of epoch 0, none is finished
 
 
 def _is_dict(value: Any) -> bool:
@@ -103,7 +96,7 @@ def _is_record(value: Any) -> bool:
 
 def _is_progress(value: Any) -> bool:
     parts = (value.get("meters"), value.get("train_stats")) if isinstance(value, dict) else (0,)
-    return all(part is None or isinstance(part, dict) for part in parts) and _is_count(value.get("step"))
+    return all(part is None or isinstance(part, dict) for part in parts) and is_count(value.get("step"))
 
 
 _KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
@@ -111,11 +104,11 @@ _KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "optimizer": (_is_dict, "dictionary"),
     "lr_scheduler": (_is_dict, "dictionary"),
     "epoch": (_is_epoch, "number of an epoch"),
-    "step": (_is_count, "number of steps"),
+    "step": (is_count, "number of steps"),
     "args": (_is_settings, "dictionary of settings"),
     "categories": (_is_categories, "list of ids and names"),
-    "best_ap": (_is_number, "number"),
+    "best_ap": (is_number, "number"),
     "record": (_is_record, "line of a log"),
-    "world_size": (_is_count, "number of processes"),
+    "world_size": (is_count, "number of processes"),
     "progress": (_is_progress, "place inside of an epoch"),
 }

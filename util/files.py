@@ -1,4 +1,4 @@
-"""Writing files: atomically, as JSON, and one line at a time; conversion to plain data."""
+"""Files: atomic writes, JSON, one line at a time; conversion to plain data and checks of numbers that were read."""
 
 import argparse
 import json
@@ -12,6 +12,8 @@ from typing import Any, BinaryIO
 import numpy as np
 import torch
 from torch import Tensor
+
+MAX_EXACT_INT = 2**53  # up to here float64 tells whole numbers apart, as evaluation and other JSON readers need
 
 
 def write_atomically(path: str | os.PathLike[str], write: Callable[[BinaryIO], Any]) -> None:
@@ -113,3 +115,13 @@ def _plain_mapping(obj: Mapping, where: str) -> dict:
         if hasattr(obj, "_metadata"):  # the modules' versions, which nn.Module.state_dict attaches to its result
             copy._metadata = plain(obj._metadata, name_of("_metadata"))
     return copy
+
+
+def is_count(value: Any) -> bool:
+    """True for an int in 0..MAX_EXACT_INT: what counters and ids must be. `True` and 1.0 are not."""
+    return type(value) is int and 0 <= value <= MAX_EXACT_INT
+
+
+def is_number(value: Any) -> bool:
+    """True for an int or float, NaN and infinity included, but not for `True`."""
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -28,13 +28,12 @@ from datasets.annotations.rules import (
     check_annotations,
     check_categories,
     check_images,
-    is_id,
-    is_number,
     name_of,
     read_json,
     some,
 )
 from util.dist import is_main_process
+from util.files import is_count, is_number
 from util.logging import get_logger
 
 ROUNDING = 0.05  # pixels; coordinates written with two decimals reach past the border by about 0.01
@@ -136,7 +135,7 @@ def _fill_in(data: dict[str, Any]) -> str:
     without_crowd = [annotation for annotation in data["annotations"] if annotation.get("iscrowd") is None]
     for annotation in data["annotations"]:
         annotation["iscrowd"] = int(annotation.get("iscrowd") or 0)
-        if not is_id(annotation.get("num_keypoints")):
+        if not is_count(annotation.get("num_keypoints")):
             annotation.pop("num_keypoints", None)
     for lacking, one, many in (
         (nameless, "the name of {} category", "the names of {} categories"),

@@ -16,14 +16,13 @@ from datasets.annotations.rules import (
     Annotation,
     check_categories,
     check_images,
-    is_id,
-    is_number,
     read_json,
     short,
     some,
 )
 from datasets.annotations.segment_maps import MAX_SEGMENT_ID
 from util.dist import is_main_process
+from util.files import is_count, is_number
 from util.logging import get_logger
 
 
@@ -93,7 +92,7 @@ def _by_image(annotations: Sequence[Any]) -> dict[int, Annotation]:
     found: dict[int, Annotation] = {}
     for annotation in annotations:
         image_id = annotation.get("image_id") if isinstance(annotation, dict) else None
-        if not is_id(image_id):
+        if not is_count(image_id):
             raise ValueError(f"every annotation needs a whole number as image_id, got {short(annotation)}")
         if image_id in found:
             raise ValueError(
@@ -114,7 +113,7 @@ def _check_segments(annotation: Annotation, category_ids: set[int]) -> None:
     seen = set()
     for segment in annotation["segments_info"]:
         number = segment.get("id") if isinstance(segment, dict) else None
-        if not is_id(number) or not 1 <= number <= MAX_SEGMENT_ID:
+        if not is_count(number) or not 1 <= number <= MAX_SEGMENT_ID:
             raise ValueError(
                 f"image {annotation['image_id']} has a segment {short(segment)}: its id must be a whole number from 1 "
                 f"to {MAX_SEGMENT_ID}, the colour of its pixels; 0 is for pixels of no segment"
@@ -124,7 +123,7 @@ def _check_segments(annotation: Annotation, category_ids: set[int]) -> None:
             raise ValueError(f"{which} stands twice in segments_info: an image's segments need different ids")
         seen.add(number)
         category = segment.get("category_id")
-        if not is_id(category) or category not in category_ids:
+        if not is_count(category) or category not in category_ids:
             raise ValueError(
                 f"{which} has category_id {short(category)}, which `categories` does not list: add the category or "
                 "correct the segment"

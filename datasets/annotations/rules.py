@@ -15,10 +15,11 @@ from typing import Any
 
 import numpy as np
 
+from util.files import MAX_EXACT_INT, is_count, is_number
+
 Annotation = dict[str, Any]
 
 NAMED = 3  # how many culprits a summary names
-LARGEST_ID = 2**53  # up to here float64, which evaluation and other languages' JSON use, tells whole numbers apart
 LARGEST_CATEGORY_ID = 99_999  # the class head has a row for every id up to the largest
 LARGEST_AREA = 1e10  # pixels; COCO's evaluation leaves out what is larger
 LARGEST_NUMBER = 2**31 - 1  # of pixels in a side, and either way in a box
@@ -71,7 +72,7 @@ def check_images(images: Sequence[Any]) -> None:
 
     A file name may hold folders, lead out of the image folder or be absolute: it is only ever read, as an image.
     """
-    _check_ids(images, "images", LARGEST_ID)
+    _check_ids(images, "images", MAX_EXACT_INT)
     for image in images:
         name = image.get("file_name")
         if not isinstance(name, str) or not name:
@@ -104,9 +105,9 @@ def check_annotations(annotations: Sequence[Any], image_ids: set[int], category_
     for annotation in annotations:
         for key in ("id", "image_id", "category_id"):
             number = annotation.get(key) if isinstance(annotation, dict) else None
-            if not is_id(number):
+            if not is_count(number):
                 raise ValueError(
-                    f"every annotation needs a whole number as {key}, 0 to {LARGEST_ID}, got {short(annotation)}"
+                    f"every annotation needs a whole number as {key}, 0 to {MAX_EXACT_INT}, got {short(annotation)}"
                 )
         if annotation["category_id"] not in category_ids:
             raise ValueError(
@@ -143,16 +144,6 @@ def box_array(annotations: Sequence[Annotation]) -> np.ndarray:
             "correct or remove them"
         )
     return np.array([annotation["bbox"] for annotation in annotations], dtype=np.float64).reshape(-1, 4)
-
-
-def is_id(value: Any) -> bool:
-    """A whole number that everything here can hold; `True` is none, nor is 1.0."""
-    return type(value) is int and 0 <= value <= LARGEST_ID
-
-
-def is_number(value: Any) -> bool:
-    """An int or float, NaN and infinity among them; `True` is none."""
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def name_of(annotation: Annotation) -> str:

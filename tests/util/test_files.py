@@ -1,4 +1,4 @@
-"""Writing files, and conversion to plain data."""
+"""Writing files, conversion to plain data, and checks of numbers."""
 
 import argparse
 import json
@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from util.files import append_json_line, plain, write_atomically, write_json
+from util.files import append_json_line, is_count, is_number, plain, write_atomically, write_json
 
 
 def test_the_content_is_on_the_disk_before_its_name_and_then_the_name(tmp_path, monkeypatch):
@@ -75,3 +75,13 @@ def test_a_line_cut_off_by_an_interruption_does_not_swallow_the_next(tmp_path):
     log.write_text('{"epoch": 0}\n{"epo')
     append_json_line(log, {"epoch": 1})
     assert log.read_text() == '{"epoch": 0}\n{"epo\n{"epoch": 1}\n'
+
+
+def test_counts_are_whole_numbers_that_float64_holds_exactly():
+    assert all(map(is_count, (0, 1, 2**53)))
+    assert not any(map(is_count, (-1, 2**53 + 1, True, 1.0, "1", None)))
+
+
+def test_numbers_are_ints_and_floats_but_not_flags():
+    assert all(map(is_number, (0, -1.5, float("nan"), float("inf"))))
+    assert not any(map(is_number, (True, "1", None, [1])))
