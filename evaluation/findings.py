@@ -1,4 +1,4 @@
-"""What an evaluation finds at IoU 0.5: right and wrong detections, F1 over score thresholds, the confusion matrix.
+"""True and false positives at IoU 0.5: precision, recall and F1 over score thresholds, and the confusion matrix.
 
 Legend: n detections, m objects, K categories, S score thresholds; boxes are x, y, width, height in pixels.
 """
@@ -16,7 +16,7 @@ from evaluation.matching import IGNORED, UNMATCHED, match
 
 IOU = 0.5
 THRESHOLDS = np.arange(101) / 100
-THRESHOLD_WITHOUT_BEST = 0.5  # for the confusion matrix, where no detection is right
+FALLBACK_THRESHOLD = 0.5  # for the confusion matrix, if there is no true positive
 
 
 class Objects(NamedTuple):
@@ -28,71 +28,72 @@ class Objects(NamedTuple):
     crowd: np.ndarray  # bool [m]
 
 
-class Judged(NamedTuple):
-    """Detections by falling score, and whether each is right; those that count neither way are left out."""
+class ScoredMatches(NamedTuple):
+    """Detections by falling score, each a true or a false positive. Ignored detections are left out."""
 
     scores: np.ndarray  # float64 [n]
-    right: np.ndarray  # bool [n]
-    objects: int  # that there are to find
+    true_positive: np.ndarray  # bool [n]
+    objects: int  # number of objects, crowd regions excluded
 
 
 class Counts(NamedTuple):
-    """What is found at score thresholds: detections at or above each, those of them that are right, all objects."""
+    """Detections with score ≥ each threshold, the true positives among them, and the number of objects."""
 
     thresholds: np.ndarray  # float64 [S]
-    kept: np.ndarray  # int64 [S]
-    right: np.ndarray  # int64 [S]
+    detections: np.ndarray  # int64 [S]
+    true_positives: np.ndarray  # int64 [S]
     objects: int
 
     @property
     def precision(self) -> np.ndarray:
-        """Right ones among those kept; NaN where none is kept."""
-        return _ratio(self.right, self.kept)
+        """Share of true positives among the detections; NaN without detections."""
+        return _ratio(self.true_positives, self.detections)
 
     @property
     def recall(self) -> np.ndarray:
-        """Objects found; NaN if there are none to find."""
-        return _ratio(self.right, np.full_like(self.right, self.objects))
+        """Share of objects that are found; NaN without objects."""
+        return _ratio(self.true_positives, np.full_like(self.true_positives, self.objects))
 
     @property
     def f1(self) -> np.ndarray:
-        """Harmonic mean of precision and recall, 0 where nothing is found; NaN if there is nothing to find."""
-        return _ratio(2 * self.right, (self.kept + self.objects) * (self.objects > 0))
+        """Harmonic mean of precision and recall, 0 without true positives; NaN without objects."""
+        return _ratio(2 * self.true_positives, (self.detections + self.objects) * (self.objects > 0))
 
 
-class Outcome(NamedTuple):
-    """Counts over all thresholds, and `threshold`, `f1`, `precision` and `recall` at the best, if anything is right."""
+class ThresholdSweep(NamedTuple):
+    """Counts at all thresholds; `threshold`, `f1`, `precision` and `recall` at the best F1, if it is above 0."""
 
     counts: Counts
     best: dict[str, float] | None
 
 
-class Findings(NamedTuple):
-    """What the matching at IoU 0.5 says of an evaluation."""
+class MatchSummary(NamedTuple):
+    """What matching at IoU 0.5 shows about an evaluation."""
 
     ids: list[int]  # [K] category ids
     names: list[str]  # [K]
     objects: Objects
     detections: Detections
-    overall: Outcome  # of all classes' detections together
-    classes: list[Outcome]  # [K]
-    threshold: float  # the best one overall, or a stand-in
-    matrix: np.ndarray  # int64 [K + 1, K + 1], at that threshold
+    overall: ThresholdSweep  # of the detections of all classes together
+    classes: list[ThresholdSweep]  # [K]
+    threshold: float  # of the best F1 overall, or FALLBACK_THRESHOLD
+    matrix: np.ndarray  # int64 [K + 1, K + 1], the confusion matrix at that threshold
 
 
-def find(evaluator: CocoEvaluator) -> Findings:
+def summarize_matches(evaluator: CocoEvaluator) -> MatchSummary:
     """Match the boxes of an evaluator, after its `accumulate`, to its ground truth and count.
 
-    The detections of a class and image are limited to as many as in the evaluator's AP, 100 by default.
+    The number of detections per class and image is limited as in the evaluator's AP, by default to 100.
     """
     rows = evaluator.per_class()
     ids, names = [row["id"] for row in rows], [row["name"] for row in rows]
     detections, objects = evaluator.detections, read_objects(evaluator.coco_gt, evaluator.img_ids, ids)
-    judged = judge(detections, objects, ids, most=evaluator.coco_eval["bbox"].params.maxDets[-1])
-    overall, classes = _outcome(pooled(judged)), [_outcome(one) for one in judged]
-    threshold = THRESHOLD_WITHOUT_BEST if overall.best is None else overall.best["threshold"]
+    limit = evaluator.coco_eval["bbox"].params.maxDets[-1]
+    by_class = label_detections(detections, objects, ids, max_detections=limit)
+    overall, classes = _sweep(merge_classes(by_class)), [_sweep(matches) for matches in by_class]
+    threshold = FALLBACK_THRESHOLD if overall.best is None else overall.best["threshold"]
     matrix = confusion_matrix(detections, objects, ids, threshold)
-    return Findings(ids, names, objects, detections, overall, classes, threshold, matrix)
+    return MatchSummary(ids, names, objects, detections, overall, classes, threshold, matrix)
 
 
 def read_objects(coco: COCO, image_ids: list[int], category_ids: list[int]) -> Objects:
@@ -107,49 +108,59 @@ def read_objects(coco: COCO, image_ids: list[int], category_ids: list[int]) -> O
     )
 
 
-def judge(
-    detections: Detections, objects: Objects, category_ids: list[int], *, iou: float = IOU, most: int | None = 100
-) -> list[Judged]:
-    """Right and wrong detections of each category, as COCO counts them: the `most` best of an image and category."""
-    image, label = detections.rows[:, 0].astype(np.int64), _classes_of(detections, category_ids)
+def label_detections(
+    detections: Detections,
+    objects: Objects,
+    category_ids: list[int],
+    *,
+    iou: float = IOU,
+    max_detections: int | None = 100,
+) -> list[ScoredMatches]:
+    """The true and false positives of each category, as COCO counts them.
+
+    Args:
+        max_detections: how many detections of an image and category count, those with the highest scores.
+    """
+    image, label = detections.rows[:, 0].astype(np.int64), _class_indices(detections, category_ids)
     known = label >= 0
     image, label, boxes, scores = image[known], label[known], detections.rows[known, 1:5], detections.rows[known, 5]
-    numbers = np.unique(np.concatenate([image, objects.images]))
-    groups = np.searchsorted(numbers, image) * len(category_ids) + label
-    object_groups = np.searchsorted(numbers, objects.images) * len(category_ids) + objects.classes
-    taken = match(groups, boxes, scores, object_groups, objects.boxes, objects.crowd, iou=iou, most=most)
+    image_ids = np.unique(np.concatenate([image, objects.images]))
+    groups = np.searchsorted(image_ids, image) * len(category_ids) + label
+    object_groups = np.searchsorted(image_ids, objects.images) * len(category_ids) + objects.classes
+    limits = {"iou": iou, "max_detections": max_detections}
+    matches = match(groups, boxes, scores, object_groups, objects.boxes, objects.crowd, **limits)
 
     order = np.lexsort((-scores, label))
-    order = order[taken[order] != IGNORED]
+    order = order[matches[order] != IGNORED]
     edges = np.searchsorted(label[order], np.arange(len(category_ids) + 1))
     totals = np.bincount(objects.classes[~objects.crowd], minlength=len(category_ids))
     parts = [order[start:end] for start, end in zip(edges, edges[1:])]
-    return [Judged(scores[part], taken[part] >= 0, int(total)) for part, total in zip(parts, totals)]
+    return [ScoredMatches(scores[part], matches[part] >= 0, int(total)) for part, total in zip(parts, totals)]
 
 
-def pooled(judged: list[Judged]) -> Judged:
-    """All categories as one."""
-    scores = np.concatenate([np.zeros(0), *(one.scores for one in judged)])
-    right = np.concatenate([np.zeros(0, dtype=bool), *(one.right for one in judged)])
+def merge_classes(by_class: list[ScoredMatches]) -> ScoredMatches:
+    """The detections and objects of all categories together."""
+    scores = np.concatenate([np.zeros(0), *(matches.scores for matches in by_class)])
+    true_positive = np.concatenate([np.zeros(0, dtype=bool), *(matches.true_positive for matches in by_class)])
     order = np.argsort(-scores, kind="stable")
-    return Judged(scores[order], right[order], sum(one.objects for one in judged))
+    return ScoredMatches(scores[order], true_positive[order], sum(matches.objects for matches in by_class))
 
 
-def count(judged: Judged, thresholds: np.ndarray = THRESHOLDS) -> Counts:
-    """The counts of detections with score ≥ each threshold."""
-    kept = np.searchsorted(-judged.scores, -thresholds, side="right")
-    right = np.concatenate([[0], np.cumsum(judged.right)])
-    return Counts(thresholds, kept, right[kept], judged.objects)
+def count_at_thresholds(matches: ScoredMatches, thresholds: np.ndarray = THRESHOLDS) -> Counts:
+    """The counts of the detections with score ≥ each threshold."""
+    detections = np.searchsorted(-matches.scores, -thresholds, side="right")
+    true_positives = np.concatenate([[0], np.cumsum(matches.true_positive)])
+    return Counts(thresholds, detections, true_positives[detections], matches.objects)
 
 
-def best_threshold(judged: Judged) -> float | None:
-    """The score threshold of the highest F1, among equals the highest one; None if no detection is right.
+def best_threshold(matches: ScoredMatches) -> float | None:
+    """The score threshold of the highest F1, the highest one of several; None if there is no true positive.
 
-    It lies between two scores, with no more digits than it takes, so that `>` and `>=` keep the same detections.
+    It is between two scores, rounded to as few digits as possible, so that `>` and `>=` keep the same detections.
     """
-    if not judged.right.any():
+    if not matches.true_positive.any():
         return None
-    counts = count(judged, np.unique(judged.scores)[::-1])
+    counts = count_at_thresholds(matches, np.unique(matches.scores)[::-1])
     best = int(np.argmax(counts.f1))
     above = float(counts.thresholds[best])
     lowest = 0.0 if above > 0 else above - 1
@@ -164,45 +175,48 @@ def best_threshold(judged: Judged) -> float | None:
 def confusion_matrix(
     detections: Detections, objects: Objects, category_ids: list[int], threshold: float, *, iou: float = IOU
 ) -> np.ndarray:
-    """How often which class is taken for which, among detections with score ≥ `threshold`.
+    """How often each class is predicted as which class, among detections with score ≥ `threshold`.
 
-    Matching is greedy by score and blind to classes: a detection takes the free object of its image that it overlaps
-    most. Crowd regions are left out, and so are detections in them that match nothing else.
+    Matching is greedy by score and ignores classes: a detection takes the unmatched object of its image with the
+    largest IoU. Crowd regions are left out, and so are detections in them that match nothing else.
+
+    hotcoco's `COCOeval.confusion_matrix` is not equal: it counts detections in crowd regions as false positives, and
+    between equal scores or overlaps it decides by category instead of by the given order.
 
     Returns:
         int64 [K + 1, K + 1]: rows are the truth, columns the prediction; the last row holds detections that match
-        nothing, the last column objects that are not found.
+        nothing, the last column objects that are missed.
     """
-    label = _classes_of(detections, category_ids)
+    label = _class_indices(detections, category_ids)
     kept = (label >= 0) & (detections.rows[:, 5] >= threshold)
     rows, label, background = detections.rows[kept], label[kept], len(category_ids)
     image = rows[:, 0].astype(np.int64)
-    taken = match(image, rows[:, 1:5], rows[:, 5], objects.images, objects.boxes, objects.crowd, iou=iou)
-    hit = taken >= 0
+    matches = match(image, rows[:, 1:5], rows[:, 5], objects.images, objects.boxes, objects.crowd, iou=iou)
+    matched = matches >= 0
     missed = ~objects.crowd
-    missed[taken[hit]] = False
+    missed[matches[matched]] = False
     matrix = np.zeros((background + 1, background + 1), dtype=np.int64)
-    np.add.at(matrix, (objects.classes[taken[hit]], label[hit]), 1)
-    np.add.at(matrix, (background, label[taken == UNMATCHED]), 1)
+    np.add.at(matrix, (objects.classes[matches[matched]], label[matched]), 1)
+    np.add.at(matrix, (background, label[matches == UNMATCHED]), 1)
     np.add.at(matrix, (objects.classes[missed], background), 1)
     return matrix
 
 
-def _outcome(judged: Judged) -> Outcome:
-    best = best_threshold(judged)
+def _sweep(matches: ScoredMatches) -> ThresholdSweep:
+    counts, best = count_at_thresholds(matches), best_threshold(matches)
     if best is None:
-        return Outcome(count(judged), None)
-    there = count(judged, np.array([best]))
-    values = {"f1": there.f1.item(), "precision": there.precision.item(), "recall": there.recall.item()}
-    return Outcome(count(judged), {"threshold": best, **values})
+        return ThresholdSweep(counts, None)
+    at_best = count_at_thresholds(matches, np.array([best]))
+    rates = {"f1": at_best.f1.item(), "precision": at_best.precision.item(), "recall": at_best.recall.item()}
+    return ThresholdSweep(counts, {"threshold": best, **rates})
 
 
-def _classes_of(detections: Detections, category_ids: list[int]) -> np.ndarray:
+def _class_indices(detections: Detections, category_ids: list[int]) -> np.ndarray:
     """Index of each detection's category in `category_ids`, -1 for others: int64 [n]."""
     labels, inverse = np.unique(detections.rows[:, 6], return_inverse=True)
     index = {category_id: k for k, category_id in enumerate(category_ids)}
     return np.array([index.get(label, -1) for label in labels.tolist()], dtype=np.int64)[inverse]
 
 
-def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    return np.divide(part, whole, out=np.full(len(whole), np.nan), where=whole > 0)
+def _ratio(part: np.ndarray, total: np.ndarray) -> np.ndarray:
+    return np.divide(part, total, out=np.full(len(total), np.nan), where=total > 0)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import numpy as np
 
 UNMATCHED, IGNORED = -1, -2
-PAIRS_AT_ONCE = 1_000_000  # pairs of boxes whose overlaps are computed together: bounds the memory
+MAX_PAIRS = 1_000_000  # pairs of boxes whose overlaps are computed together: bounds the memory
 
 
 def match(
@@ -22,64 +22,65 @@ def match(
     crowd: np.ndarray,
     *,
     iou: float = 0.5,
-    most: int | None = None,
+    max_detections: int | None = None,
 ) -> np.ndarray:
-    """COCO's greedy matching within each group, the best score first.
+    """COCO's greedy matching within each group, in the order of falling scores.
 
-    A detection takes the object left over in its group that it overlaps most, by at least `iou`. If there is none, a
-    crowd region that it lies in by that share of its own area makes it ignored; a region serves any number of them.
-    Equal scores go by the order given, equal overlaps to the later object.
+    A detection is matched to the unmatched object of its group with the largest IoU of at least `iou`. If there is
+    none and a share of at least `iou` of the detection's area is in a crowd region, the detection is ignored; any
+    number of detections may be in one region. Equal scores keep the given order; of equal overlaps the later object
+    is taken.
 
     Args:
-        groups: integers [n]; detections and objects of one group may match, such as those of an image and class.
+        groups: integers [n]; only detections and objects of the same group match, such as those of an image and class.
         boxes, scores: [n, 4], [n].
         object_groups, object_boxes, crowd: [m], [m, 4], bool [m].
-        most: detections a group that count, the best ones; the others are ignored.
+        max_detections: how many detections of a group count, those with the highest scores; the others are ignored.
 
     Returns:
-        int64 [n]: the index of the object taken, UNMATCHED or IGNORED.
+        int64 [n]: the index of the matched object, UNMATCHED or IGNORED.
     """
     order = np.lexsort((-scores, groups))
     by_group = np.argsort(object_groups, kind="stable")
-    taken_by = np.full(len(groups), UNMATCHED)
-    if most is not None:
-        counts = _place_in_run(groups[order]) < most
-        taken_by[order[~counts]] = IGNORED
+    matches = np.full(len(groups), UNMATCHED)
+    if max_detections is not None:
+        counts = _rank_in_run(groups[order]) < max_detections
+        matches[order[~counts]] = IGNORED
         order = order[counts]
-    found = [
+    pairs = [
         (order[d], by_group[g], overlap)
-        for d, g, overlap in _overlapping(
+        for d, g, overlap in _overlapping_pairs(
             groups[order], boxes[order], object_groups[by_group], object_boxes[by_group], crowd[by_group], iou
         )
     ]
-    if not found:
-        return taken_by
-    detection, target, overlap = (np.concatenate(part) for part in zip(*found))  # one entry a pair
+    if not pairs:
+        return matches
+    detection, target, overlap = (np.concatenate(part) for part in zip(*pairs))  # one entry per pair
 
-    # Round r decides on the r-th detection of every group, so that no two of a round want the same object. Within a
-    # detection, pairs come from the least to the most wanted.
-    first = np.flatnonzero(np.diff(detection, prepend=-1))  # the pairs of a detection follow each other
-    rounds = np.repeat(_place_in_run(groups[detection[first]]), np.diff(first, append=len(detection)))
-    by_wish = np.lexsort((target, overlap, ~crowd[target], detection, rounds))
-    detection, target, rounds = detection[by_wish], target[by_wish], rounds[by_wish]
+    # Round r matches the r-th detection of every group, so that no two detections of a round compete for an object.
+    # The pairs of a detection are sorted so that the preferred one comes last.
+    first = np.flatnonzero(np.diff(detection, prepend=-1))  # pairs of one detection are consecutive
+    rounds = np.repeat(_rank_in_run(groups[detection[first]]), np.diff(first, append=len(detection)))
+    by_preference = np.lexsort((target, overlap, ~crowd[target], detection, rounds))
+    detection, target, rounds = detection[by_preference], target[by_preference], rounds[by_preference]
     free = np.ones(len(object_groups), dtype=bool)
     starts = np.flatnonzero(np.diff(rounds, prepend=-1))
     for start, end in zip(starts, np.append(starts[1:], len(rounds))):
-        left = start + np.flatnonzero(free[target[start:end]])
-        wishes = left[np.diff(detection[left], append=-1) != 0]  # the last pair of each detection
-        chosen = target[wishes]
-        taken_by[detection[wishes]] = np.where(crowd[chosen], IGNORED, chosen)
+        candidates = start + np.flatnonzero(free[target[start:end]])
+        preferred = candidates[np.diff(detection[candidates], append=-1) != 0]  # the last pair of each detection
+        chosen = target[preferred]
+        matches[detection[preferred]] = np.where(crowd[chosen], IGNORED, chosen)
         free[chosen[~crowd[chosen]]] = False
-    return taken_by
+    return matches
 
 
-def _place_in_run(values: np.ndarray) -> np.ndarray:
-    """How many equal values stand directly before each one: [5, 5, 7] → [0, 1, 0]."""
+def _rank_in_run(values: np.ndarray) -> np.ndarray:
+    """How many equal values come directly before each value: [5, 5, 7] → [0, 1, 0]."""
     starts = np.flatnonzero(np.concatenate([[True], values[1:] != values[:-1]])) if len(values) else np.zeros(0, int)
     return np.arange(len(values)) - np.repeat(starts, np.diff(starts, append=len(values)))
 
 
-def _overlapping(
+def _overlapping_pairs(
     groups: np.ndarray,
     boxes: np.ndarray,
     object_groups: np.ndarray,
@@ -87,14 +88,14 @@ def _overlapping(
     crowd: np.ndarray,
     iou: float,
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Pairs of one group that overlap enough, by portions: detection index, object index, overlap. Both are sorted."""
+    """Pairs of one group with enough overlap, in chunks: detection index, object index, overlap. Groups are sorted."""
     start = np.searchsorted(object_groups, groups)
     partners = np.searchsorted(object_groups, groups, side="right") - start  # [n]
-    portions = np.cumsum(partners) // PAIRS_AT_ONCE
-    for portion in np.split(np.arange(len(groups)), np.flatnonzero(np.diff(portions)) + 1):
-        d = np.repeat(portion, partners[portion])
-        offsets = np.cumsum(partners[portion]) - partners[portion]
-        g = np.arange(len(d)) + np.repeat(start[portion] - offsets, partners[portion])
+    chunks = np.cumsum(partners) // MAX_PAIRS
+    for chunk in np.split(np.arange(len(groups)), np.flatnonzero(np.diff(chunks)) + 1):
+        d = np.repeat(chunk, partners[chunk])
+        offsets = np.cumsum(partners[chunk]) - partners[chunk]
+        g = np.arange(len(d)) + np.repeat(start[chunk] - offsets, partners[chunk])
         overlap = _iou(boxes[d], object_boxes[g], crowd[g])
         enough = overlap >= min(iou, 1 - 1e-10)
         if enough.any():
@@ -102,7 +103,7 @@ def _overlapping(
 
 
 def _iou(boxes: np.ndarray, object_boxes: np.ndarray, crowd: np.ndarray) -> np.ndarray:
-    """Overlaps of pairs as pycocotools computes them, to the bit; with a crowd region the share of the box in it."""
+    """IoU of pairs exactly as pycocotools computes it; for a crowd region, the share of the box that is in it."""
     (x, y, w, h), (u, v, p, q) = boxes.T, object_boxes.T
     wide = np.minimum(x + w, u + p) - np.maximum(x, u)
     high = np.minimum(y + h, v + q) - np.maximum(y, v)

@@ -1,4 +1,4 @@
-"""Pictures of an evaluation: curves and matrices by `util.pictures.eval_plots`, boxes by `util.pictures.boxes`."""
+"""The pictures of an evaluation: curves, the confusion matrix, and detections next to the ground truth."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from PIL import Image
 
 from datasets.image_decoding import read_image
 from evaluation.coco_eval import CocoEvaluator
-from evaluation.findings import IOU, THRESHOLDS, Findings
+from evaluation.findings import IOU, THRESHOLDS, MatchSummary
 from util.files import write_atomically
 from util.logging import get_logger
 from util.pictures.boxes import color_of, contact_sheet, ground_truth_beside_prediction
@@ -25,13 +25,13 @@ EXAMPLES, EXAMPLE_SIDE = 6, 448  # images in detections.png; pixels of their lon
 def draw_evaluation(
     folder: Path,
     evaluator: CocoEvaluator,
-    found: Findings,
+    matches: MatchSummary,
     numbers: Mapping[str, float],
     image_folder: str | Path | None = None,
 ) -> None:
     """Write per_class.png, pr_curves.png, f1.png, confusion.png and, with `image_folder`, detections.png.
 
-    What cannot be drawn is left out with a warning.
+    A picture that cannot be drawn is left out with a warning.
 
     Raises:
         OSError: a picture cannot be written.
@@ -42,38 +42,38 @@ def draw_evaluation(
     ious = np.asarray(result.params.iouThrs)
     nearest = int(np.argmin(np.abs(ious - IOU)))
     precision = _measured(result.eval["precision"][:, :, :, 0, -1])  # [T, R, K]
-    over_scores = found.overall.counts
-    overall = {"precision": over_scores.precision, "recall": over_scores.recall, "F1": over_scores.f1}
-    f1 = np.array([outcome.counts.f1 for outcome in found.classes]).reshape(len(found.ids), len(THRESHOLDS))
-    best = [outcome.best or {"threshold": np.nan, "f1": np.nan} for outcome in [*found.classes, found.overall]]
+    counts = matches.overall.counts
+    overall = {"precision": counts.precision, "recall": counts.recall, "F1": counts.f1}
+    f1 = np.array([sweep.counts.f1 for sweep in matches.classes]).reshape(len(matches.ids), len(THRESHOLDS))
+    best = [sweep.best or {"threshold": np.nan, "f1": np.nan} for sweep in [*matches.classes, matches.overall]]
     best_points = np.array([(one["threshold"], one["f1"]) for one in best])  # [K + 1, 2]
     figures: dict[str, Callable[[list[str]], Any]] = {
         "per_class": lambda labels: draw_per_class(labels, ap, ap50, numbers),
         "pr_curves": lambda labels: draw_precision_recall(labels, ious, precision, nearest),
         "f1": lambda labels: draw_f1(labels, THRESHOLDS, overall, f1, best_points, IOU),
-        "confusion": lambda labels: draw_confusion(labels, found.matrix, found.threshold, IOU),
+        "confusion": lambda labels: draw_confusion(labels, matches.matrix, matches.threshold, IOU),
     }
     for name, draw in figures.items():
-        _write(folder / f"{name}.png", lambda draw=draw: png_of(draw(labels_of(found.names, found.ids))))
+        _write(folder / f"{name}.png", lambda draw=draw: png_of(draw(labels_of(matches.names, matches.ids))))
     if image_folder is not None:
-        _write(folder / "detections.png", lambda: _draw_examples(evaluator, found, Path(image_folder)))
+        _write(folder / "detections.png", lambda: _draw_examples(evaluator, matches, Path(image_folder)))
 
 
 def _write(path: Path, draw: Callable[[], bytes | None]) -> None:
     try:
         content = draw()
-    except Exception as error:  # the numbers are written already: no picture is worth the end of a run
-        get_logger().warning(f"{path} is left out, it could not be drawn ({type(error).__name__}: {error})")
+    except Exception as error:  # the numbers are written already; a picture must not end a run
+        get_logger().warning(f"{path} is left out: it could not be drawn ({type(error).__name__}: {error})")
         return
     if content is not None:
         write_atomically(path, lambda file: file.write(content))
 
 
-def _draw_examples(evaluator: CocoEvaluator, found: Findings, image_folder: Path) -> bytes | None:
-    """Truth beside detections over the threshold, for images spread over the set: the same ones at each evaluation."""
-    names = dict(zip(found.ids, found.names))
+def _draw_examples(evaluator: CocoEvaluator, matches: MatchSummary, image_folder: Path) -> bytes | None:
+    """Ground truth next to detections above the threshold, for the same evenly spaced images at every evaluation."""
+    names = dict(zip(matches.ids, matches.names))
     colors = {name: color_of(category_id) for category_id, name in names.items()}
-    rows = found.detections.rows[found.detections.rows[:, 5] >= found.threshold]
+    rows = matches.detections.rows[matches.detections.rows[:, 5] >= matches.threshold]
     pictures = []
     for place in np.unique(np.linspace(0, len(evaluator.img_ids) - 1, EXAMPLES).round().astype(int)):
         image_id = evaluator.img_ids[place]
@@ -82,13 +82,13 @@ def _draw_examples(evaluator: CocoEvaluator, found: Findings, image_folder: Path
             continue
         scale = EXAMPLE_SIDE / max(image.size)
         image = image.resize([max(1, round(side * scale)) for side in image.size], Image.Resampling.BILINEAR)
-        here = (found.objects.images == image_id) & ~found.objects.crowd
-        own = rows[(rows[:, 0] == image_id) & np.isin(rows[:, 6], found.ids)]
+        here = (matches.objects.images == image_id) & ~matches.objects.crowd
+        own = rows[(rows[:, 0] == image_id) & np.isin(rows[:, 6], matches.ids)]
         pictures.append(
             ground_truth_beside_prediction(
                 image,
-                _corners(found.objects.boxes[here]) * scale,
-                [found.names[k] for k in found.objects.classes[here]],
+                _corners(matches.objects.boxes[here]) * scale,
+                [matches.names[k] for k in matches.objects.classes[here]],
                 _corners(own[:, 1:5]) * scale,
                 [names[int(label)] for label in own[:, 6]],
                 own[:, 5],
@@ -104,7 +104,7 @@ def _draw_examples(evaluator: CocoEvaluator, found: Findings, image_folder: Path
 
 
 def _read(folder: Path, entry: Mapping[str, Any]) -> Image.Image | None:
-    """An image of the ground truth; None if it cannot be read, which the data set says better."""
+    """An image of the ground truth; None if it cannot be read (the data set reports that)."""
     size = (entry.get("width") or 0, entry.get("height") or 0)
     try:
         return read_image(folder / entry["file_name"], size if all(size) else None)
@@ -118,6 +118,6 @@ def _corners(boxes: np.ndarray) -> np.ndarray:
 
 
 def _measured(values: Any) -> np.ndarray:
-    """With NaN where COCO has -1: nothing to measure."""
+    """The values with NaN in place of COCO's -1, which means "nothing to measure"."""
     values = np.array(values, dtype=np.float64)
     return np.where(values == -1, np.nan, values)

@@ -1,4 +1,4 @@
-"""What an evaluation leaves behind: numbers, curves, detections and pictures in `eval/`."""
+"""The files of an evaluation: numbers, curves, detections and pictures in `eval/`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from evaluation.coco_eval import CocoEvaluator
 from evaluation.detections import Detections
-from evaluation.findings import IOU, THRESHOLDS, Findings, Outcome, find
+from evaluation.findings import IOU, THRESHOLDS, MatchSummary, ThresholdSweep, summarize_matches
 from evaluation.pictures import draw_evaluation
 from util.checkpoint import save_checkpoint
 from util.coco_names import COCO_METRICS
@@ -18,15 +18,16 @@ from util.dist import is_main_process
 from util.files import write_atomically, write_json
 from util.logging import get_logger
 
-AT_ONCE = 10_000  # detections whose text is made together
+CHUNK = 10_000  # detections that are formatted together
 F1_NOTE = (
-    "counted at IoU 0.5 as COCO counts, detections with score >= threshold; overall: all classes' detections together; "
-    "null: nothing to measure; best: the threshold of the highest F1"
+    "counted at IoU 0.5 by COCO's rules, for detections with score >= threshold; overall: the detections of all "
+    "classes together; right: true positives; null: nothing to measure; best: the threshold with the highest F1"
 )
 CONFUSION_NOTE = (
-    "rows: truth, columns: prediction, the last of each: background (false alarms, missed objects); detections with "
-    "score >= threshold, the best F1's, each take the free object they overlap most, whatever its class, from IoU 0.5, "
-    "best score first; crowd regions, and detections in them that match nothing else, are left out"
+    "rows: truth, columns: prediction, the last of each: background (false positives, missed objects); detections "
+    "with score >= threshold, which has the best F1, are matched in the order of falling scores, each to the unmatched "
+    "object with the largest IoU of at least 0.5, whatever its class; crowd regions, and detections in them that match "
+    "nothing else, are left out"
 )
 
 
@@ -39,30 +40,31 @@ def write_evaluation(
     training: bool = True,
     image_folder: str | Path | None = None,
 ) -> dict[str, float | None]:
-    """Write what is known after `evaluator.summarize()`; the main process does, the others return at once.
+    """Write the results of an evaluation, after `evaluator.summarize()`; processes other than the main one do nothing.
 
     In `folder`:
-        eval/latest.pth: precision, recall and score arrays as published, also kept as eval/050.pth every 50 epochs;
-            out of training eval.pth instead.
-        eval/per_class.json: the 12 numbers, by name too, and AP, AP50 and AR of each class, -1 without ground truth.
+        eval/latest.pth: precision, recall and score arrays in the published format, every 50 epochs also as
+            eval/050.pth and so on; eval.pth instead when not training.
+        eval/per_class.json: the 12 numbers, as a list and by name, and AP, AP50 and AR of each class; -1 without
+            ground truth.
         eval/f1.json: precision, recall and F1 over score thresholds at IoU 0.5, overall and by class, and the best.
-        eval/confusion.json: which class is taken for which at the best threshold.
+        eval/confusion.json: the confusion matrix at the best threshold.
         eval/detections.json: all detections of known categories, a results file for `COCO.loadRes`.
         eval/*.png: per_class, pr_curves, f1, confusion, and with `image_folder` detections: a few of the images.
 
-    Every file is replaced in one step. A picture that cannot be drawn is left out with a warning.
+    Every file is replaced atomically. A picture that cannot be drawn is left out with a warning.
 
     Args:
-        folder: of the run.
-        evaluator: has evaluated boxes.
-        epoch: the last finished one, None if unknown.
-        batch_size: images on each process, which DETR's AP depends on by the padding.
-        training: False for a lone evaluation.
-        image_folder: where the images' `file_name`s are.
+        folder: the run's output folder.
+        evaluator: an evaluator of boxes.
+        epoch: the last finished epoch, None if unknown.
+        batch_size: images per process; DETR's AP depends on it because images are padded to the batch's size.
+        training: False for an evaluation outside of training.
+        image_folder: the folder that the images' `file_name`s are relative to.
 
     Returns:
-        `threshold`, `f1`, `precision` and `recall` at the best F1 overall, all None if no detection is right: the
-        threshold is the one to pass on when predicting. Empty on other processes.
+        `threshold`, `f1`, `precision` and `recall` at the best F1 overall, all None if there is no true positive. Use
+        this threshold for prediction. Empty on processes other than the main one.
 
     Raises:
         ValueError: `evaluator` has not evaluated boxes.
@@ -80,15 +82,15 @@ def write_evaluation(
     summary = {"stats": result.stats.tolist(), "numbers": numbers, "per_class": per_class}
     write_json(folder / "per_class.json", about | summary)
 
-    found = find(evaluator)
-    write_atomically(folder / "detections.json", partial(_write_results, found.detections))
-    write_json(folder / "f1.json", about | _f1_content(found))
-    write_json(folder / "confusion.json", about | _confusion_content(found))
-    draw_evaluation(folder, evaluator, found, numbers, image_folder)
+    matches = summarize_matches(evaluator)
+    write_atomically(folder / "detections.json", partial(_write_results, matches.detections))
+    write_json(folder / "f1.json", about | _f1_content(matches))
+    write_json(folder / "confusion.json", about | _confusion_content(matches))
+    draw_evaluation(folder, evaluator, matches, numbers, image_folder)
 
-    best = found.overall.best
+    best = matches.overall.best
     if best is None:
-        get_logger().info(f"no detection is right at IoU {IOU}; numbers and pictures are in {folder}")
+        get_logger().info(f"no detection matches an object at IoU {IOU}; numbers and pictures are in {folder}")
         return dict.fromkeys(("threshold", "f1", "precision", "recall"))
     at = f"precision {best['precision']:.3f}, recall {best['recall']:.3f}"
     get_logger().info(
@@ -103,45 +105,46 @@ def _curve_files(epoch: int | None, training: bool) -> list[str]:
     return ["eval/latest.pth"] + ([f"eval/{epoch:03}.pth"] if epoch is not None and epoch % 50 == 0 else [])
 
 
-def _f1_content(found: Findings) -> dict[str, Any]:
-    classes = zip(found.ids, found.names, found.classes)
+def _f1_content(matches: MatchSummary) -> dict[str, Any]:
+    classes = zip(matches.ids, matches.names, matches.classes)
     return {
         "iou": IOU,
         "note": F1_NOTE,
         "thresholds": THRESHOLDS,
-        "overall": _curves(found.overall),
-        "per_class": [{"id": i, "name": name, **_curves(outcome)} for i, name, outcome in classes],
+        "overall": _curves(matches.overall),
+        "per_class": [{"id": i, "name": name, **_curves(sweep)} for i, name, sweep in classes],
     }
 
 
-def _curves(outcome: Outcome) -> dict[str, Any]:
-    counts = outcome.counts
+def _curves(sweep: ThresholdSweep) -> dict[str, Any]:
+    counts = sweep.counts
     arrays = {"f1": counts.f1, "precision": counts.precision, "recall": counts.recall}
     lists = {name: [None if np.isnan(x) else x for x in array.tolist()] for name, array in arrays.items()}
-    return {"best": outcome.best, "objects": counts.objects, "detections": counts.kept, "right": counts.right, **lists}
+    totals = {"objects": counts.objects, "detections": counts.detections, "right": counts.true_positives}
+    return {"best": sweep.best, **totals, **lists}
 
 
-def _confusion_content(found: Findings) -> dict[str, Any]:
-    classes = [{"id": i, "name": name} for i, name in zip(found.ids, found.names)]
+def _confusion_content(matches: MatchSummary) -> dict[str, Any]:
+    classes = [{"id": i, "name": name} for i, name in zip(matches.ids, matches.names)]
     return {
         "iou": IOU,
-        "threshold": found.threshold,
+        "threshold": matches.threshold,
         "note": CONFUSION_NOTE,
         "classes": [*classes, {"id": None, "name": "background"}],
-        "matrix": found.matrix,
+        "matrix": matches.matrix,
     }
 
 
 def _write_results(detections: Detections, file: BinaryIO) -> None:
-    """COCO's results format, a detection a line; numbers in full, so that the file gives the same AP to the bit."""
+    """COCO's results format, one detection per line, with all digits, so that the file gives exactly the same AP."""
     rows = detections.rows
     file.write(b"[")
-    for start in range(0, len(rows), AT_ONCE):
-        part = rows[start : start + AT_ONCE]
-        whole = part[:, [0, 6]].astype(np.int64).tolist()
+    for start in range(0, len(rows), CHUNK):
+        part = rows[start : start + CHUNK]
+        ids = part[:, [0, 6]].astype(np.int64).tolist()
         lines = [
             f'{{"image_id": {image}, "category_id": {category}, "bbox": {box}, "score": {score}}}'
-            for (image, category), box, score in zip(whole, part[:, 1:5].tolist(), part[:, 5].tolist())
+            for (image, category), box, score in zip(ids, part[:, 1:5].tolist(), part[:, 5].tolist())
         ]
         file.write(((",\n" if start else "\n") + ",\n".join(lines)).encode())
     file.write(b"\n]\n")

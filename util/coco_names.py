@@ -32,8 +32,8 @@ COCO_STUFF: dict[int, str] = {
     197: "building-other-merged", 198: "rock-merged", 199: "wall-other-merged", 200: "rug-merged",
 }
 # fmt: on
-# The numbers of `COCOeval.stats` for boxes and masks, in that order: short name, as in eval/per_class.json → name of the
-# TensorBoard curve. Small, medium and large objects; at most 1, 10 and 100 detections in an image.
+# The 12 numbers of `COCOeval.stats`, in that order: short name, as in eval/per_class.json → name of the
+# TensorBoard curve. s, m, l: small, medium, large objects; 1, 10, 100: at most so many detections per image.
 COCO_METRICS: dict[str, str] = {
     **{"AP": "AP", "AP50": "AP50", "AP75": "AP75", "APs": "AP_small", "APm": "AP_medium", "APl": "AP_large"},
     **{"AR1": "AR1", "AR10": "AR10", "AR100": "AR100", "ARs": "AR_small", "ARm": "AR_medium", "ARl": "AR_large"},

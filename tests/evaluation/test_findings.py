@@ -1,4 +1,4 @@
-"""F1, thresholds and the confusion matrix against plain loops, and against the evaluator's own curves."""
+"""F1, thresholds and the confusion matrix, compared with plain loops and with the evaluator's own curves."""
 
 import numpy as np
 import pytest
@@ -7,52 +7,52 @@ from pycocotools.coco import COCO
 
 from evaluation.findings import (
     THRESHOLDS,
-    Judged,
+    ScoredMatches,
     best_threshold,
     confusion_matrix,
-    count,
-    find,
-    judge,
-    pooled,
+    count_at_thresholds,
+    label_detections,
+    merge_classes,
     read_objects,
+    summarize_matches,
 )
 from tests.helpers.coco_samples import coco_of, evaluated, made_ground_truth, perturbed
 from tests.helpers.paths import SHARED_DATA
 
 
-def judged_by(evaluator, **limits) -> list[Judged]:
+def matches_of(evaluator, **limits) -> list[ScoredMatches]:
     ids = [int(i) for i in evaluator.coco_eval["bbox"].params.catIds]
     objects = read_objects(evaluator.coco_gt, evaluator.img_ids, ids)
-    return judge(evaluator.detections, objects, ids, **limits)
+    return label_detections(evaluator.detections, objects, ids, **limits)
 
 
-def curve_of(judged: Judged) -> np.ndarray:
-    """Precision at 101 recalls, as COCO draws it from right and wrong detections by falling score."""
-    if judged.objects == 0:
+def curve_of(matches: ScoredMatches) -> np.ndarray:
+    """Precision at 101 recalls as COCO computes it, from true and false positives by falling score."""
+    if matches.objects == 0:
         return np.full(101, -1.0)
-    right = np.cumsum(judged.right)
-    precision = right / (np.cumsum(~judged.right) + right + np.spacing(1))
+    right = np.cumsum(matches.true_positive)
+    precision = right / (np.cumsum(~matches.true_positive) + right + np.spacing(1))
     precision = np.maximum.accumulate(precision[::-1])[::-1]
-    at = np.searchsorted(right / judged.objects, np.linspace(0, 1, 101), side="left")
+    at = np.searchsorted(right / matches.objects, np.linspace(0, 1, 101), side="left")
     return np.append(precision, 0)[np.minimum(at, len(precision))]
 
 
 def assert_same_curves(evaluator) -> None:
     expected = evaluator.coco_eval["bbox"].eval["precision"][0, :, :, 0, -1]  # [R, K] at IoU 0.5
-    for k, judged in enumerate(judged_by(evaluator)):
-        np.testing.assert_array_equal(curve_of(judged), expected[:, k])
+    for k, matches in enumerate(matches_of(evaluator)):
+        np.testing.assert_array_equal(curve_of(matches), expected[:, k])
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
-def test_right_and_wrong_detections_give_the_bits_of_the_evaluators_curves(seed):
+def test_true_and_false_positives_give_exactly_the_evaluators_curves(seed):
     coco = made_ground_truth(seed)
     assert_same_curves(evaluated(coco, perturbed(coco, seed + 1), "auto"))
 
 
-def test_real_annotations_give_the_bits_of_the_evaluators_curves():
+def test_real_annotations_give_exactly_the_evaluators_curves():
     path = SHARED_DATA / "bccd" / "annotations" / "instances_val2017.json"
     if not path.exists():
-        pytest.skip("bccd is not here")
+        pytest.skip("bccd is not available")
     coco = COCO(str(path))
     assert_same_curves(evaluated(coco, perturbed(coco, jitter=0.08), "auto"))
 
@@ -62,28 +62,28 @@ def test_only_the_best_detections_of_an_image_and_class_count():
     annotation = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [0, 0, 10, 10], "area": 100, "iscrowd": 0}
     data = {"images": [{"id": 1}], "categories": [{"id": 1, "name": "a"}], "annotations": [annotation]}
     evaluator = evaluated(coco_of(data), {1: {**box, "scores": torch.linspace(0.9, 0.1, 103)}}, "auto")
-    assert [len(judged.scores) for judged in judged_by(evaluator)] == [100]
-    assert find(evaluator).classes[0].counts.kept[0] == 100
-    assert judged_by(evaluator, most=5)[0].right.tolist() == [True, False, False, False, False]
+    assert [len(matches.scores) for matches in matches_of(evaluator)] == [100]
+    assert summarize_matches(evaluator).classes[0].counts.detections[0] == 100
+    assert matches_of(evaluator, max_detections=5)[0].true_positive.tolist() == [True, False, False, False, False]
 
 
 @pytest.fixture(scope="module")
-def judged() -> list[Judged]:
+def by_class() -> list[ScoredMatches]:
     coco = made_ground_truth()
-    return judged_by(evaluated(coco, perturbed(coco), "auto"))
+    return matches_of(evaluated(coco, perturbed(coco), "auto"))
 
 
-def counted_by_loops(one: Judged, threshold: float) -> tuple[int, int]:
-    pairs = [(score, right) for score, right in zip(one.scores.tolist(), one.right.tolist()) if score >= threshold]
-    return len(pairs), sum(right for _, right in pairs)
+def counted_by_loops(one: ScoredMatches, threshold: float) -> tuple[int, int]:
+    kept = [right for score, right in zip(one.scores.tolist(), one.true_positive.tolist()) if score >= threshold]
+    return len(kept), sum(kept)
 
 
-def test_counts_and_rates_are_those_of_loops_over_the_detections(judged):
-    for one in [*judged, pooled(judged)]:
-        counts = count(one)
+def test_counts_and_rates_equal_loops_over_the_detections(by_class):
+    for one in [*by_class, merge_classes(by_class)]:
+        counts = count_at_thresholds(one)
         for place, threshold in enumerate(THRESHOLDS.tolist()):
             kept, right = counted_by_loops(one, threshold)
-            assert (counts.kept[place], counts.right[place]) == (kept, right)
+            assert (counts.detections[place], counts.true_positives[place]) == (kept, right)
             precision = right / kept if kept else np.nan
             recall = right / one.objects if one.objects else np.nan
             total = precision + recall
@@ -92,17 +92,18 @@ def test_counts_and_rates_are_those_of_loops_over_the_detections(judged):
             np.testing.assert_allclose(found, [precision, recall, f1], rtol=1e-12)
 
 
-def test_all_classes_together_are_the_sums(judged):
-    together = pooled(judged)
-    assert together.objects == sum(one.objects for one in judged) > 0
+def test_merged_classes_have_the_summed_counts(by_class):
+    together = merge_classes(by_class)
+    assert together.objects == sum(one.objects for one in by_class) > 0
     assert (np.diff(together.scores) <= 0).all()
-    np.testing.assert_array_equal(count(together).right, sum(count(one).right for one in judged))
-    np.testing.assert_array_equal(count(together).kept, sum(count(one).kept for one in judged))
+    counts, parts = count_at_thresholds(together), [count_at_thresholds(one) for one in by_class]
+    np.testing.assert_array_equal(counts.true_positives, sum(part.true_positives for part in parts))
+    np.testing.assert_array_equal(counts.detections, sum(part.detections for part in parts))
 
 
-def test_the_best_threshold_has_the_highest_f1_of_all_and_no_score_on_it(judged):
-    for one in [*judged, pooled(judged)]:
-        if not one.right.any():
+def test_the_best_threshold_has_the_highest_f1_and_is_not_a_score(by_class):
+    for one in [*by_class, merge_classes(by_class)]:
+        if not one.true_positive.any():
             assert best_threshold(one) is None
             continue
         best = best_threshold(one)
@@ -116,8 +117,8 @@ def test_the_best_threshold_has_the_highest_f1_of_all_and_no_score_on_it(judged)
     ("scores", "expected"),
     [([0.9, 0.3], 0.6), ([0.4123, 0.4121], 0.4122), ([0.7], 0.35), ([0.5, np.nextafter(0.5, 0)], 0.5), ([-1, -3], -2)],
 )
-def test_the_best_threshold_has_no_more_digits_than_it_takes(scores, expected):
-    assert best_threshold(Judged(np.array(scores), np.arange(len(scores)) == 0, 1)) == expected
+def test_the_best_threshold_has_as_few_digits_as_possible(scores, expected):
+    assert best_threshold(ScoredMatches(np.array(scores), np.arange(len(scores)) == 0, 1)) == expected
 
 
 def confusion_by_loops(detections, objects, ids, threshold) -> np.ndarray:
@@ -148,7 +149,7 @@ def confusion_by_loops(detections, objects, ids, threshold) -> np.ndarray:
 
 
 @pytest.mark.parametrize("threshold", [0.0, 0.45, 2.0])
-def test_the_confusion_matrix_is_that_of_loops(threshold):
+def test_the_confusion_matrix_equals_loops(threshold):
     coco = made_ground_truth()
     evaluator = evaluated(coco, perturbed(coco, jitter=0.1), "auto")
     ids = sorted(coco.cats)
@@ -157,7 +158,7 @@ def test_the_confusion_matrix_is_that_of_loops(threshold):
     np.testing.assert_array_equal(matrix, confusion_by_loops(evaluator.detections, objects, ids, threshold))
     np.testing.assert_array_equal(matrix[:-1].sum(axis=1), np.bincount(objects.classes[~objects.crowd], minlength=5))
     if threshold == 0:
-        assert (matrix - np.diag(np.diag(matrix)))[:-1, :-1].any()  # some are taken for another class
+        assert (matrix - np.diag(np.diag(matrix)))[:-1, :-1].any()  # some are predicted as another class
 
 
 def scene(annotations: list[tuple], detections: list[tuple], names: tuple = ("cat", "dog", "eel")):
@@ -179,31 +180,31 @@ def test_a_scene_counted_by_hand():
     truth = [(1, [0, 0, 10, 10], 0), (2, [50, 0, 10, 10], 0), (2, [0, 50, 10, 10], 0), (3, [100, 100, 80, 80], 1)]
     found = [
         (1, [0, 0, 10, 10], 0.9),  # a cat found
-        (1, [50, 0, 10, 9], 0.8),  # a dog taken for a cat
-        (2, [0, 0, 10, 10], 0.7),  # a false alarm: the cat is taken
-        (3, [110, 110, 9, 9], 0.6),  # in a crowd: counts neither way
-        (2, [0, 50, 10, 10], 0.1),  # a dog found, under the threshold
+        (1, [50, 0, 10, 9], 0.8),  # a dog predicted as a cat
+        (2, [0, 0, 10, 10], 0.7),  # a false positive: the cat is matched already
+        (3, [110, 110, 9, 9], 0.6),  # in a crowd region: ignored
+        (2, [0, 50, 10, 10], 0.1),  # a dog found, below the threshold
     ]
-    findings = find(scene(truth, found))
-    assert findings.overall.best == {"threshold": 0.05, "f1": 4 / 7, "precision": 0.5, "recall": 2 / 3}
-    assert findings.matrix.tolist() == [[1, 0, 0, 0], [1, 1, 0, 0], [0, 0, 0, 0], [0, 1, 0, 0]]
-    matrix = confusion_matrix(findings.detections, findings.objects, findings.ids, 0.5)
+    summary = summarize_matches(scene(truth, found))
+    assert summary.overall.best == {"threshold": 0.05, "f1": 4 / 7, "precision": 0.5, "recall": 2 / 3}
+    assert summary.matrix.tolist() == [[1, 0, 0, 0], [1, 1, 0, 0], [0, 0, 0, 0], [0, 1, 0, 0]]
+    matrix = confusion_matrix(summary.detections, summary.objects, summary.ids, 0.5)
     assert matrix.tolist() == [[1, 0, 0, 0], [1, 0, 0, 1], [0, 0, 0, 0], [0, 1, 0, 0]]
-    cat, dog, eel = findings.classes
+    cat, dog, eel = summary.classes
     assert cat.best == {"threshold": 0.85, "f1": 1.0, "precision": 1.0, "recall": 1.0}
     assert dog.best == {"threshold": 0.05, "f1": 0.5, "precision": 0.5, "recall": 0.5}
-    assert eel.best is None and np.isnan(eel.counts.f1).all() and eel.counts.kept[0] == 0
-    overall = findings.overall.counts
-    assert (overall.kept[0], overall.right[0], overall.objects) == (4, 2, 3)
+    assert eel.best is None and np.isnan(eel.counts.f1).all() and eel.counts.detections[0] == 0
+    overall = summary.overall.counts
+    assert (overall.detections[0], overall.true_positives[0], overall.objects) == (4, 2, 3)
 
 
-def test_without_ground_truth_or_right_detections_there_is_no_best_threshold():
+def test_without_true_positives_there_is_no_best_threshold():
     lone = [(1, [0, 0, 10, 10], 0.9)]
     for truth, found, recall in (([], lone, np.nan), ([(1, [50, 50, 9, 9], 0)], lone, 0), ([], [], np.nan)):
-        findings = find(scene(truth, found))
-        assert findings.overall.best is None and findings.threshold == 0.5
-        np.testing.assert_array_equal(findings.overall.counts.recall, np.full(101, recall))
-        assert findings.matrix[-1, 0] == len(found) and findings.matrix[0, -1] == len(truth)
+        summary = summarize_matches(scene(truth, found))
+        assert summary.overall.best is None and summary.threshold == 0.5
+        np.testing.assert_array_equal(summary.overall.counts.recall, np.full(101, recall))
+        assert summary.matrix[-1, 0] == len(found) and summary.matrix[0, -1] == len(truth)
 
 
 def test_annotations_of_other_images_and_categories_do_not_count():
@@ -213,4 +214,4 @@ def test_annotations_of_other_images_and_categories_do_not_count():
     expected = [a for i in some for a in coco.imgToAnns[i]]
     objects = read_objects(coco, some, [7, 3])
     assert len(objects.images) == sum(a["category_id"] in (3, 7) for a in expected) > 0
-    assert find(evaluator).overall.counts.objects == sum(not a["iscrowd"] for a in expected)
+    assert summarize_matches(evaluator).overall.counts.objects == sum(not a["iscrowd"] for a in expected)

@@ -1,15 +1,15 @@
-"""COCO's matching, all images at once, against the definition written as loops."""
+"""COCO's matching of all images at once, compared with its definition as loops."""
 
 import numpy as np
 import pytest
 from pycocotools import mask as mask_util
 
-from evaluation import matching as eval_matching
+from evaluation import matching
 from evaluation.matching import IGNORED, UNMATCHED, match
 
 
 def made_boxes(seed: int, groups: int = 6, detections: int = 60, objects: int = 30) -> dict:
-    """Crowded scenes on a coarse grid, so that scores, boxes and overlaps tie; group 0 has detections only."""
+    """Crowded scenes on a coarse grid, so that scores, boxes and overlaps tie; group 0 has only detections."""
     random = np.random.default_rng(seed)
 
     def boxes(count: int) -> np.ndarray:
@@ -25,14 +25,16 @@ def made_boxes(seed: int, groups: int = 6, detections: int = 60, objects: int = 
     }
 
 
-def matched_by_loops(groups, boxes, scores, object_groups, object_boxes, crowd, iou=0.5, most=None) -> list[int]:
-    """COCO's rule, one detection after the other."""
+def matched_by_loops(
+    groups, boxes, scores, object_groups, object_boxes, crowd, iou=0.5, max_detections=None
+) -> list[int]:
+    """COCO's rule, one detection at a time."""
     result = [UNMATCHED] * len(groups)
     for group in set(groups.tolist()):
         own = sorted((d for d in range(len(groups)) if groups[d] == group), key=lambda d: -scores[d])
         free = [g for g in range(len(object_groups)) if object_groups[g] == group]
-        for place, d in enumerate(own):
-            if most is not None and place >= most:
+        for rank, d in enumerate(own):
+            if max_detections is not None and rank >= max_detections:
                 result[d] = IGNORED
                 continue
             overlaps = {
@@ -40,9 +42,9 @@ def matched_by_loops(groups, boxes, scores, object_groups, object_boxes, crowd, 
                 for g in range(len(object_groups))
                 if object_groups[g] == group
             }
-            wanted = [g for g in free if not crowd[g] and overlaps[g] >= iou]
-            if wanted:
-                result[d] = max(wanted, key=lambda g: (overlaps[g], g))
+            candidates = [g for g in free if not crowd[g] and overlaps[g] >= iou]
+            if candidates:
+                result[d] = max(candidates, key=lambda g: (overlaps[g], g))
                 free.remove(result[d])
             elif any(crowd[g] and overlaps[g] >= iou for g in overlaps):
                 result[d] = IGNORED
@@ -50,18 +52,18 @@ def matched_by_loops(groups, boxes, scores, object_groups, object_boxes, crowd, 
 
 
 @pytest.mark.parametrize("seed", range(4))
-@pytest.mark.parametrize("limits", [{}, {"iou": 0.25}, {"most": 7}])
-def test_matches_are_those_of_the_definition(seed, limits):
+@pytest.mark.parametrize("limits", [{}, {"iou": 0.25}, {"max_detections": 7}])
+def test_matches_equal_the_definition(seed, limits):
     scene = made_boxes(seed)
-    found = match(**scene, **limits)
-    assert found.tolist() == matched_by_loops(**scene, **limits)
-    assert {UNMATCHED, IGNORED} < set(found.tolist()) and found.max() > 0
+    matches = match(**scene, **limits)
+    assert matches.tolist() == matched_by_loops(**scene, **limits)
+    assert {UNMATCHED, IGNORED} < set(matches.tolist()) and matches.max() > 0
 
 
-def test_overlaps_are_computed_by_portions(monkeypatch):
+def test_overlaps_are_computed_in_chunks(monkeypatch):
     scene = made_boxes(5)
     expected = match(**scene)
-    monkeypatch.setattr(eval_matching, "PAIRS_AT_ONCE", 3)
+    monkeypatch.setattr(matching, "MAX_PAIRS", 3)
     np.testing.assert_array_equal(match(**scene), expected)
 
 
@@ -76,10 +78,10 @@ def test_equal_scores_go_by_order_and_equal_overlaps_to_the_later_object():
 def test_nothing_matches_nothing(detections, objects):
     scene = made_boxes(0, detections=detections, objects=objects)
     scene["object_groups"] += 1000
-    assert match(**scene, most=100).tolist() == [UNMATCHED] * detections
+    assert match(**scene, max_detections=100).tolist() == [UNMATCHED] * detections
 
 
-def test_boxes_that_touch_lie_far_off_or_have_no_size_match_nothing():
+def test_boxes_that_only_touch_or_are_far_away_or_have_no_area_match_nothing():
     boxes = np.array([[0, 0, 10, 10], [5, 5, 0, 0], [5, 5, -3, 4], [30, 20, 10, 10]], dtype=float)
     objects = np.array([[10, 0, 10, 10], [5, 5, 0, 0]], dtype=float)
     groups, crowd = np.zeros(4, int), np.array([False, True])

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from pycocotools.coco import COCO
 
-from evaluation import pictures as eval_pictures
+from evaluation import pictures
 from evaluation.report import write_evaluation
 from tests.helpers.coco_files import annotation, warnings_said, write_coco
 from tests.helpers.coco_samples import evaluated
@@ -19,7 +19,7 @@ from util.pictures.figure_parts import new_figure
 @pytest.fixture(autouse=True)
 def only_detections_are_drawn(monkeypatch):
     for name in ("draw_per_class", "draw_precision_recall", "draw_f1", "draw_confusion"):
-        monkeypatch.setattr(eval_pictures, name, lambda *parts: new_figure(1, 1))
+        monkeypatch.setattr(pictures, name, lambda *parts: new_figure(1, 1))
 
 
 @pytest.fixture
@@ -42,9 +42,9 @@ def found_in(coco: COCO) -> dict:
 def pairs_drawn(monkeypatch, coco, folder, out) -> list[tuple]:
     """The arguments of the pairs of pictures that are drawn."""
     drawn = []
-    draw = eval_pictures.ground_truth_beside_prediction
+    draw = pictures.ground_truth_beside_prediction
     monkeypatch.setattr(
-        eval_pictures,
+        pictures,
         "ground_truth_beside_prediction",
         lambda *parts, **more: drawn.append(parts) or draw(*parts, **more),
     )

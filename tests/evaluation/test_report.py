@@ -9,10 +9,9 @@ import pytest
 from PIL import Image
 from pycocotools.cocoeval import COCOeval
 
-from evaluation import pictures as eval_pictures
-from evaluation import report as eval_report
+from evaluation import pictures, report
 from evaluation.coco_eval import CocoEvaluator
-from evaluation.findings import confusion_matrix, find
+from evaluation.findings import confusion_matrix, summarize_matches
 from evaluation.report import write_evaluation
 from tests.helpers.coco_files import warnings_said
 from tests.helpers.coco_samples import assert_same_bits, coco_of, evaluated, made_ground_truth, perturbed
@@ -73,7 +72,7 @@ def test_training_leaves_its_files(written):
 def test_precision_and_recall_are_kept_every_50_epochs_and_apart_for_a_lone_evaluation(
     evaluator, tmp_path, monkeypatch, how, curves
 ):
-    monkeypatch.setattr(eval_report, "draw_evaluation", lambda *parts: None)
+    monkeypatch.setattr(report, "draw_evaluation", lambda *parts: None)
     write_evaluation(tmp_path, evaluator, batch_size=2, **how)
     assert files_in(tmp_path) - {f"eval/{name}" for name in NUMBERS} == curves
 
@@ -96,14 +95,14 @@ def test_the_12_numbers_stand_there_by_order_and_by_name(written, evaluator):
 
 
 def test_f1_and_its_best_threshold_are_written_for_all_and_for_each_class(written, evaluator):
-    saved, found = strictly(written[0] / "eval" / "f1.json"), find(evaluator)
+    saved, summary = strictly(written[0] / "eval" / "f1.json"), summarize_matches(evaluator)
     assert saved["iou"] == 0.5 and saved["epoch"] == 100 and saved["batch_size"] == 3
     assert saved["thresholds"] == [k / 100 for k in range(101)]
-    assert saved["overall"]["best"] == found.overall.best == written[1]
+    assert saved["overall"]["best"] == summary.overall.best == written[1]
     assert [(row["id"], row["name"]) for row in saved["per_class"]] == [(i, f"class {i}") for i in (1, 3, 5, 7, 90)]
-    for row, (counts, best) in zip([saved["overall"], *saved["per_class"]], [found.overall, *found.classes]):
+    for row, (counts, best) in zip([saved["overall"], *saved["per_class"]], [summary.overall, *summary.classes]):
         assert row["best"] == best and row["objects"] == counts.objects
-        assert row["detections"] == counts.kept.tolist() and row["right"] == counts.right.tolist()
+        assert row["detections"] == counts.detections.tolist() and row["right"] == counts.true_positives.tolist()
         for name in ("f1", "precision", "recall"):
             values = np.array([np.nan if value is None else value for value in row[name]])
             np.testing.assert_array_equal(values, getattr(counts, name))
@@ -111,11 +110,11 @@ def test_f1_and_its_best_threshold_are_written_for_all_and_for_each_class(writte
 
 
 def test_the_confusion_matrix_is_that_of_the_best_threshold(written, evaluator):
-    saved, found = strictly(written[0] / "eval" / "confusion.json"), find(evaluator)
+    saved, summary = strictly(written[0] / "eval" / "confusion.json"), summarize_matches(evaluator)
     assert saved["threshold"] == written[1]["threshold"] and saved["iou"] == 0.5
-    assert [row["name"] for row in saved["classes"]] == [*found.names, "background"]
-    assert [row["id"] for row in saved["classes"]] == [*found.ids, None]
-    expected = confusion_matrix(found.detections, found.objects, found.ids, saved["threshold"])
+    assert [row["name"] for row in saved["classes"]] == [*summary.names, "background"]
+    assert [row["id"] for row in saved["classes"]] == [*summary.ids, None]
+    expected = confusion_matrix(summary.detections, summary.objects, summary.ids, saved["threshold"])
     assert saved["matrix"] == expected.tolist() and expected[:-1, :-1].trace() > 10
 
 
@@ -135,8 +134,8 @@ def test_the_detections_file_gives_the_same_numbers_to_the_last_bit(written, eva
 
 
 def test_detections_are_written_by_portions(evaluator, tmp_path, monkeypatch):
-    monkeypatch.setattr(eval_report, "AT_ONCE", 7)
-    monkeypatch.setattr(eval_report, "draw_evaluation", lambda *parts: None)
+    monkeypatch.setattr(report, "CHUNK", 7)
+    monkeypatch.setattr(report, "draw_evaluation", lambda *parts: None)
     write_evaluation(tmp_path, evaluator, epoch=1, batch_size=1)
     rows = [
         [entry["image_id"], *entry["bbox"], entry["score"], entry["category_id"]]
@@ -191,8 +190,8 @@ def test_a_picture_that_fails_costs_a_warning_and_nothing_else(evaluator, tmp_pa
         raise RuntimeError("no ink")
 
     for name in ("draw_per_class", "draw_precision_recall", "draw_confusion"):
-        monkeypatch.setattr(eval_pictures, name, lambda *parts: new_figure(1, 1))
-    monkeypatch.setattr(eval_pictures, "draw_f1", fail)
+        monkeypatch.setattr(pictures, name, lambda *parts: new_figure(1, 1))
+    monkeypatch.setattr(pictures, "draw_f1", fail)
     with warnings_said() as warnings:
         write_evaluation(tmp_path, evaluator, epoch=1, batch_size=1)
     assert files_in(tmp_path / "eval") == NUMBERS | PICTURES - {"f1.png"} | {"latest.pth"}
@@ -203,8 +202,8 @@ def test_a_full_disk_is_passed_on_and_leaves_no_part_of_a_file(evaluator, tmp_pa
     def full(path, write):
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(eval_pictures, "draw_per_class", lambda *parts: new_figure(1, 1))
-    monkeypatch.setattr(eval_pictures, "write_atomically", full)
+    monkeypatch.setattr(pictures, "draw_per_class", lambda *parts: new_figure(1, 1))
+    monkeypatch.setattr(pictures, "write_atomically", full)
     with pytest.raises(OSError, match="No space left"):
         write_evaluation(tmp_path, evaluator, epoch=1, batch_size=1)
     assert files_in(tmp_path / "eval") == NUMBERS | {"latest.pth"}
@@ -218,6 +217,6 @@ def test_an_evaluator_that_has_not_evaluated_is_refused_before_anything_is_writt
 
 
 def test_other_processes_than_the_main_one_write_nothing(coco, tmp_path, monkeypatch):
-    monkeypatch.setattr(eval_report, "is_main_process", lambda: False)
+    monkeypatch.setattr(report, "is_main_process", lambda: False)
     assert write_evaluation(tmp_path, CocoEvaluator(coco, ["bbox"]), epoch=1, batch_size=1) == {}
     assert files_in(tmp_path) == set()
