@@ -20,7 +20,7 @@ import main
 from datasets import build_dataset
 from datasets.shapes import THINGS, Segment, draw_scene
 from engine import weighted_sum
-from evaluation import report as eval_report
+from evaluation import report
 from models import build_model
 from tests.helpers.processes import run_together, start, wait
 from tests.helpers.runs import flags, parse
@@ -120,7 +120,7 @@ def results(data: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> 
     pair["one_empty_2x1"] = flags(data["one_empty"], *first_step, "1", "--no_aux_loss")
     pair["bn_2x1"] = flags(data["unequal"], *first_step, "1", "--backbone_norm", "bn")
     with pytest.MonkeyPatch.context() as without_pictures:
-        without_pictures.setattr(eval_report, "draw_evaluation", lambda *parts: None)
+        without_pictures.setattr(report, "draw_evaluation", lambda *parts: None)
         assert main.run(flags(data["known"], *train)) == 0
         for name, command in alone.items():
             assert main.run([*command, "--output_dir", str(folder / name)]) == 0

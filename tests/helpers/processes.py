@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 import main
-from evaluation import report as eval_report
+from evaluation import report
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 HANGS = 900  # seconds that nothing takes, however busy the machine is
@@ -97,7 +97,7 @@ def torchrun(command: Sequence[str], folder: Path, before: str) -> subprocess.Co
 
 def _run_as(rank: int, world_size: int, commands: list[list[str]], folder: str) -> None:
     torch.set_num_threads(1)
-    eval_report.draw_evaluation = lambda *parts: None  # pictures take longer than all the rest
+    report.draw_evaluation = lambda *parts: None  # pictures take longer than all the rest
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(world_size), "LOCAL_RANK": str(rank)}
     outcomes = []
     for index, command in enumerate(commands):

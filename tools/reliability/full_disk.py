@@ -22,7 +22,7 @@ from typing import Any
 import torch
 
 import util.files
-from evaluation import report as eval_report
+from evaluation import report
 from tools.reliability.forked_run import ForkedRun
 from tools.reliability.tiny_run import differences, fresh_folder, tiny_run
 from util.checkpoint import CheckpointError, load_checkpoint
@@ -38,7 +38,7 @@ def run_undisturbed(command: list[str], folder: Path) -> ForkedRun:
         RuntimeError: the run failed.
     """
     torch.set_num_threads(1)
-    eval_report.draw_evaluation = lambda *parts: None  # pictures take longer than all the rest
+    report.draw_evaluation = lambda *parts: None  # pictures take longer than all the rest
     run = ForkedRun([*command, "--output_dir", str(folder)], folder.with_suffix(".txt"))
     run.wait()
     if run.code != 0:
