@@ -4,7 +4,7 @@ import torch
 from PIL import Image
 
 from datasets.transforms import IMAGENET_MEAN, IMAGENET_STD
-from util.pictures import boxes as visualize
+from util.pictures import boxes
 from util.pictures.boxes import (
     INK,
     PAPER,
@@ -36,14 +36,14 @@ def bounds(mask):
 @pytest.fixture
 def tags(monkeypatch):
     """Each text that was written: (text, x0, y0, x1, y1) of its ink in pixels of the picture."""
-    written, text_of = [], visualize.ImageDraw.ImageDraw.text
+    written, text_of = [], boxes.ImageDraw.ImageDraw.text
 
     def record(self, xy, text, *args, **kwargs):
         font = args[1]
         written.append((text, *self.textbbox(xy, text, font, anchor=kwargs.get("anchor"))))
         return text_of(self, xy, text, *args, **kwargs)
 
-    monkeypatch.setattr(visualize.ImageDraw.ImageDraw, "text", record)
+    monkeypatch.setattr(boxes.ImageDraw.ImageDraw, "text", record)
     return written
 
 

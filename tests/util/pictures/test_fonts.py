@@ -1,4 +1,4 @@
-"""Text on pictures, in letters of any script."""
+"""Text on images, in any script."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw
 from util.pictures import fonts
 
 TTF = Path(matplotlib.get_data_path(), "fonts", "ttf")
-SCRIPT_D = "\ue0d0"  # a letter that STIXNonUni alone has; it stands for one of a script that DejaVu lacks
+SCRIPT_D = "\ue0d0"  # only STIXNonUni has it; stands for a character of a script that DejaVu lacks
 NOWHERE = "红"
 
 
@@ -33,9 +33,10 @@ SCRIPTS = {
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
-def test_the_requirements_bring_letters_of_every_large_script(script, monkeypatch):
-    ours = [file for file in fonts._other_fonts() if "manimgx_fonts" in file]
-    monkeypatch.setattr(fonts, "_other_fonts", lambda: ours)  # not what this machine has besides
+def test_the_packages_cover_every_large_script(script, monkeypatch):
+    pytest.importorskip("manimgx_fonts_cjk", reason="the optional fonts are not installed")
+    pytest.importorskip("manimgx_fonts", reason="the optional fonts are not installed")
+    monkeypatch.setattr(fonts, "_system_fonts", tuple)  # whatever this machine has
     fonts._font_for.cache_clear()
     try:
         assert fonts.unknown_letters(SCRIPTS[script]) == "" and drawn(SCRIPTS[script]).any()
@@ -45,8 +46,9 @@ def test_the_requirements_bring_letters_of_every_large_script(script, monkeypatc
 
 @pytest.fixture
 def one_other_font(monkeypatch: pytest.MonkeyPatch):
-    """The machine has DejaVu and STIXNonUni, and nothing else."""
-    monkeypatch.setattr(fonts, "_other_fonts", lambda: ("no such font.ttf", str(TTF / "STIXNonUni.ttf")))
+    """The machine has DejaVu and STIXNonUni only."""
+    monkeypatch.setattr(fonts, "_package_fonts", tuple)
+    monkeypatch.setattr(fonts, "_system_fonts", lambda: (("no such font.ttf", str(TTF / "STIXNonUni.ttf")),))
     fonts._font_for.cache_clear()
     monkeypatch.setattr(fonts, "_warned", [])
     yield
@@ -60,30 +62,65 @@ def drawn(text: str, size: int = 30) -> np.ndarray:
     return np.asarray(image) > 100
 
 
-def test_a_letter_comes_from_the_first_font_that_has_it(one_other_font):
+def test_a_character_comes_from_the_first_font_that_has_it(one_other_font):
     assert [Path(file).stem for file, _ in fonts._runs("Ωa")] == ["DejaVuSans"]
     runs = [(Path(file).stem, part) for file, part in fonts._runs(f"a b {SCRIPT_D}{SCRIPT_D} c")]
     assert runs == [("DejaVuSans", "a b "), ("STIXNonUni", f"{SCRIPT_D}{SCRIPT_D} "), ("DejaVuSans", "c")]
 
 
-def test_text_of_many_fonts_is_as_long_as_its_parts_and_on_one_line(one_other_font):
+def test_text_in_several_fonts_is_as_long_as_its_parts_and_on_one_line(one_other_font):
     text = f"ab{SCRIPT_D}ab"
     assert fonts.text_length(text, 30) > 2 * fonts.text_length("ab", 30)
     ink = np.flatnonzero(drawn(text).any(axis=0))
     assert 10 <= ink[0] and ink[-1] <= 10 + fonts.text_length(text, 30)
     rows = [np.flatnonzero(drawn(one)[:, :25].any(axis=1))[-1] for one in ("b", f"b{SCRIPT_D}")]
-    assert abs(rows[0] - rows[1]) <= 1  # a letter does not jump because of its neighbours
+    assert abs(rows[0] - rows[1]) <= 1  # the same baseline, whatever the neighbours
     middle = np.flatnonzero(drawn("x").any(axis=1)).mean()
     assert 36 < middle < 47
 
 
-def test_letters_that_no_font_has_are_said_once(one_other_font, capsys):
+def test_missing_characters_are_warned_of_once(one_other_font, capsys):
     assert fonts.unknown_letters("Ω b") == ""
     assert fonts.unknown_letters(f"a{NOWHERE}{NOWHERE}") == NOWHERE
     fonts.unknown_letters(f"{NOWHERE}b")
-    assert capsys.readouterr().out.count("no font here has all letters") == 1
+    assert capsys.readouterr().out.count("no font has all characters") == 1
     assert drawn(NOWHERE).any()  # a frame in its place
 
 
-def test_signs_without_a_shape_are_not_missing(one_other_font):
+def test_characters_without_a_shape_are_not_missing(one_other_font):
     assert fonts.unknown_letters("a\u200db\ufe0f c\n") == ""
+
+
+@pytest.fixture
+def system(monkeypatch: pytest.MonkeyPatch):
+    """Let the machine have these font files and no font packages."""
+
+    def install(*files: Path) -> None:
+        monkeypatch.setattr(fonts, "_package_fonts", tuple)
+        monkeypatch.setattr("matplotlib.font_manager.findSystemFonts", lambda: [str(file) for file in files])
+        fonts._font_for.cache_clear()
+        fonts._system_fonts.cache_clear()
+
+    yield install
+    monkeypatch.undo()
+    fonts._font_for.cache_clear()
+    fonts._system_fonts.cache_clear()
+
+
+def test_system_fonts_are_sorted_by_style_and_unusable_ones_left_out(system, tmp_path):
+    (tmp_path / "broken.ttf").write_bytes(b"not a font")
+    bold, slanted, plain = (TTF / f"STIXNonUni{style}.ttf" for style in ("Bol", "Ita", ""))
+    system(bold, TTF / "LastResortHE-Regular.ttf", tmp_path / "broken.ttf", slanted, plain)
+    assert [[Path(file).stem for file in group] for group in fonts._system_fonts()] == [
+        *(["STIXNonUni"], ["STIXNonUniBol"], ["STIXNonUniIta"])
+    ]
+    assert fonts._font_for(SCRIPT_D) == str(plain) and fonts._font_for(NOWHERE) is None
+
+
+def test_the_font_with_most_of_the_script_is_chosen(system, monkeypatch):
+    full, some = str(TTF / "STIXNonUni.ttf"), str(TTF / "STIXGeneral.ttf")
+    block = range(ord(SCRIPT_D) & ~127, ord(SCRIPT_D) + 1)
+    letters = {full: frozenset(block), some: frozenset({ord(SCRIPT_D)})}
+    monkeypatch.setattr(fonts, "_letters_of", lambda file: letters.get(file, frozenset()))
+    monkeypatch.setattr(fonts, "_system_fonts", lambda: ((some, full),))
+    assert fonts._system_font_for(SCRIPT_D) == full
