@@ -24,8 +24,6 @@ from util.checkpoint import CheckpointError
 from util.errors import lack_of_memory, one_sentence
 from util.signals import StopSignals
 
-__all__ = ["Predictor", "main", "measure_speed", "run"]
-
 
 def main(options: argparse.Namespace) -> int:
     """Predict for all images named on the command line; returns the number of images that were skipped.

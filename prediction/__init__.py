@@ -1,1 +1,1 @@
-"""Images in, results out."""
+"""Inference: images in, detections, masks and panoptic maps out."""

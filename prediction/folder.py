@@ -1,13 +1,13 @@
-"""The folder that the predictions for many images go to.
+"""The output folder of `predict.py`.
 
 FOLDER/pictures/NAME           the image with its boxes, and masks if the model draws them
-FOLDER/crops/CLASS/NAME-1      on request: what is inside of each box
+FOLDER/crops/CLASS/NAME-1      on request: the content of each box
 FOLDER/attention/NAME          on request: where the model looked
-FOLDER/panoptic/NAME.png       of a panoptic model: the map in COCO's colours, id = R + 256 G + 65536 B, 0 for void
-FOLDER/panoptic_pictures/NAME  the image under that map, with a legend
+FOLDER/panoptic/NAME.png       panoptic models: the map in COCO's colours, id = R + 256 G + 65536 B, 0 for void
+FOLDER/panoptic_pictures/NAME  panoptic models: the image under that map, with a legend
 FOLDER/detections.json         all detections in COCO's format, written when all images are done
-FOLDER/panoptic.json           of a panoptic model: the segments of all maps in COCO's format, written then too
-FOLDER/progress.jsonl          an image a line as it is done, behind a line with the settings: what a resumed job reads
+FOLDER/panoptic.json           panoptic models: the segments of all maps in COCO's format, written when all are done
+FOLDER/progress.jsonl          a line with the settings, then a line per finished image; read on --resume
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ JPEG, PNG = (".jpg", ".jpeg", ".jpe"), (".png",)
 
 
 class PredictionFolder:
-    """Writes predictions so that a job can be cut off anywhere and go on: every file is whole or not there.
+    """Writes predictions so that a job can be interrupted at any moment and resumed: every file is complete or absent.
 
     Args:
-        path: the folder; made with the first file.
-        settings: all that the predictions depend on, as plain data.
-        resume: go on with the job that was begun there, if any, in place of beginning anew.
-        pictures, crops: write those.
+        path: the folder; created if needed.
+        settings: everything the predictions depend on, as plain data.
+        resume: continue the job in the folder, if there is one; otherwise a new job starts.
+        pictures, crops: whether to write these.
 
     Raises:
-        ValueError: the job to go on with was begun with other settings.
+        ValueError: the job to resume was started with other settings.
     """
 
     def __init__(
@@ -60,22 +60,22 @@ class PredictionFolder:
             _check_same(settings, lines[0].get("settings", {}), self._progress)
             self._done = {line["name"]: line for line in lines[1:]}
         path.mkdir(parents=True, exist_ok=True)
-        for leftover in path.rglob(".*.tmp"):  # of a write that was killed
+        for leftover in path.rglob(".*.tmp"):  # from a write that was killed
             leftover.unlink(missing_ok=True)
         if not lines:
             for summary in ("detections.json", "panoptic.json"):
-                (path / summary).unlink(missing_ok=True)  # it belongs to another job
+                (path / summary).unlink(missing_ok=True)  # from another job
             write_json(self._progress, {"settings": settings})
 
     def has(self, name: str, file: Path) -> bool:
-        """True if this image was done before."""
+        """True if an earlier run finished this image."""
         return name in self._done and self._done[name]["file"] == str(file)
 
     def save(self, name: str, file: Path, prediction: Prediction, attention: Image.Image | None = None) -> None:
-        """Write what belongs to one image.
+        """Write the results of one image.
 
         Raises:
-            OSError: it cannot be written; the image does not count as done.
+            OSError: a file cannot be written; the image is not marked as done.
         """
         if self.pictures:
             _save_picture(self.path / "pictures" / picture_name(name), prediction.draw())
@@ -85,9 +85,9 @@ class PredictionFolder:
             _save_picture(self.path / "attention" / picture_name(name), attention)
         if self.crops:
             for index, class_name in enumerate(prediction.names):
-                inner = PurePosixPath(picture_name(name))
-                inner = inner.with_name(f"{inner.stem}-{index + 1}{inner.suffix}")
-                _save_picture(self.path / "crops" / _file_safe(class_name) / inner, prediction.crop(index))
+                crop = PurePosixPath(picture_name(name))
+                crop = crop.with_name(f"{crop.stem}-{index + 1}{crop.suffix}")
+                _save_picture(self.path / "crops" / _file_safe(class_name) / crop, prediction.crop(index))
         width, height = prediction.image.size
         record = {"name": name, "file": str(file), "width": width, "height": height, "results": prediction.results()}
         if prediction.panoptic:
@@ -97,11 +97,14 @@ class PredictionFolder:
         self._done[name] = record
 
     def finish(self, names: Iterable[str], categories: Sequence[Mapping[str, Any]]) -> Path:
-        """Write `detections.json`, and `panoptic.json` if there are maps, with those of the named images that are done.
+        """Write `detections.json`, and `panoptic.json` if there are maps, for those of the named images that are done.
 
-        The first holds `images`, `annotations` and `categories`, so that pycocotools' `COCO` loads it; the annotations
-        are COCO's results with an id and "iscrowd" 0 besides. The second holds COCO's panoptic annotations of the files
-        in panoptic/. In both, images are counted from 1 in the order of `names`.
+        The first holds `images`, `annotations` and `categories`, so pycocotools' `COCO` can load it; the annotations
+        are COCO results with an id and "iscrowd" 0. The second holds COCO panoptic annotations of the files in
+        panoptic/. In both, image ids count from 1 in the order of `names`.
+
+        Returns:
+            The path of `detections.json`.
         """
         records = [self._done[name] for name in names if name in self._done]
         images, annotations = [], []
@@ -120,7 +123,7 @@ class PredictionFolder:
         return target
 
     def counts(self, names: Iterable[str]) -> tuple[Counter[int], Counter[int]]:
-        """By category id: objects in, and images with some among, those of the named images that are done."""
+        """Objects, and images with at least one, by category id, over those of the named images that are done."""
         objects: Counter[int] = Counter()
         images: Counter[int] = Counter()
         for name in names:
@@ -133,36 +136,36 @@ class PredictionFolder:
 def _with_unnamed(
     categories: Sequence[Mapping[str, Any]], entries: Iterable[Mapping[str, Any]]
 ) -> list[Mapping[str, Any]]:
-    """The categories, and one for each category id among the entries that has none."""
+    """The categories, and an unnamed one for each further category id among the entries."""
     unnamed = {entry["category_id"] for entry in entries} - {category["id"] for category in categories}
     return [*categories, *({"id": number, "name": class_name(number, {})} for number in sorted(unnamed))]
 
 
 def picture_name(name: str) -> str:
-    """What the picture of an image is called: JPEG stays JPEG, PNG stays PNG, and all else becomes PNG."""
+    """The file name of an image's picture: JPEG stays JPEG, PNG stays PNG, everything else becomes PNG."""
     return name if PurePosixPath(name).suffix.lower() in (*JPEG, *PNG) else f"{name}.png"
 
 
 def map_name(name: str) -> str:
-    """What the panoptic map of an image is called; it is a PNG."""
+    """The file name of an image's panoptic map, a PNG."""
     return name if PurePosixPath(name).suffix.lower() in PNG else f"{name}.png"
 
 
 def _save_picture(path: Path, image: Image.Image) -> None:
     if path.suffix.lower() in JPEG:
-        how = {"format": "JPEG", "quality": 92, "subsampling": 0}  # colour at full resolution, or thin lines fade
+        options = {"format": "JPEG", "quality": 92, "subsampling": 0}  # full colour resolution keeps thin lines sharp
     else:
-        how = {"format": "PNG", "compress_level": 3}
-    write_atomically(path, lambda file: image.save(file, **how))
+        options = {"format": "PNG", "compress_level": 3}
+    write_atomically(path, lambda file: image.save(file, **options))
 
 
 def _file_safe(text: str) -> str:
-    """A class name as the name of a folder on any system."""
+    """Make a class name usable as a folder name on any system."""
     return re.sub(r'[\x00-\x1f<>:"/\\|?*]', "_", text).strip(" .")[:80] or "_"
 
 
 def _read_lines(path: Path) -> list[dict[str, Any]]:
-    """The whole lines of a log; one that was cut off is left out."""
+    """The complete lines of a progress file; a truncated last line is ignored."""
     lines = []
     for line in path.read_bytes().splitlines() if path.exists() else []:
         try:
@@ -175,9 +178,8 @@ def _read_lines(path: Path) -> list[dict[str, Any]]:
 
 
 def _check_same(now: Mapping[str, Any], before: Mapping[str, Any], progress: Path) -> None:
-    other = [f"{key} {before.get(key)!r} (now {value!r})" for key, value in now.items() if before.get(key) != value]
-    if other:
+    changes = [f"{key} {before.get(key)!r} (now {value!r})" for key, value in now.items() if before.get(key) != value]
+    if changes:
         raise ValueError(
-            f"{progress} was begun with other settings, {', '.join(other)}: go on with those, or leave --resume out to "
-            "begin anew"
+            f"{progress} was started with other settings, {', '.join(changes)}: use those, or omit --resume"
         )

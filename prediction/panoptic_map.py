@@ -1,6 +1,6 @@
-"""The panoptic map of an image: every pixel in one segment at most, a thing or stuff.
+"""The panoptic map of an image: each pixel belongs to at most one segment, a thing or stuff.
 
-Ids are those of COCO's panoptic format (https://cocodataset.org/#format-data): segments count from 1, and 0 is void.
+Ids follow COCO's panoptic format (https://cocodataset.org/#format-data): segments count from 1, 0 is void.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from util.pictures.segment_png import ids_to_colors
 
 @dataclass(frozen=True)
 class PanopticMap:
-    """What a whole image is made of.
+    """The segments of an image.
 
     Attributes:
-        ids: int32 [H, W], the id of each pixel's segment; 0 where nothing was recognised.
+        ids: int32 [H, W], the segment id of each pixel; 0 where no segment was predicted.
         segments: [{"id", "isthing", "category_id", "name", "area"}], ids from 1, areas in pixels.
     """
 
@@ -35,16 +35,16 @@ class PanopticMap:
         names: Mapping[int, str],
         classes: Collection[int] | None = None,
     ) -> PanopticMap:
-        """From what `PostProcessPanoptic` answers, whose ids begin at 0 (and whose map of nothing is 0 too).
+        """Convert the result of `PostProcessPanoptic`, whose ids start at 0 (its map is 0 too if there is no segment).
 
         Args:
             ids: int [H, W].
             segments: {"id", "isthing", "category_id", "area"}.
             names: category id → name.
-            classes: category ids of the segments to keep; the pixels of others become void.
+            classes: category ids of the segments to keep; other pixels become void.
         """
         kept = [segment for segment in segments if classes is None or segment["category_id"] in classes]
-        numbers = np.zeros(int(ids.max()) + 1, dtype=np.int32)  # id → id
+        numbers = np.zeros(int(ids.max()) + 1, dtype=np.int32)  # old id → new id
         numbers[[segment["id"] for segment in kept]] = np.arange(1, len(kept) + 1)
         renamed = [
             {
@@ -63,7 +63,7 @@ class PanopticMap:
         return Image.fromarray(ids_to_colors(self.ids))
 
     def segments_info(self) -> list[dict[str, Any]]:
-        """COCO's entries of the segments: without names, with boxes x, y, width, height."""
+        """The segments as COCO writes them: without names, with boxes x, y, width, height."""
         return [
             {
                 "id": segment["id"],
@@ -76,7 +76,7 @@ class PanopticMap:
         ]
 
     def resized(self, size: tuple[int, int]) -> PanopticMap:
-        """The same on an image of another size (w, h); segments that vanish are left out."""
+        """The map resized to (w, h); segments that vanish are dropped."""
         ids = np.asarray(Image.fromarray(self.ids).resize(size, Image.Resampling.NEAREST))
         areas = np.bincount(ids.ravel(), minlength=int(self.ids.max()) + 1)
         segments = [segment | {"area": int(areas[segment["id"]])} for segment in self.segments]
@@ -86,11 +86,11 @@ class PanopticMap:
 def panoptic_json(
     records: Sequence[Mapping[str, Any]], images: Sequence[Mapping[str, Any]], categories: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any]:
-    """COCO's panoptic file of some images.
+    """The content of a COCO panoptic file.
 
     Args:
-        records: of each image `map_name`, the file with its map, and its `segments`, as `segments_info` gives them.
-        images: their entries, in the same order.
+        records: for each image its `map_name`, the file of its map, and its `segments`, from `segments_info`.
+        images: the image entries, in the same order.
         categories: {"id", "name", "isthing"}.
     """
     annotations = [

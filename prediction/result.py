@@ -1,4 +1,4 @@
-"""What is predicted for an image: objects, their masks, and what the whole image is made of."""
+"""The prediction for an image: objects, their masks, and the panoptic map."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from util.pictures.boxes import color_of, draw_boxes
 from util.pictures.fonts import unknown_letters
 from util.pictures.masks import draw_masks, draw_panoptic, shades
 
-LONGEST = 28  # letters of a class name on a picture: its score has to fit behind it
+MAX_LETTERS = 28  # of a class name on a picture, to leave room for the score
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """The objects found in one image, best first.
+    """The objects found in one image, highest score first.
 
     Attributes:
-        image: the image as it was looked at, RGB and upright.
-        boxes: float32 [n, 4], xyxy in pixels of `image`; as predicted, so that they may end a little outside of it.
+        image: the input image, RGB and upright.
+        boxes: float32 [n, 4], xyxy in pixels of `image`; not clipped, so they may extend slightly beyond it.
         scores: float32 [n].
-        labels: int64 [n], category ids as they are in the annotations that the model was trained on.
+        labels: int64 [n], category ids, those of the annotations the model was trained on.
         names: n class names.
-        queries: int64 [n], which of the model's object queries found it.
-        masks: bool [n, H, W], the pixels of `image` that belong to each; None where the model draws none.
-        panoptic: what the whole image is made of, stuff too; None where the model tells no stuff.
+        queries: int64 [n], the index of the object query of each detection.
+        masks: bool [n, H, W], the pixels of each object; None if the model has no mask head.
+        panoptic: the segments of the whole image, stuff included; None if the model is not panoptic.
     """
 
     image: Image.Image
@@ -50,10 +50,10 @@ class Prediction:
         return len(self.names)
 
     def draw(self, min_side: int = 384) -> Image.Image:
-        """A copy of the image with the boxes, class names, scores and, if there are any, masks.
+        """A copy of the image with boxes, class names, scores and, if there are any, masks.
 
-        See `util.pictures.boxes.draw_boxes` and `util.pictures.masks.draw_masks`. Boxes have their class's colour; with
-        masks it is lighter or darker from one object of a class to the next.
+        See `util.pictures.boxes.draw_boxes` and `util.pictures.masks.draw_masks`. A box has the colour of its class;
+        with masks, the shade varies between objects of the same class.
         """
         labels = self.labels.tolist()
         names = [_readable(name, label) for name, label in zip(self.names, labels)]
@@ -64,20 +64,20 @@ class Prediction:
         return draw_masks(self.image, self.masks, self.boxes, texts, shades(labels), min_side=min_side)
 
     def draw_panoptic(self, min_side: int = 384) -> Image.Image:
-        """The panoptic map over the image, with a legend below; see `util.pictures.masks.draw_panoptic`.
+        """The panoptic map drawn over the image, with a legend below; see `util.pictures.masks.draw_panoptic`.
 
         Raises:
-            ValueError: there is no map.
+            ValueError: the prediction has no panoptic map.
         """
         if self.panoptic is None:
-            raise ValueError("there is no panoptic map: predict with a model that was trained on panoptic data")
+            raise ValueError("the prediction has no panoptic map: use a model trained on panoptic data")
         segments = [
             segment | {"name": _readable(segment["name"], segment["category_id"])} for segment in self.panoptic.segments
         ]
         return draw_panoptic(self.image, self.panoptic.ids, segments, min_side=min_side)
 
     def resized(self, image: Image.Image) -> Prediction:
-        """The same on another copy of the image, which may be of another size."""
+        """The prediction scaled to another copy of the image, which may have another size."""
         across, down = image.width / self.image.width, image.height / self.image.height
         boxes = self.boxes * self.boxes.new_tensor([across, down, across, down])
         masks, size = self.masks, (image.height, image.width)
@@ -89,7 +89,7 @@ class Prediction:
         return replace(self, image=image, boxes=boxes, masks=masks, panoptic=panoptic)
 
     def crop(self, index: int) -> Image.Image:
-        """What is inside box `index`, in whole pixels, at least one."""
+        """The part of the image inside box `index`, rounded to whole pixels, at least one."""
         x0, y0, x1, y1 = self.boxes[index].tolist()
         width, height = self.image.size
         left, top = min(max(math.floor(x0), 0), width - 1), min(max(math.floor(y0), 0), height - 1)
@@ -97,34 +97,36 @@ class Prediction:
         return self.image.crop((left, top, right, bottom))
 
     def results(self) -> list[dict[str, Any]]:
-        """COCO's results without the image's id: category_id, bbox (x, y, width, height), area and score; with masks
-        segmentation too, a compressed run-length code, and the area is the mask's."""
+        """The detections as COCO results without image ids: category_id, bbox (x, y, width, height), area and score.
+
+        With masks, also segmentation, a compressed run-length encoding; the area is then the mask's.
+        """
         results = []
         for index, (x0, y0, x1, y1) in enumerate(self.boxes.tolist()):
             width, height = x1 - x0, y1 - y0
             result = {"category_id": int(self.labels[index]), "bbox": [x0, y0, width, height], "area": width * height}
             if self.masks is not None:
-                code = coco_mask.encode(np.asfortranarray(self.masks[index].byte().numpy()))
-                segmentation = {"size": code["size"], "counts": code["counts"].decode()}
-                result |= {"segmentation": segmentation, "area": int(coco_mask.area(code))}
+                encoded = coco_mask.encode(np.asfortranarray(self.masks[index].byte().numpy()))
+                segmentation = {"size": encoded["size"], "counts": encoded["counts"].decode()}
+                result |= {"segmentation": segmentation, "area": int(coco_mask.area(encoded))}
             results.append(result | {"score": float(self.scores[index])})
         return results
 
 
 def class_name(label: int, names: Mapping[int, str]) -> str:
-    """The name of a class; of one without, its id."""
+    """The name of a class, or `class ID` if it has none."""
     return names.get(label, f"class {label}")
 
 
 def _readable(name: str, label: int) -> str:
-    """The name, or the class's id where no font here has its letters: they would be a row of empty frames."""
+    """The name, or `class ID` if no installed font has its letters: they would be drawn as empty frames."""
     return class_name(label, {}) if unknown_letters(name) else name
 
 
 def _cut(name: str) -> str:
-    return name if len(name) <= LONGEST else f"{name[: LONGEST - 1].rstrip()}…"
+    return name if len(name) <= MAX_LETTERS else f"{name[: MAX_LETTERS - 1].rstrip()}…"
 
 
 def _before_number(name: str) -> str:
-    """A mark that keeps a per cent sign behind its number where the name before it is written from right to left."""
+    """A mark that keeps the per cent sign after the number when the name is written right to left."""
     return "\u200e" if any(unicodedata.bidirectional(letter) in ("R", "AL") for letter in name) else ""

@@ -59,14 +59,14 @@ def found_at(*boxes: list[float]) -> Prediction:
     return Prediction(GREY, torch.tensor(boxes), scores, labels, ["a"] * count, torch.arange(count))
 
 
-def test_boxes_and_points_grow_with_the_picture(monkeypatch):
+def test_boxes_and_points_are_scaled_with_the_picture(monkeypatch):
     """80 pixels become 448."""
     _, drawn, marks = sheet_parts(monkeypatch, found_at([10.0, 5.0, 30.0, 25.0]), [(40, 10)])
     assert drawn == [[[pytest.approx(v * 5.6) for v in (10, 5, 30, 25)]]]
     assert marks == [(pytest.approx(40 * 5.6), pytest.approx(10 * 5.6))]
 
 
-def test_without_points_the_middles_of_the_best_boxes_are_taken_kept_on_the_image(monkeypatch):
+def test_default_points_are_the_centres_of_the_best_boxes_kept_on_the_image(monkeypatch):
     found = found_at(
         [10.0, 5.0, 30.0, 25.0], [70.0, 30.0, 120.0, 60.0], [-60.0, -40.0, 20.0, 10.0], [0.0, 0.0, 2.0, 2.0]
     )
@@ -74,7 +74,7 @@ def test_without_points_the_middles_of_the_best_boxes_are_taken_kept_on_the_imag
     assert [title for title, _ in panels if title.startswith("point")] == ["point 20, 15", "point 79, 39", "point 0, 0"]
 
 
-def test_the_first_panel_shows_what_was_found(monkeypatch):
+def test_the_first_panel_shows_the_detections(monkeypatch):
     panels, _, _ = sheet_parts(monkeypatch, found_at([10.0, 5.0, 30.0, 25.0]))
     title, picture = panels[0]
     assert title == "found" and picture.size == (448, 224)
@@ -88,6 +88,6 @@ def test_only_the_best_detections_get_a_panel(monkeypatch):
 
 
 @pytest.mark.parametrize("point", [(80, 10), (-1, 10), (10, 40), (10, -1)])
-def test_a_point_outside_of_the_image_is_refused(point):
-    with pytest.raises(ValueError, match=f"point {point[0]},{point[1]} is not on the image, which is 80x40 pixels"):
+def test_a_point_outside_the_image_is_refused(point):
+    with pytest.raises(ValueError, match=f"point {point[0]},{point[1]} is outside the image, which has 80x40 pixels"):
         attention_sheet(found_at([0.0, 0.0, 9.0, 9.0]), torch.rand(1, 2, 4), torch.rand(2, 4, 2, 4), [point])

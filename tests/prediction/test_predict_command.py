@@ -123,11 +123,11 @@ def test_counts_crops_and_classes(run, images: Path, tmp_path: Path, capsys):
 def test_attention_is_drawn_on_request(run, images: Path, tmp_path: Path, capsys):
     assert run(images / "b.png", "--attention", "--top_k", "2") == 0
     sheet = Image.open(tmp_path / "out/attention/b.png")
-    assert sheet.width > 3 * 298 and sheet.height > 2 * 448  # found, 2 detections; 2 points
+    assert sheet.width > 3 * 298 and sheet.height > 2 * 448  # the detections, 2 queries; 2 points
     assert run(images / "b.png", "--attention", "--attention_points", "5,5", "39,59", "0,3", "--top_k", "2") == 0
     assert Image.open(tmp_path / "out/attention/b.png").size == sheet.size
     assert run(images / "b.png", "--attention", "--attention_points", "40,5") == 1
-    assert "point 40,5 is not on the image, which is 40x60 pixels" in capsys.readouterr().err
+    assert "point 40,5 is outside the image, which has 40x60 pixels" in capsys.readouterr().err
 
 
 # --- interruptions
