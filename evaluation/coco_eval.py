@@ -1,7 +1,7 @@
-"""Predictions in, COCO's numbers out.
+"""Detections in, COCO's numbers out.
 
-Batches are kept as plain arrays, gathered on the main process and evaluated there once at the end, by hotcoco where it
-is installed and by pycocotools otherwise; both give the same precision, recall and score curves to the last bit.
+Batches are kept as plain arrays, gathered on the main process and evaluated there once at the end: by hotcoco if it is
+installed, otherwise by pycocotools. Both give exactly the same precision, recall and score curves.
 Definitions: https://cocodataset.org/#detection-eval. Boxes are in pixels of the original image.
 """
 
@@ -22,7 +22,7 @@ from evaluation.detections import (
     Detections,
     Predictions,
     concatenate,
-    of_categories,
+    keep_categories,
     pack,
     to_columns,
     to_results,
@@ -35,8 +35,8 @@ from util.logging import get_logger
 BACKENDS = ("auto", "hotcoco", "pycocotools")
 KINDS = {"bbox": "bbox", "segm": "segmentation", "keypoints": "keypoints"}  # kind -> key of an annotation
 RENUMBERED = (
-    "the ground truth has annotations with an id below 1 or with the same id, which COCO's matching takes for "
-    "unmatched or for one another: they are numbered anew for the evaluation"
+    "the ground truth has annotations with duplicate ids or ids below 1, which COCO's matching would confuse: "
+    "they are renumbered for the evaluation"
 )
 
 
@@ -49,24 +49,26 @@ class CocoEvaluator:
         evaluator.summarize()
         evaluator.coco_eval["bbox"].stats               # the 12 numbers, float64
 
-    Evaluated are the images that `update` was given, on all processes together; an image with no detections counts, an
-    image given again (a distributed sampler repeats some) does not: the first one stays, lower ranks first.
+    The evaluated images are those passed to `update`, on all processes together. An image without detections counts. A
+    repeated image (a distributed sampler repeats some) is ignored: the first one is kept, that of the lowest rank.
 
-    `synchronize_between_processes` gives all detections to the main process. From then on it alone evaluates, and
-    `accumulate` and `summarize` are to be called on every process: the others wait and get `stats`, nothing else.
-    Without it each process evaluates what it has been given.
+    `synchronize_between_processes` sends all detections to the main process. From then on only the main process
+    evaluates. `accumulate` and `summarize` must still be called on every process: the others wait and receive `stats`,
+    nothing else. Without synchronization each process evaluates its own detections.
 
-    `coco_eval[kind]` is a pycocotools `COCOeval`. Its `params` may be changed until `accumulate`; afterwards `eval`
-    holds the curves; `evalImgs` is filled by pycocotools only. Keypoints, which DETR does not predict, are evaluated by
-    pycocotools whichever the backend.
+    `coco_eval[kind]` is a pycocotools `COCOeval`. Its `params` may be changed before `accumulate`; afterwards `eval`
+    holds the curves; only pycocotools fills `evalImgs`. Keypoints, which DETR does not predict, are always evaluated
+    by pycocotools.
+
+    `reset` starts the next evaluation. The ground truth is copied and prepared only once.
 
     Args:
-        coco_gt: ground truth; it is copied as far as the evaluation needs it and stays untouched.
+        coco_gt: ground truth; what the evaluation needs is copied, the original is not changed.
         iou_types: list or tuple of "bbox", "segm", "keypoints".
-        backend: "hotcoco", "pycocotools", or "auto" for hotcoco where a fitting one is installed.
+        backend: "hotcoco", "pycocotools", or "auto" for hotcoco if a supported version is installed.
 
     Raises:
-        ImportError: hotcoco is asked for by name and cannot be used.
+        ImportError: hotcoco is requested by name and cannot be used.
         ValueError: an unknown backend or kind, or ground truth that cannot be evaluated.
     """
 
@@ -77,18 +79,18 @@ class CocoEvaluator:
         self.iou_types = list(iou_types)
         self.coco_gt, renumbered = copy_ground_truth(coco_gt, {KINDS[kind] for kind in self.iou_types} | {"bbox"})
         if renumbered:
-            _say_once(RENUMBERED)
+            _log_once(RENUMBERED)
         with redirect_stdout(io.StringIO()):
             self.coco_eval = {kind: COCOeval(self.coco_gt, iouType=kind) for kind in self.iou_types}
-        self._hotcoco_gt: Any = None  # loaded when it is first needed, on the process that evaluates
+        self._hotcoco_gt: Any = None  # loaded once, when first needed, on the process that evaluates
         self._seen: dict[int, Detections] = {}
         self._gathered = False
         self._per_class: dict[str, list[dict[str, Any]]] = {}
 
     def reset(self) -> None:
-        """Forget all detections and results; the ground truth and the `params` stay.
+        """Forget all detections and results, but keep the ground truth and the `params`.
 
-        `coco_eval` holds new `COCOeval`s afterwards: those of the last evaluation keep what they have.
+        `coco_eval` gets new `COCOeval`s, so that results of the last evaluation stay valid where they are still used.
         """
         for kind, last in self.coco_eval.items():
             with redirect_stdout(io.StringIO()):
@@ -98,33 +100,33 @@ class CocoEvaluator:
 
     @property
     def img_ids(self) -> list[int]:
-        """Ids of the images seen so far, ascending."""
+        """Ids of the images so far, ascending."""
         return sorted(self._seen)
 
     @property
     def detections(self) -> Detections:
-        """All detections of categories that the ground truth knows, by ascending image id."""
-        together = concatenate(self._seen[image_id] for image_id in self.img_ids)
-        return of_categories(together, list(self.coco_gt.cats))
+        """All detections of categories in the ground truth, by ascending image id."""
+        everything = concatenate(self._seen[image_id] for image_id in self.img_ids)
+        return keep_categories(everything, list(self.coco_gt.cats))
 
     def update(self, predictions: Predictions) -> None:
-        """Take the detections of some images.
+        """Add the detections of some images.
 
         Args:
             predictions: image id -> {"boxes": [n, 4] xyxy, "scores": [n], "labels": [n] category ids, and for "segm"
-                "masks": [n, h, w] or [n, 1, h, w], over 0.5 where the object is}; tensors on any device. Boxes are not
-                needed unless "bbox" is evaluated. Labels that are no category of the ground truth never match nor
-                count.
+                "masks": [n, h, w] or [n, 1, h, w], above 0.5 inside the object}; tensors on any device. Boxes are
+                needed only if "bbox" is evaluated. Detections whose label is not a category of the ground truth are
+                ignored.
 
         Raises:
-            ValueError: an image the ground truth does not have, or tensors that do not fit together.
-            FloatingPointError: a box or a score that is not finite.
+            ValueError: an image is not in the ground truth, or tensors do not fit together.
+            FloatingPointError: a box or a score is not finite.
         """
         new = {int(image_id): result for image_id, result in predictions.items() if int(image_id) not in self._seen}
         self._seen.update(to_columns(new, self.iou_types, self.coco_gt.imgs))
 
     def prepare(self, predictions: Predictions, iou_type: str) -> list[dict[str, Any]]:
-        """The detections as COCO's results format has them: one dict each. See `update` for the argument."""
+        """The detections in COCO's results format, one dict each. See `update` for the argument."""
         if iou_type not in KINDS:
             raise ValueError(f"unknown kind of evaluation {iou_type!r}: choose from {', '.join(KINDS)}")
         columns = to_columns({int(k): v for k, v in predictions.items()}, [iou_type], self.coco_gt.imgs)
@@ -139,24 +141,24 @@ class CocoEvaluator:
         return self.prepare(predictions, "segm")
 
     def prepare_for_coco_keypoint(self, predictions: Predictions) -> list[dict[str, Any]]:
-        """Results with `keypoints`, the [n, J, 3] tensor of x, y, visibility flattened to 3 J numbers each."""
+        """Results with `keypoints`, the [n, J, 3] tensor of x, y, visibility, flattened to 3 J numbers each."""
         return self.prepare(predictions, "keypoints")
 
     def synchronize_between_processes(self) -> None:
-        """Give the main process the detections of all; to be called on every process."""
-        shares = gather_to_main(pack(self._seen))
+        """Send the detections of all processes to the main one; must be called on every process."""
+        gathered = gather_to_main(pack(self._seen))
         self._gathered = True
-        if shares is not None:
+        if gathered is not None:
             merged: dict[int, Detections] = {}
-            for share in shares:
-                merged = unpack(share) | merged
+            for packed in gathered:
+                merged = unpack(packed) | merged
             self._seen = merged
 
     def accumulate(self) -> None:
         """Match detections to ground truth and fill `coco_eval[kind].eval`.
 
         Raises:
-            ValueError: no image was given to `update`.
+            ValueError: no image was passed to `update`.
         """
         if self._gathered:
             run_on_main(self._accumulate)
@@ -165,7 +167,7 @@ class CocoEvaluator:
 
     def _accumulate(self) -> None:
         if not self._seen:
-            raise ValueError("there is nothing to evaluate: call update() with the detections of at least one image")
+            raise ValueError("nothing to evaluate: call update() with the detections of at least one image")
         self._per_class = {}
         detections = self.detections
         if self.backend == "hotcoco" and self._hotcoco_gt is None:
@@ -188,9 +190,9 @@ class CocoEvaluator:
                 }
 
     def summarize(self) -> None:
-        """Fill `coco_eval[kind].stats` and log COCO's lines, 12 for boxes and masks, under the kind's name.
+        """Fill `coco_eval[kind].stats` and log COCO's summary, 12 lines for boxes and for masks, with the kind's name.
 
-        The numbers are pycocotools' means of the curves whichever the backend; -1 stands for "no ground truth".
+        With either backend the numbers are pycocotools' means of the curves; -1 means "no ground truth".
         """
         stats = run_on_main(self._summarize) if self._gathered else self._summarize()
         for kind, numbers in stats.items():
@@ -204,20 +206,20 @@ class CocoEvaluator:
         return {kind: np.asarray(coco_eval.stats) for kind, coco_eval in self.coco_eval.items()}
 
     def per_class(self, kind: str = "bbox") -> list[dict[str, Any]]:
-        """The metrics of each category, by ascending id; to be called after `accumulate`, on the main process.
+        """The metrics of each category, by ascending id; call it after `accumulate`, on the main process.
 
         Returns:
-            Dicts of `id`, `name`, `AP` (over all overlap thresholds), `AP50`, `AR` (at most as many detections an image
-            as `params` allows, 100 by default). Categories without ground truth in the evaluated images have -1, as
-            in `stats`.
+            Dicts of `id`, `name`, `AP` (mean over all IoU thresholds), `AP50`, `AR` (with the largest number of
+            detections per image that `params` allows, 100 by default). Categories without ground truth in the
+            evaluated images have -1, as in `stats`.
 
         Raises:
-            ValueError: there are no curves here.
+            ValueError: this process has no curves.
         """
         if kind not in self.coco_eval or not self.coco_eval[kind].eval:
             raise ValueError(
-                f"there are no {kind} curves here: name {kind} among iou_types and call accumulate(); of several "
-                "processes the main one has the curves"
+                f"there are no {kind} curves: pass {kind} in iou_types and call accumulate() first; with several "
+                "processes only the main one has the curves"
             )
         if kind not in self._per_class:
             self._per_class[kind] = self._compute_per_class(kind)
@@ -241,7 +243,7 @@ class CocoEvaluator:
 
 
 def format_per_class(rows: Iterable[dict[str, Any]]) -> str:
-    """`CocoEvaluator.per_class` as a table to print; a dash where there is no ground truth."""
+    """`CocoEvaluator.per_class` as a text table, with a dash where there is no ground truth."""
     rows = list(rows)
     width = max(len("category"), *(len(row["name"]) for row in rows)) if rows else len("category")
     lines = [f"{'id':>6}  {'category':<{width}}  {'AP':>6}  {'AP50':>6}  {'AR':>6}"]
@@ -256,19 +258,19 @@ def _choose_backend(name: str) -> str:
         raise ValueError(f"unknown evaluator {name!r}: choose from {', '.join(BACKENDS)}")
     if name == "pycocotools":
         return name
-    reason = hotcoco.reason_to_do_without()
+    reason = hotcoco.unavailable_reason()
     if reason is None:
         return "hotcoco"
     remedy = f'pip install "{hotcoco.REQUIREMENT}"'
     if name == "hotcoco":
         raise ImportError(f"{reason}: run {remedy}, or choose pycocotools or auto")
-    _say_once(f"{reason}: evaluating with pycocotools, equal but slower ({remedy})")
+    _log_once(f"{reason}: evaluating with pycocotools, which is slower but gives equal results ({remedy})")
     return "pycocotools"
 
 
 @cache
-def _say_once(message: str) -> None:
-    # An evaluator is made for every evaluation of a run; its remarks are worth one line, not one an epoch.
+def _log_once(message: str) -> None:
+    # A process may build many evaluators of the same ground truth.
     get_logger().info(message)
 
 

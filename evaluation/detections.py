@@ -1,7 +1,7 @@
-"""Detections as columns: what a model says about many images in few arrays, and as COCO's list of results.
+"""Detections as columns: those of many images in a few arrays, and as COCO's list of results.
 
-A Python dict for each detection costs more time and memory than the evaluation itself, so dicts are made only for
-those who ask for them. Legend: n detections; boxes in pixels of the original image.
+A Python dict for each detection costs more time and memory than the evaluation itself, so dicts are made only on
+request. Legend: n detections; boxes in pixels of the original image.
 """
 
 import math
@@ -17,11 +17,11 @@ Predictions = Mapping[int, Mapping[str, torch.Tensor]]
 
 
 class Detections(NamedTuple):
-    """The detections of one image, or of many one after the other."""
+    """The detections of one image, or of many images in a row."""
 
     rows: np.ndarray  # float64 [n, 7]: image id, x, y, width, height, score, category id
     masks: list[dict[str, Any]]  # n compressed RLEs, or empty
-    keypoints: list[list[float]]  # n lists of x, y, visibility by turns, or empty
+    keypoints: list[list[float]]  # n lists of x, y, visibility, x, y, …, or empty
 
 
 def convert_to_xywh(boxes: torch.Tensor) -> torch.Tensor:
@@ -30,17 +30,17 @@ def convert_to_xywh(boxes: torch.Tensor) -> torch.Tensor:
 
 
 def to_columns(predictions: Predictions, kinds: Iterable[str], images: Mapping[int, Any]) -> dict[int, Detections]:
-    """Bring predictions to the CPU, one `Detections` for each image.
+    """Copy predictions to the CPU, one `Detections` for each image.
 
     Args:
         predictions: image id -> {"scores": [n], "labels": [n], and by kind "boxes": [n, 4] xyxy, "masks": [n, h, w] or
-            [n, 1, h, w], "keypoints": [n, J, 3]}; an empty dict stands for an image without detections.
-        kinds: which of "bbox", "segm", "keypoints" to take; without "bbox" the boxes are zeros.
+            [n, 1, h, w], "keypoints": [n, J, 3]}; an empty dict means an image without detections.
+        kinds: which of "bbox", "segm", "keypoints" to copy; without "bbox" the boxes are zeros.
         images: the COCO images by id; a mask must have its image's height and width.
 
     Raises:
-        ValueError: an unknown image, or tensors that do not fit together or the image.
-        FloatingPointError: a box or a score that is not finite.
+        ValueError: an unknown image, or tensors that do not fit each other or the image.
+        FloatingPointError: a box or a score is not finite.
     """
     results = {int(image_id): result for image_id, result in predictions.items()}
     if not results:
@@ -53,9 +53,9 @@ def to_columns(predictions: Predictions, kinds: Iterable[str], images: Mapping[i
         rows[:, 5] = _fetch([result["scores"] for result in filled]).double().numpy()
         rows[:, 6] = _fetch([result["labels"] for result in filled]).double().numpy()
         if "bbox" in kinds:
-            # Width and height are rounded in the model's precision, as the published code rounds them.
+            # Width and height are computed in the model's precision, as in the published code.
             rows[:, 1:5] = convert_to_xywh(_fetch([result["boxes"] for result in filled])).double().numpy()
-        _refuse_non_finite(rows)
+        _check_finite(rows)
     columns = {}
     for image_id, image_rows in zip(results, np.split(rows, np.cumsum(counts)[:-1]), strict=True):
         result = results[image_id] if len(image_rows) else {}
@@ -66,7 +66,7 @@ def to_columns(predictions: Predictions, kinds: Iterable[str], images: Mapping[i
 
 
 def concatenate(parts: Iterable[Detections]) -> Detections:
-    """All detections one after the other."""
+    """All detections in one."""
     parts = list(parts)
     return Detections(
         np.concatenate([np.zeros((0, 7)), *(part.rows for part in parts)]),
@@ -75,8 +75,8 @@ def concatenate(parts: Iterable[Detections]) -> Detections:
     )
 
 
-def of_categories(detections: Detections, category_ids: Iterable[int]) -> Detections:
-    """Those detections whose category is among `category_ids`."""
+def keep_categories(detections: Detections, category_ids: Iterable[int]) -> Detections:
+    """The detections whose category is in `category_ids`."""
     keep = np.isin(detections.rows[:, 6], list(category_ids))
     return Detections(
         detections.rows[keep], list(compress(detections.masks, keep)), list(compress(detections.keypoints, keep))
@@ -84,9 +84,9 @@ def of_categories(detections: Detections, category_ids: Iterable[int]) -> Detect
 
 
 def pack(columns: Mapping[int, Detections]) -> dict[str, Any]:
-    """Detections by image id in a handful of arrays, to be sent elsewhere; `unpack` gives them back to the bit.
+    """Detections by image id in a few arrays, to be sent to another process; `unpack` restores them exactly.
 
-    Numbers are narrowed where each of them survives it: a detection of a float32 model takes 24 bytes, not 56.
+    An array is stored in a smaller type if no number changes: a detection of a float32 model takes 24 bytes, not 56.
     """
     rows, masks, keypoints = concatenate(columns.values())
     runs = [mask["counts"].encode("utf-8") for mask in masks]
@@ -105,7 +105,7 @@ def pack(columns: Mapping[int, Detections]) -> dict[str, Any]:
 
 
 def unpack(packed: Mapping[str, Any]) -> dict[int, Detections]:
-    """What was given to `pack`."""
+    """What was passed to `pack`."""
     image_ids, counts = packed["image_ids"], packed["counts"]
     columns = (np.repeat(image_ids, counts)[:, None], packed["boxes"], packed["scores"][:, None])
     rows = np.concatenate([column.astype(np.float64) for column in (*columns, packed["labels"][:, None])], axis=1)
@@ -120,7 +120,7 @@ def unpack(packed: Mapping[str, Any]) -> dict[int, Detections]:
 
 
 def to_results(detections: Detections, kind: str) -> list[dict[str, Any]]:
-    """COCO's results format: one dict for each detection, https://cocodataset.org/#format-results."""
+    """COCO's results format, one dict for each detection: https://cocodataset.org/#format-results."""
     regions: Iterable[Any]
     if kind == "bbox":
         key, regions = "bbox", detections.rows[:, 1:5].tolist()
@@ -135,22 +135,22 @@ def to_results(detections: Detections, kind: str) -> list[dict[str, Any]]:
 
 
 def _narrow(values: np.ndarray, dtype: type) -> np.ndarray:
-    with np.errstate(over="ignore", invalid="ignore"):  # what does not survive is seen by the comparison
+    with np.errstate(over="ignore", invalid="ignore"):  # the comparison below detects these
         small = values.astype(dtype)
     return small if np.array_equal(small, values) else values
 
 
 def _split(values: Any, lengths: np.ndarray) -> list[Any]:
-    """A list or bytes cut into pieces of these lengths."""
+    """A list or bytes, split into pieces of these lengths."""
     return [values[end - length : end] for length, end in zip(lengths.tolist(), np.cumsum(lengths).tolist())]
 
 
 def _count(image_id: int, result: Mapping[str, torch.Tensor], kinds: Iterable[str], images: Mapping[int, Any]) -> int:
-    """Number of detections of an image, once its tensors are known to agree about it."""
+    """Number of detections of an image, after checking that its tensors agree on it."""
     if image_id not in images:
         raise ValueError(
             f"there are predictions for image {image_id}, but the ground truth has no such image: "
-            "evaluate with the annotation file that the images come from"
+            "evaluate with the annotation file of these images"
         )
     if not result:
         return 0
@@ -158,7 +158,7 @@ def _count(image_id: int, result: Mapping[str, torch.Tensor], kinds: Iterable[st
     names = ["scores", "labels", *(by_kind[kind] for kind in kinds)]
     missing = [name for name in names if name not in result]
     if missing:
-        raise ValueError(f"the predictions for image {image_id} lack {', '.join(missing)}: needed are {names}")
+        raise ValueError(f"the predictions for image {image_id} lack {', '.join(missing)}: required are {names}")
     lengths = {name: len(result[name]) for name in names}
     if len(set(lengths.values())) > 1:
         raise ValueError(f"the predictions for image {image_id} differ in length: {lengths}")
@@ -166,13 +166,13 @@ def _count(image_id: int, result: Mapping[str, torch.Tensor], kinds: Iterable[st
 
 
 def _fetch(tensors: list[torch.Tensor]) -> torch.Tensor:
-    """All rows in one transfer; half types become float32, which arithmetic on the CPU is exact enough for."""
-    together = torch.cat([tensor.detach() for tensor in tensors])
-    return (together.float() if together.dtype in (torch.float16, torch.bfloat16) else together).cpu()
+    """All rows in one transfer to the CPU; half-precision types are raised to float32."""
+    rows = torch.cat([tensor.detach() for tensor in tensors])
+    return (rows.float() if rows.dtype in (torch.float16, torch.bfloat16) else rows).cpu()
 
 
-def _refuse_non_finite(rows: np.ndarray) -> None:
-    # An overlap of NaN is below no threshold: COCO's matching would take such a box for a hit.
+def _check_finite(rows: np.ndarray) -> None:
+    # An overlap of NaN is not below any threshold: COCO's matching would accept such a box.
     bad = np.flatnonzero(~np.isfinite(rows[:, 1:6]).all(axis=1))
     if len(bad):
         image_id, *box, score, label = rows[bad[0]].tolist()
@@ -187,11 +187,11 @@ def _encode(image_id: int, masks: torch.Tensor, image: Mapping[str, Any]) -> lis
     expected = (image.get("height", size[0]), image.get("width", size[1]))
     if size != expected or math.prod(masks.shape[1:]) != math.prod(size):
         raise ValueError(
-            f"the masks of image {image_id} have shape {list(masks.shape)}, but need to be [n, h, w] or [n, 1, h, w] "
-            f"of the image's own size, (h, w) = {expected}"
+            f"the masks of image {image_id} have shape {list(masks.shape)}, but must have shape [n, h, w] or "
+            f"[n, 1, h, w] with the image's size, (h, w) = {expected}"
         )
     masks = masks.reshape(-1, *size)
     covered = (masks if masks.dtype == torch.bool else masks > 0.5).cpu().numpy()  # [n, h, w]
-    # One at a time: what is encoded has to be copied column by column, and a hundred masks are large.
+    # One at a time: encoding needs a column-major copy, and copies of a hundred masks are large.
     rles = (mask_util.encode(np.asfortranarray(mask, dtype=np.uint8)) for mask in covered)
     return [{"size": rle["size"], "counts": rle["counts"].decode("utf-8")} for rle in rles]

@@ -1,8 +1,8 @@
-"""COCO's matching and accumulation by hotcoco; the only file that imports it.
+"""COCO's matching, its precision-recall curves and panoptic quality by hotcoco; the only file that imports hotcoco.
 
-hotcoco (https://pypi.org/project/hotcoco) computes what pycocotools computes, to the last bit, in a fraction of the
-time. It is optional there: without it `evaluation.coco_eval` uses pycocotools. Panoptic quality, which pycocotools does
-not have, it computes as COCO's panopticapi does.
+hotcoco (https://pypi.org/project/hotcoco) computes exactly what pycocotools computes, in a fraction of the time. For
+boxes and masks it is optional: without it `evaluation.coco_eval` uses pycocotools. Panoptic quality is not in
+pycocotools; hotcoco computes it as COCO's panopticapi does.
 """
 
 from importlib import import_module
@@ -14,20 +14,20 @@ import numpy as np
 REQUIREMENT = "hotcoco>=1.3,<2"
 
 
-def reason_to_do_without() -> str | None:
-    """Why hotcoco cannot be used here, as the first half of a sentence; None if it can."""
+def unavailable_reason() -> str | None:
+    """Why hotcoco cannot be used, as the first half of a sentence; None if it can be used."""
     try:
         version = str(import_module("hotcoco").__version__)
     except ImportError as error:
         return f"hotcoco cannot be imported ({error})"
     major, minor = (int(part) for part in version.split(".")[:2])
     if major != 1 or minor < 3:
-        return f"hotcoco {version} is installed, but {REQUIREMENT} is needed"
+        return f"hotcoco {version} is installed, but {REQUIREMENT} is required"
     return None
 
 
 def load_ground_truth(dataset: dict[str, Any]) -> Any:
-    """A `hotcoco.COCO` of a COCO data set in memory; what the evaluation does not read stays behind.
+    """A `hotcoco.COCO` of a COCO data set in memory, with only what the evaluation reads.
 
     Args:
         dataset: `images`, `annotations` and `categories` as in a COCO instances file.
@@ -42,14 +42,14 @@ def load_ground_truth(dataset: dict[str, Any]) -> Any:
 def accumulate(
     ground_truth: Any, kind: str, params: Any, rows: np.ndarray, segmentation: list[dict[str, Any]]
 ) -> dict[str, np.ndarray]:
-    """Match detections to ground truth and draw the precision-recall curves.
+    """Match detections to ground truth and compute the precision-recall curves.
 
     Args:
         ground_truth: from `load_ground_truth`.
         kind: "bbox" or "segm".
-        params: pycocotools' `Params`, of which every setting but `useSegm` is obeyed.
+        params: pycocotools' `Params`; all settings but `useSegm` are used.
         rows: float64 [n, 7]: image id, x, y, width, height (pixels), score, category id.
-        segmentation: for "segm" a compressed RLE for each row; not read for "bbox".
+        segmentation: for "segm" a compressed RLE for each row; unused for "bbox".
 
     Returns:
         precision and scores [T, R, K, A, M], recall [T, K, A, M], float64, with -1 where there is no ground truth;
@@ -61,7 +61,7 @@ def accumulate(
         from hotcoco import mask
 
         detections = ground_truth.load_res(rows, segmentation=segmentation)
-        # loadRes gives a row the area of its box; COCO sorts masks into small, medium and large by their own area.
+        # load_res sets each area to that of the box; COCO sorts masks by size according to their own area.
         ids = np.arange(1, len(rows) + 1)
         detections.update_anns(ids=ids, area=np.asarray(mask.area(segmentation), dtype=np.float64))
     else:
@@ -87,17 +87,17 @@ def panoptic_quality(
     """Panoptic quality (Kirillov et al. 2019, equation 1) over the images that the ground truth annotates.
 
     Args:
-        ground_truth: `images`, `annotations` and `categories` as in a COCO panoptic file; an
-            area of None is counted.
+        ground_truth: `images`, `annotations` and `categories` as in a COCO panoptic file; an area of None is counted
+            in the PNG.
         predictions: `annotations` in the same format.
-        gt_folder, pred_folder: of their PNG files.
+        gt_folder, pred_folder: the folders of their PNG files.
 
     Returns:
         "All", "Things" and "Stuff": {"pq", "sq", "rq", "n"}, means over the n categories that occur; "per_class":
-        category id → {"pq", "sq", "rq", "iou", "tp", "fp", "fn"}. -1 stands for "nothing to measure".
+        category id → {"pq", "sq", "rq", "iou", "tp", "fp", "fn"}. -1 means "nothing to measure".
 
     Raises:
-        ValueError: PNG and JSON contradict one another, by image and segment.
+        ValueError: a PNG contradicts its JSON entry; the message names image and segment.
         OSError: a PNG file cannot be read.
     """
     from hotcoco.panoptic import PanopticEval

@@ -1,7 +1,8 @@
 """Panoptic predictions in, panoptic quality out (PQ = SQ · RQ; Kirillov et al. 2019, paper section 4.4).
 
-Predictions are kept in the official format, PNG bytes beside their segments, gathered on the main process and evaluated
-there once at the end by hotcoco, which gives COCO's own numbers. Definitions: https://cocodataset.org/#panoptic-eval.
+Predictions are kept in the official format, PNG bytes and a list of segments, gathered on the main process and
+evaluated there once at the end by hotcoco, which gives COCO's numbers. The PNG bytes are written as they come from the
+postprocessor, not decoded or encoded again. Definitions: https://cocodataset.org/#panoptic-eval.
 """
 
 from __future__ import annotations
@@ -31,26 +32,28 @@ class PanopticEvaluator:
         results = evaluator.summarize()
         results["All"]["pq"]                            # 0 to 1
 
-    An image given again (a distributed sampler repeats some) counts once: the first one stays, lower ranks first. An
-    image of which nothing was recognised has an all-zero PNG and no segments. Segments of categories that the ground
-    truth does not have never match nor count; their pixels are taken for void.
+    A repeated image (a distributed sampler repeats some) is ignored: the first one is kept, that of the lowest rank.
+    An image without segments has an all-zero PNG. Segments of categories that are not in the ground truth are ignored;
+    their pixels become void.
 
-    `synchronize_between_processes` gives all predictions to the main process. From then on it alone evaluates, and
-    `summarize` is to be called on every process: the others wait and get the same results. Without it each process
-    evaluates what it has been given.
+    `synchronize_between_processes` sends all predictions to the main process. From then on only the main process
+    evaluates. `summarize` must still be called on every process: the others wait and receive the same results. Without
+    synchronization each process evaluates its own predictions.
 
-    Segment ids are taken as COCO's evaluation takes them: those of predictions may begin at 0, which is then a segment
-    like any other, though its pixels cannot be told from void ones.
+    Segment ids are interpreted as in COCO's evaluation: those of predictions may start at 0, which is then a segment
+    like any other, although its pixels cannot be distinguished from void pixels.
+
+    `reset` starts the next evaluation. The ground truth is read and checked only once.
 
     Args:
         ann_file: the panoptic JSON file of the ground truth.
-        ann_folder: of its PNG files.
-        output_dir: where `summarize` leaves the predictions in COCO's results format, a PNG for each image and
-            predictions.json, and what came out, quality.json. Empty or None: nowhere.
-        allow_missing: leave images without prediction out, with a warning, where `summarize` would refuse them.
+        ann_folder: the folder of its PNG files.
+        output_dir: where `summarize` writes the predictions in COCO's results format (a PNG for each image and
+            predictions.json) and the results (quality.json). Empty or None: nowhere.
+        allow_missing: leave out images without a prediction, with a warning, instead of raising an error.
 
     Raises:
-        ImportError: hotcoco, which pycocotools cannot stand in for here, cannot be used.
+        ImportError: hotcoco cannot be used; pycocotools has no panoptic evaluation.
         FileNotFoundError, OSError, ValueError: see `read_panoptic`; PNG files are missing.
     """
 
@@ -62,9 +65,9 @@ class PanopticEvaluator:
         *,
         allow_missing: bool = False,
     ) -> None:
-        reason = hotcoco.reason_to_do_without()
+        reason = hotcoco.unavailable_reason()
         if reason is not None:
-            raise ImportError(f'{reason}: panoptic quality needs it, run pip install "{hotcoco.REQUIREMENT}"')
+            raise ImportError(f'{reason}: it is needed for panoptic quality, run pip install "{hotcoco.REQUIREMENT}"')
         self.ann_folder = Path(ann_folder)
         self.output_dir = Path(output_dir) if output_dir else None
         self.allow_missing = allow_missing
@@ -74,17 +77,17 @@ class PanopticEvaluator:
         self.reset()
 
     def reset(self) -> None:
-        """Forget all predictions and results; the ground truth stays."""
+        """Forget all predictions and results, but keep the ground truth."""
         self.results: dict[str, Any] | None = None
         self._predictions: dict[int, Prediction] = {}
         self._gathered = False
         self._warned_of_unknown = False
 
     def update(self, predictions: Iterable[Mapping[str, Any]]) -> None:
-        """Take the predictions of some images, see `check_prediction`; they stay as they are.
+        """Add the predictions of some images, see `check_prediction`; they are not modified.
 
         Raises:
-            ValueError: a prediction that does not fit its image.
+            ValueError: a prediction does not fit its image.
         """
         for given in predictions:
             if int(given["image_id"]) in self._predictions:
@@ -94,45 +97,45 @@ class PanopticEvaluator:
             if kept is not checked and not self._warned_of_unknown:
                 self._warned_of_unknown = True
                 get_logger().warning(
-                    f"image {kept['image_id']} has predicted segments of categories that the ground truth does not "
-                    "have: they do not count (said once)"
+                    f"image {kept['image_id']} has predicted segments of categories that are not in the ground truth: "
+                    "such segments are ignored (logged once)"
                 )
             self._predictions[kept["image_id"]] = kept
 
     def synchronize_between_processes(self) -> None:
-        """Give the main process the predictions of all; to be called on every process."""
-        shares = gather_to_main(list(self._predictions.values()))
+        """Send the predictions of all processes to the main one; must be called on every process."""
+        gathered = gather_to_main(list(self._predictions.values()))
         self._gathered = True
         self._predictions = {}
-        for share in shares or ():
-            for prediction in share:
+        for predictions in gathered or ():
+            for prediction in predictions:
                 self._predictions.setdefault(prediction["image_id"], prediction)
 
     def summarize(self) -> dict[str, Any]:
-        """Evaluate, log the tables of groups and categories, and leave the predictions in `output_dir`.
+        """Evaluate, log the table of groups and categories, and write the predictions to `output_dir`.
 
-        Where that cannot be written to, it is said, and the numbers come out all the same.
+        If `output_dir` cannot be written to, an error is logged and the numbers are computed all the same.
 
         Returns:
             "All", "Things", "Stuff": {"pq", "sq", "rq", "n"}, means over the n categories that occur in the ground
             truth or the predictions; "per_class": the same of each category id, with "iou" (sum over the matches),
-            "tp", "fp", "fn". -1 stands for "nothing to measure". Kept as `results`.
+            "tp", "fp", "fn". -1 means "nothing to measure". Also kept as `results`.
 
         Raises:
             ValueError: images have no prediction, two share a file name, or a PNG contradicts its segments.
-            OSError: not even temporary files can be written.
+            OSError: temporary files cannot be written either.
         """
         self.results = run_on_main(self._summarize) if self._gathered else self._summarize()
         return self.results
 
     def per_class(self) -> list[dict[str, Any]]:
-        """Dicts of id, name, isthing, and PQ, SQ, RQ, by ascending id; -1 where there was nothing to measure.
+        """Dicts of id, name, isthing, PQ, SQ and RQ, by ascending id; -1 where there was nothing to measure.
 
         Raises:
             ValueError: `summarize` has not been called.
         """
         if self.results is None:
-            raise ValueError("there are no numbers yet: call summarize() first")
+            raise ValueError("there are no results yet: call summarize() first")
         numbers = self.results["per_class"]
         return [
             {key: category[key] for key in ("id", "name", "isthing")}
@@ -145,8 +148,8 @@ class PanopticEvaluator:
         predictions = [self._predictions[annotation["image_id"]] for annotation in annotations]
         names = [prediction["file_name"] for prediction in predictions]
         if len(set(names)) < len(names):
-            twice = next(name for name in names if names.count(name) > 1)
-            raise ValueError(f"several predictions have the file_name {twice}: every image needs its own")
+            duplicate = next(name for name in names if names.count(name) > 1)
+            raise ValueError(f"several predictions have the file_name {duplicate}: file names must be unique")
         truth = {
             "images": list(self.ground_truth.images.values()),
             "annotations": annotations,
@@ -159,7 +162,7 @@ class PanopticEvaluator:
             except OSError as error:
                 if self.output_dir is None:
                     raise
-                get_logger().error(f"panoptic maps are not kept, {folder} cannot be written to: {error}")
+                get_logger().error(f"panoptic maps are not saved, {folder} cannot be written to: {error}")
                 folder = Path(scratch)
                 written = _write(predictions, folder)
             self.results = hotcoco.panoptic_quality(truth, written, self.ann_folder, folder)
@@ -169,21 +172,21 @@ class PanopticEvaluator:
         return self.results
 
     def _annotations_to_evaluate(self) -> list[Annotation]:
-        """Those of images with a prediction, in the file's order, which fixes the order of all sums."""
+        """The annotations of images with a prediction, in the file's order, which fixes the order of all sums."""
         annotations = self.ground_truth.annotations
         without = [str(image_id) for image_id in annotations if image_id not in self._predictions]
         if without and (not self.allow_missing or not self._predictions):
             raise ValueError(
-                f"{len(without)} of {len(annotations)} images have no prediction (image {some(without)}): call "
-                "update() for every image of the ground truth, with no segments where nothing was recognised"
+                f"predictions are missing for {len(without)} of {len(annotations)} images (image {some(without)}): "
+                "call update() for every image of the ground truth, with an empty segments_info if nothing is found"
             )
         if without:
-            get_logger().warning(f"evaluated without {len(without)} images that have no prediction ({some(without)})")
+            get_logger().warning(f"images without a prediction are not evaluated: {len(without)} ({some(without)})")
         return [annotation for image_id, annotation in annotations.items() if image_id in self._predictions]
 
 
 def format_panoptic(results: Mapping[str, Any], per_class: Iterable[Mapping[str, Any]] = ()) -> str:
-    """What `summarize` and `per_class` return as a table in per cent; a dash where there was nothing to measure."""
+    """What `summarize` and `per_class` return as a table in percent, with a dash where there was nothing to measure."""
     rows = [(name, *(results[name][key] for key in ("pq", "sq", "rq")), results[name]["n"]) for name in GROUPS]
     rows += [(row["name"], *(row[key] for key in ("PQ", "SQ", "RQ")), "") for row in per_class]
     width = max(8, *(len(name) for name, *_ in rows)) + 1
@@ -195,7 +198,7 @@ def format_panoptic(results: Mapping[str, Any], per_class: Iterable[Mapping[str,
 
 
 def _write(predictions: list[Prediction], folder: Path) -> dict[str, Any]:
-    """The PNG files and predictions.json, https://cocodataset.org/#format-results; returns the latter's content."""
+    """Write the PNG files and predictions.json (https://cocodataset.org/#format-results); returns its content."""
     folder.mkdir(parents=True, exist_ok=True)
     for prediction in predictions:
         (folder / prediction["file_name"]).write_bytes(prediction["png_string"])

@@ -32,7 +32,7 @@ from util.logging import get_logger
 
 @pytest.fixture(autouse=True)
 def forget_what_was_said():
-    coco_eval._say_once.cache_clear()
+    coco_eval._log_once.cache_clear()
 
 
 @pytest.fixture
@@ -89,7 +89,7 @@ def one_of_two(rank: int, folder: str) -> None:
     ids = list(predictions)
     share = ids[0::2] if rank == 0 else [*ids[1::2], ids[2]]  # a sampler repeats an image to fill the last batch
     found = {}
-    for backend in ("hotcoco", "pycocotools") if hotcoco.reason_to_do_without() is None else ("pycocotools",):
+    for backend in ("hotcoco", "pycocotools") if hotcoco.unavailable_reason() is None else ("pycocotools",):
         evaluator = CocoEvaluator(coco, ["bbox", "segm"], backend=backend)
         evaluator.update({i: predictions[i] for i in share})
         if rank == 1:
@@ -142,12 +142,12 @@ def test_annotations_numbered_from_zero_or_alike_match_as_any_other(backend, sai
     expected = evaluated(coco, predictions, backend)
     said.clear()
     for renumber in (lambda number: number, lambda number: 1 + number // 2):
-        coco_eval._say_once.cache_clear()
+        coco_eval._log_once.cache_clear()
         odd = copy.deepcopy(coco.dataset)
         for number, annotation in enumerate(odd["annotations"]):
             annotation["id"] = renumber(number)
         assert_same_bits(evaluated(coco_of(odd), predictions, backend).coco_eval["bbox"], expected.coco_eval["bbox"])
-    assert sum("numbered anew" in message for message in said) == 2
+    assert sum("they are renumbered" in message for message in said) == 2
 
 
 @both_backends
@@ -246,9 +246,9 @@ def test_nothing_to_evaluate_is_an_error():
     evaluator = CocoEvaluator(made_ground_truth(images=2), ["bbox"])
     with pytest.raises(ValueError, match="nothing to evaluate"):
         evaluator.accumulate()
-    with pytest.raises(ValueError, match="call accumulate.* the main one has the curves"):
+    with pytest.raises(ValueError, match="call accumulate.* only the main one has the curves"):
         evaluator.per_class()
-    with pytest.raises(ValueError, match="no segm curves here: name segm among iou_types"):
+    with pytest.raises(ValueError, match="no segm curves: pass segm in iou_types"):
         evaluator.per_class("segm")
 
 

@@ -239,13 +239,13 @@ def test_an_image_given_again_counts_once_and_the_first_one_stays(made):
 
 
 def test_a_missing_prediction_is_refused_unless_it_may_be_missing(made):
-    with pytest.raises(ValueError, match=r"1 of 2 images have no prediction \(image 8\): call update\(\)"):
+    with pytest.raises(ValueError, match=r"predictions are missing for 1 of 2 images \(image 8\): call update\(\)"):
         evaluated(made, [scene_of(3)])
     with warnings_said() as said:
         results, _ = evaluated(made, [scene_of(3)], allow_missing=True)
     assert results["per_class"][7]["tp"] == 1 and results["All"]["pq"] == 1.0
-    assert said == ["evaluated without 1 images that have no prediction (8)"]
-    with pytest.raises(ValueError, match="2 of 2 images have no prediction"):
+    assert said == ["images without a prediction are not evaluated: 1 (8)"]
+    with pytest.raises(ValueError, match="predictions are missing for 2 of 2 images"):
         evaluated(made, [], allow_missing=True)
 
 
@@ -292,7 +292,7 @@ def test_numbers_before_the_evaluation_are_refused(made):
 
 def test_without_hotcoco_the_error_says_what_to_install(made, monkeypatch):
     monkeypatch.setitem(sys.modules, "hotcoco", None)
-    with pytest.raises(ImportError, match=r'panoptic quality needs it, run pip install "hotcoco'):
+    with pytest.raises(ImportError, match=r'it is needed for panoptic quality, run pip install "hotcoco'):
         PanopticEvaluator(made[2], made[1], None)
 
 
@@ -317,7 +317,7 @@ def test_a_folder_that_cannot_be_written_to_costs_the_maps_and_not_the_numbers(m
     (tmp_path / "file").write_text("in the way")
     results, _ = evaluated(made, [scene_of(3), scene_of(8)], tmp_path / "file" / "out")
     assert results["All"]["pq"] == 1.0
-    assert "panoptic maps are not kept" in caplog.text and str(tmp_path / "file" / "out") in caplog.text
+    assert "panoptic maps are not saved" in caplog.text and str(tmp_path / "file" / "out") in caplog.text
 
 
 def test_each_category_has_a_line_in_the_table(made):

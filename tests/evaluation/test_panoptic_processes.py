@@ -85,4 +85,4 @@ def test_the_main_process_alone_keeps_and_writes_the_predictions(pair):
 
 
 def test_all_processes_learn_what_is_missing(pair):
-    assert ["5 of 7 images have no prediction" in each["error"] for each in pair[0]] == [True, True]
+    assert ["predictions are missing for 5 of 7 images" in each["error"] for each in pair[0]] == [True, True]

@@ -10,7 +10,7 @@ from evaluation import hotcoco
 from evaluation.coco_eval import CocoEvaluator
 
 HEIGHT, WIDTH = 240, 320
-needs_hotcoco = pytest.mark.skipif(hotcoco.reason_to_do_without() is not None, reason=f"needs {hotcoco.REQUIREMENT}")
+needs_hotcoco = pytest.mark.skipif(hotcoco.unavailable_reason() is not None, reason=f"needs {hotcoco.REQUIREMENT}")
 both_backends = pytest.mark.parametrize("backend", [pytest.param("hotcoco", marks=needs_hotcoco), "pycocotools"])
 
 

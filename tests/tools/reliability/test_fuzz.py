@@ -20,7 +20,7 @@ needs_fork = pytest.mark.skipif(
 @pytest.fixture(autouse=True)
 def without_threads(monkeypatch):
     """hotcoco's threads, once another test has used it, do not come along into a forked process."""
-    monkeypatch.setattr("evaluation.hotcoco.reason_to_do_without", lambda: "hotcoco cannot be forked")
+    monkeypatch.setattr("evaluation.hotcoco.unavailable_reason", lambda: "hotcoco cannot be forked")
 
 
 def made_up(read, name="made up", refusals=(ValueError,)):
