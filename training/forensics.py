@@ -1,4 +1,4 @@
-"""Where a number stopped being finite: the batch that did it is run again under watch, described and saved."""
+"""Finding the cause of a NaN or infinity: the batch is run again under watch, the cause is described, all is saved."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from training.module_watch import ModuleWatch, count_non_finite, find_non_finite_tensor
-from training.undisturbed import undisturbed
 from util.checkpoint import save_checkpoint
 from util.dist import all_gather, get_rank
 from util.nested_tensor import NestedTensor, nested_tensor_from_tensor_list
+from util.rng import undisturbed
 
 Samples = NestedTensor | Sequence[Tensor] | Tensor
 Targets = Sequence[Mapping[str, Tensor]]
@@ -23,15 +23,15 @@ Targets = Sequence[Mapping[str, Tensor]]
 
 @dataclass(frozen=True)
 class Finding:
-    """What is not finite.
+    """The first thing that is not finite.
 
     Attributes:
-        kind: "image", "target", "output", "loss" or "gradient", the first of them in the order of the computation that
-            is not finite; "nothing" when all of them are.
+        kind: "image", "target", "output", "loss" or "gradient", whichever comes first in the order of computation;
+            "nothing" if all are finite.
         name: the culprit: "image 3", "transformer.encoder.layers.2.linear1 (Linear)", "loss_giou_1", or the parameter
             of the gradient, "transformer.decoder.norm.weight"; empty for "nothing".
-        sentence: all of it in words, without a full stop.
-        parameter: for an output, the parameter or buffer in that module that is not finite itself; else empty.
+        sentence: description of the finding, without a full stop.
+        parameter: for an output, the module's parameter or buffer that is not finite itself; else empty.
     """
 
     kind: str
@@ -44,20 +44,20 @@ class Finding:
 def find_non_finite(
     model: nn.Module, samples: Samples, targets: Targets | None = None, criterion: nn.Module | None = None
 ) -> Finding:
-    """Run the batch once more and name the first thing that is not finite.
+    """Run the batch again and name the first thing that is not finite.
 
-    The order is the computation's: images, target boxes, module outputs (the first module whose inputs are finite and
-    whose output is not; of nested ones the innermost), losses, gradients. Gradients are computed, for this batch
-    alone, only where those that the parameters hold are not finite.
+    The order is that of computation: images, target boxes, module outputs (the first module whose inputs are finite
+    and whose output is not, the innermost one if modules are nested), losses, gradients. The gradients of this batch
+    are computed only if those stored in the parameters are not finite.
 
-    The process needs no other one. Weights, gradients, buffers, modes and generators stay as they are. Dropout draws
-    anew, so a rare overflow may not come again. To be called under the autocast of the step that failed, if any.
+    No other process is involved. Weights, gradients, buffers, modes and random number generators stay unchanged.
+    Dropout draws new masks, so a rare overflow may not recur. Call it under the autocast of the failed step, if any.
 
     Args:
-        model: wrapped for several processes or not.
-        samples: as the model takes them, on its device.
-        targets: on the same device; wanted for losses and gradients.
-        criterion: `SetCriterion`, or what takes `num_boxes` like it.
+        model: the model, which may be wrapped in DistributedDataParallel.
+        samples: input of the model, on its device.
+        targets: on the same device; needed to check losses and gradients.
+        criterion: `SetCriterion`, or a module that takes `num_boxes` like it.
     """
     model = _unwrap(model)
     finding = _find_in_images(samples, targets) or _find_in_targets(targets)
@@ -67,7 +67,7 @@ def find_non_finite(
     with undisturbed(model), watch:
         try:
             outputs = model(samples)
-        except (RuntimeError, ValueError, ArithmeticError):  # what runs on behind the first bad number may give up
+        except (RuntimeError, ValueError, ArithmeticError):  # a later module may refuse its non-finite input
             if not watch.culprit:
                 raise
     if watch.culprit and (outputs is None or find_non_finite_tensor(outputs) is not None):
@@ -77,7 +77,7 @@ def find_non_finite(
     return (
         finding
         or _find_in_gradients(model, samples, targets, criterion, watch.order)
-        or Finding("nothing", "", "run once more, everything is finite")
+        or Finding("nothing", "", "when the batch was run again, everything was finite")
     )
 
 
@@ -92,10 +92,10 @@ def save_batch(
     message: str,
     rank: int = 0,
 ) -> None:
-    """Save what it takes to study the failure later, for `load_checkpoint` to read.
+    """Save a batch and the weights, to reproduce the failure later.
 
-    The file holds `images` [B, 3, H, W], `mask` (True = padding) or None, `targets`, the weights as `model`, `epoch`,
-    `step`, `message` and `rank`. To go on from it:
+    The file, which `load_checkpoint` reads, holds `images` [B, 3, H, W], `mask` (True = padding) or None, `targets`,
+    the weights as `model`, `epoch`, `step`, `message` and `rank`. To reproduce the failure:
 
         batch = load_checkpoint(path)
         model.load_state_dict(batch["model"])  # `load_weights` refuses weights that are not finite
@@ -122,23 +122,24 @@ def report_non_finite(
     step: int,
     output_dir: str | os.PathLike[str] = "",
 ) -> str:
-    """The message of a training that stops: step, images, culprit, where the batch lies, what to do.
+    """Save the batch, and return the message to stop with: step, images, culprit, the saved files, what to do.
 
-    All processes of a group call it at the same step, and each gets the findings of all: the first one's message
-    names what went wrong on another. The batch goes to `OUTPUT_DIR/non_finite_rank{r}.pth` on the processes that found
-    something, on all if none did. Checkpoints are not touched, and no failure in here takes the place of the message.
+    All processes call this after the same step, and each gets the findings of all. The processes that found something
+    save their batch to `OUTPUT_DIR/non_finite_rank{r}.pth`; if none did, all of them save it. Checkpoints are not
+    touched. If this analysis fails itself, the message says so; no error is raised.
 
     Args:
-        what: what was seen, as in "the loss is nan".
+        what: the observation, such as "the loss is nan".
         model, samples, targets, criterion: see `find_non_finite`.
+        epoch, step: where the training stopped.
         output_dir: empty to save nothing.
     """
     rank = get_rank()
     images = [int(target["image_id"]) for target in targets if "image_id" in target]
     try:
         finding = find_non_finite(model, samples, targets, criterion)
-    except Exception as error:  # a study that fails must not hide the message, nor keep the other processes waiting
-        finding = Finding("nothing", "", f"running it once more failed ({type(error).__name__}: {error})")
+    except Exception as error:  # it must not hide the message, nor keep the other processes waiting
+        finding = Finding("nothing", "", f"running the batch again failed ({type(error).__name__}: {error})")
     found = all_gather((finding.kind, f"images {images}: {finding.sentence}"))
     culprits = [index for index, (kind, _) in enumerate(found) if kind != "nothing"] or list(range(len(found)))
 
@@ -148,22 +149,22 @@ def report_non_finite(
         try:
             message = f"{what}, in epoch {epoch}, step {step}, {found[rank][1]}"
             save_batch(place, samples, targets, model=model, epoch=epoch, step=step, message=message, rank=rank)
-        except Exception as error:  # as above; a full disk comes as almost any type
-            place = f"no file, since {place} cannot be written ({error})"
-    places = [each for each in all_gather(place) if each]  # also: nobody leaves while another one still writes
+        except Exception as error:  # as above; a full disk raises many types
+            place = f"no file, because {place} cannot be written ({error})"
+    places = [each for each in all_gather(place) if each]  # this also keeps all processes alive until each has saved
 
     several = len(found) > 1
     where = "; ".join(f"process {i}, {found[i][1]}" if several else found[i][1] for i in culprits)
-    kept = f" Batch and weights are in {', '.join(places)}." if places else ""
+    saved = f" Batch and weights are in {', '.join(places)}." if places else ""
     return (
-        f"{what}, in epoch {epoch}, step {step}, {where}.{kept} Checkpoints are as they were: look at these images and "
-        "their boxes, then go on from the last one with a lower --lr, or with gradients clipped (--clip_max_norm, "
-        "published: 0.1)"
+        f"{what}, in epoch {epoch}, step {step}, {where}.{saved} Checkpoints are unchanged: check these images and "
+        "their boxes, then resume from the last checkpoint with a lower --lr, or with gradient clipping "
+        "(--clip_max_norm; the published value is 0.1)"
     )
 
 
 def _unwrap(model: nn.Module) -> nn.Module:
-    """The module inside of DistributedDataParallel, DataParallel or torch.compile's wrapper."""
+    """The module inside DistributedDataParallel, DataParallel or the wrapper of torch.compile."""
     while isinstance(model, nn.parallel.DistributedDataParallel | nn.DataParallel) or hasattr(model, "_orig_mod"):
         model = model._orig_mod if hasattr(model, "_orig_mod") else model.module
     return model
@@ -172,9 +173,9 @@ def _unwrap(model: nn.Module) -> nn.Module:
 def _find_in_images(samples: Samples, targets: Targets | None) -> Finding | None:
     for index, image in enumerate(samples.tensors if isinstance(samples, NestedTensor) else samples):
         if not image.isfinite().all():
-            known = targets is not None and "image_id" in targets[index]
-            named = f" (image_id {int(targets[index]['image_id'])})" if known else ""
-            sentence = f"image {index} of the batch{named} is not finite itself ({count_non_finite(image)})"
+            has_id = targets is not None and "image_id" in targets[index]
+            image_id = f" (image_id {int(targets[index]['image_id'])})" if has_id else ""
+            sentence = f"image {index} of the batch{image_id} is not finite ({count_non_finite(image)})"
             return Finding("image", f"image {index}", sentence)
     return None
 
@@ -188,7 +189,7 @@ def _find_in_targets(targets: Targets | None) -> Finding | None:
 
 
 def _run_criterion(criterion: nn.Module, outputs: Any, targets: Targets) -> dict[str, Tensor]:
-    """Losses and logs, weighted where there is a weight; given the number of boxes, it waits for no other process."""
+    """Losses, multiplied by their weights, and logged values; with `num_boxes` given, no other process is involved."""
     num_boxes = max(1.0, float(sum(len(target["labels"]) for target in targets)))
     weights = getattr(criterion, "weight_dict", {})
     losses = criterion(outputs, targets, num_boxes=num_boxes)
@@ -202,45 +203,49 @@ def _find_in_losses(criterion: nn.Module, outputs: Any, targets: Targets) -> Fin
         return Finding("loss", "matching", f"the outputs are finite, but they cannot be matched: {error}")
     for name, value in losses.items():
         if not value.isfinite().all():
-            return Finding("loss", name, f"the outputs are finite, but {name}, times its weight, is {value.item()}")
+            return Finding("loss", name, f"the outputs are finite, but the weighted {name} is {value.item()}")
     return None
 
 
 def _find_in_gradients(
     model: nn.Module, samples: Samples, targets: Targets | None, criterion: nn.Module | None, order: Sequence[str]
 ) -> Finding | None:
-    """Backward runs against the order of the modules: the last of the bad gradients is the first that it met."""
+    """Name the non-finite gradient that backward reached first.
+
+    Backward visits the modules in reverse order, so it is the one of the module that was called last.
+    """
     trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     gradients = {name: parameter.grad for name, parameter in trained.items()}
     if find_non_finite_tensor(gradients) is None:
         return _find_overflowing_norm(gradients)
     if criterion is not None and targets is not None:
-        # Those held may be a mean over processes, or clipped: one NaN has then spread to all.
+        # The stored ones may be averaged over processes or clipped, which spreads a single NaN to all of them.
         with torch.enable_grad(), undisturbed(model):
             losses = _run_criterion(criterion, model(samples), targets)
             total = sum(losses[name] for name in getattr(criterion, "weight_dict", losses) if name in losses)
             gradients = dict(zip(trained, torch.autograd.grad(total, list(trained.values()), allow_unused=True)))
         if find_non_finite_tensor(gradients) is None:
-            return Finding("nothing", "", "the gradients are not finite, but those of this batch, computed anew, are")
+            return Finding("nothing", "", "the gradients are not finite, but those recomputed for this batch are")
 
-    ended = {name: place for place, name in enumerate(order)}  # the last call of each module
-    there = [(name, gradient) for name, gradient in gradients.items() if gradient is not None]
-    there.sort(key=lambda entry: ended.get(entry[0].rpartition(".")[0], -1))  # -1: used without a call of its module
-    bad = [place for place, (_, gradient) in enumerate(there) if not gradient.isfinite().all()]
-    name, gradient = there[bad[-1]]
+    last_call = {name: index for index, name in enumerate(order)}
+    present = [(name, gradient) for name, gradient in gradients.items() if gradient is not None]
+    present.sort(key=lambda entry: last_call.get(entry[0].rpartition(".")[0], -1))  # -1: its module is not called
+    bad = [index for index, (_, gradient) in enumerate(present) if not gradient.isfinite().all()]
+    name, gradient = present[bad[-1]]
     sentence = f"outputs and losses are finite, but the gradient of {name} is not ({count_non_finite(gradient)})"
     if len(bad) > 1:
-        sentence += f", nor are {len(bad) - 1} of the {len(there) - 1} others"
-    if bad[-1] + 1 < len(there):
-        sentence += f"; nearer to the loss, that of {there[bad[-1] + 1][0]} is"
+        sentence += f", nor are {len(bad) - 1} of the {len(present) - 1} others"
+    if bad[-1] + 1 < len(present):
+        sentence += f"; closer to the loss, the gradient of {present[bad[-1] + 1][0]} is finite"
     return Finding("gradient", name, sentence)
 
 
 def _find_overflowing_norm(gradients: Mapping[str, Tensor | None]) -> Finding | None:
-    """Finite gradients can be too large for the sum of their squares."""
-    there = {name: gradient for name, gradient in gradients.items() if gradient is not None}
-    if not there or torch.nn.utils.get_total_norm(list(there.values())).isfinite():
+    """Name the largest gradient if all are finite but the sum of their squares is not."""
+    present = {name: gradient for name, gradient in gradients.items() if gradient is not None}
+    if not present or torch.nn.utils.get_total_norm(list(present.values())).isfinite():
         return None
-    name, largest = max(((name, value.abs().max().item()) for name, value in there.items()), key=lambda entry: entry[1])
-    sentence = f"every gradient is finite, but their norm overflows: that of {name} reaches {largest:.3g}"
+    largest = {name: gradient.abs().max().item() for name, gradient in present.items()}
+    name = max(largest, key=largest.__getitem__)
+    sentence = f"every gradient is finite, but their norm overflows: that of {name} reaches {largest[name]:.3g}"
     return Finding("gradient", name, sentence)

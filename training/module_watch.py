@@ -1,4 +1,4 @@
-"""Hooks on every module of a network, and the first of them that turns finite inputs into something else."""
+"""Hooks on every module of a model that find the first module whose inputs are finite and whose output is not."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from util.nested_tensor import NestedTensor
 
 
 class ModuleWatch:
-    """While the context lasts, watches every module of `model` as it is called.
+    """A context in which every call of a module of `model` is watched.
 
     Attributes:
         order: names of the modules in the order in which their calls ended.
-        culprit: "name (Class)" of the first module, innermost of nested ones, whose inputs were finite and whose
-            output was not; empty if there is none.
-        sentence: on the culprit, without a full stop.
-        parameter: the first parameter or buffer of the culprit that is not finite, by its name in `model`; or empty.
+        culprit: "name (Class)" of the first module whose inputs were finite and whose output was not, the innermost
+            one if modules are nested; empty if there is none.
+        sentence: description of the culprit, without a full stop.
+        parameter: the culprit's first parameter or buffer that is not finite, by its name in `model`; else empty.
     """
 
     def __init__(self, model: nn.Module):
@@ -28,7 +28,7 @@ class ModuleWatch:
         self.sentence = ""
         self.parameter = ""
         self._model = model
-        self._inputs: list[tuple[bool, float]] = []  # of the calls that have not ended: finite, largest
+        self._inputs: list[tuple[bool, float]] = []  # (finite, largest) of each call in progress
         self._first_bad_input = ""
         self._handles: list[Any] = []
 
@@ -43,49 +43,49 @@ class ModuleWatch:
             handle.remove()
 
     def _before(self, name: str) -> Any:
-        def look(module: nn.Module, args: tuple, kwargs: dict) -> None:
-            # Looked at before the call: an in-place module leaves its output in its input.
+        def check_inputs(module: nn.Module, args: tuple, kwargs: dict) -> None:
+            # Before the call, because an in-place module overwrites its input.
             finite = find_non_finite_tensor((args, kwargs)) is None
             self._inputs.append((finite, _largest((args, kwargs)) if finite else math.inf))
             if not finite and not self._first_bad_input:
                 self._first_bad_input = name
 
-        return look
+        return check_inputs
 
     def _after(self, name: str) -> Any:
-        def look(module: nn.Module, args: tuple, kwargs: dict, output: Any) -> None:
+        def check_output(module: nn.Module, args: tuple, kwargs: dict, output: Any) -> None:
             finite, largest = self._inputs.pop()
             self.order.append(name)
             bad = find_non_finite_tensor(output)
             if not self.culprit and finite and bad is not None:
-                self._accuse(name, module, bad, largest)
+                self._set_culprit(name, module, bad, largest)
 
-        return look
+        return check_output
 
-    def _accuse(self, name: str, module: nn.Module, output: Tensor, largest: float) -> None:
-        inside = f"{name}." if name else ""
+    def _set_culprit(self, name: str, module: nn.Module, output: Tensor, largest: float) -> None:
+        prefix = f"{name}." if name else ""
         self.culprit = f"{name or 'the model'} ({type(module).__name__})"
         self.sentence = (
-            f"{self.culprit} is the first module whose output is not finite ({count_non_finite(output)}) though its "
-            f"inputs are (up to {largest:.3g})"
+            f"{self.culprit} is the first module with a non-finite output ({count_non_finite(output)}) and finite "
+            f"inputs (up to {largest:.3g})"
         )
         for kind, states in (("parameter", module.named_parameters()), ("buffer", module.named_buffers())):
             for key, value in states:
                 if find_non_finite_tensor(value) is not None:
-                    self.parameter = inside + key
+                    self.parameter = prefix + key
                     self.sentence += f"; its {kind} {key} is not finite either ({count_non_finite(value)})"
                     return
-        if self._first_bad_input.startswith(inside) and self._first_bad_input != name:
-            self.sentence += f"; it arises in its own arithmetic, before it calls {self._first_bad_input}"
+        if self._first_bad_input.startswith(prefix) and self._first_bad_input != name:
+            self.sentence += f"; the values are computed by the module itself, before it calls {self._first_bad_input}"
 
 
 def find_non_finite_tensor(value: Any) -> Tensor | None:
-    """The first floating tensor with NaN or infinity in nested lists, tuples, dictionaries and NestedTensors."""
+    """The first floating-point tensor with a NaN or infinity in nested lists, tuples, mappings and NestedTensors."""
     return next((tensor for tensor in _tensors(value) if not tensor.isfinite().all()), None)
 
 
 def count_non_finite(tensor: Tensor) -> str:
-    """As in "3 NaN, 1 infinite of 640 values"."""
+    """A description such as "3 NaN, 1 infinite of 640 values"."""
     counts = {"NaN": int(tensor.isnan().sum()), "infinite": int(tensor.isinf().sum())}
     parts = [f"{count} {name}" for name, count in counts.items() if count]
     return f"{', '.join(parts)} of {tensor.numel()} value{'' if tensor.numel() == 1 else 's'}"

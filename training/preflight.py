@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from training.undisturbed import undisturbed
 from util.device import is_out_of_memory, synchronize
 from util.dist import all_gather
 from util.nested_tensor import NestedTensor
+from util.rng import undisturbed
 
 Batch = tuple[NestedTensor, Sequence[dict[str, Any]]]
 Step = Callable[[NestedTensor, Sequence[dict[str, Any]]], None]

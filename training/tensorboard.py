@@ -1,7 +1,11 @@
-"""Curves for TensorBoard, on request: the values of single steps, and what each epoch ends with.
+"""TensorBoard curves, on request: values of single steps, and the results of each epoch.
 
-The x axis of every curve is the number of optimizer steps taken, so that a resumed run can drop whatever an
-interrupted one wrote after its last checkpoint, epochs included.
+The x axis of every curve is the number of optimizer steps taken. A resumed run can therefore drop every point that the
+interrupted run wrote after its last checkpoint, including results of epochs.
+
+The writer is our own, on top of the tensorboard package's record format: the public writers (`EventFileWriter`,
+`SummaryWriter`, `tensorboard.summary.Writer`) raise errors on a full disk, lose the latest values if the process is
+killed, or hang in forked processes, because each of them writes from a thread.
 """
 
 from __future__ import annotations
@@ -22,34 +26,34 @@ from util.logging import get_logger
 
 
 def require_tensorboard() -> None:
-    """Refuse before any work is done what could not be written later: ImportError where tensorboard is missing."""
+    """Raise an ImportError if tensorboard is missing; call this before any work is done."""
     try:
         import tensorboard.compat.proto.event_pb2
         import tensorboard.summary.writer.record_writer  # noqa: F401
     except ImportError as error:
         raise ImportError(
-            f"--tensorboard needs a package that cannot be used here ({error}): run pip install tensorboard, or leave "
-            "the flag out"
+            f"--tensorboard needs the package tensorboard, which cannot be imported ({error}): run `pip install "
+            "tensorboard`, or omit the flag"
         ) from error
 
 
 class TensorBoardWriter:
-    """Writes curves to event files; every process may hold one, that of rank 0 writes.
+    """Writes curves to an event file. Every process may create a writer; only that of rank 0 writes.
 
-    What was given is in the file when a call returns: no thread lies between that a fork would have to survive. A
-    disk that is full or gone ends the curves with a warning and nothing else.
+    Each call writes to the file before it returns, without a thread. If the disk is full or missing, a warning is
+    given and the curves end; the run continues.
 
     Args:
-        folder: where the event files lie, one for each start of the run; None writes nothing.
-        purge_step: curves of earlier starts are dropped from this step on. A run that goes on after n steps, or starts
-            anew after 0, writes n + 1 next and passes that.
+        folder: the folder of the event files, one file for each start of the run; None writes nothing.
+        purge_step: TensorBoard drops the points of earlier files from this step on. A run that continues after n steps
+            (0 for a fresh start) passes n + 1, its next step.
 
     Raises:
         ImportError: see `require_tensorboard`.
-        OSError: the folder or the file cannot be made.
+        OSError: the folder or the file cannot be created.
     """
 
-    _files = itertools.count()  # two writers of one process and one second need two names
+    _files = itertools.count()  # for the names of two writers that one process creates in the same second
 
     def __init__(self, folder: str | os.PathLike[str] | None, purge_step: int | None = None) -> None:
         self._records: Any = None
@@ -59,7 +63,7 @@ class TensorBoardWriter:
         from tensorboard.compat.proto.event_pb2 import SessionLog
         from tensorboard.summary.writer.record_writer import RecordWriter
 
-        # TensorBoard reads the files in the order of their names, which therefore begin with the time.
+        # TensorBoard reads the files in the order of their names, so these begin with the time.
         parts = (f"{int(time.time()):010}", socket.gethostname(), str(os.getpid()), str(next(self._files)))
         self._path = Path(folder) / ".".join(["events.out.tfevents", *parts])
         try:
@@ -67,31 +71,31 @@ class TensorBoardWriter:
             self._records = RecordWriter(self._path.open("wb"))
         except OSError as error:
             raise OSError(
-                f"no curves can be written to {folder} ({error.strerror or error}): pass another --output_dir, or do "
-                "without --tensorboard"
+                f"TensorBoard curves cannot be written to {folder} ({error.strerror or error}): pass another "
+                "--output_dir, or omit --tensorboard"
             ) from error
         self._add(file_version="brain.Event:2")
         if purge_step is not None:
             self._add(step=purge_step, session_log=SessionLog(status=SessionLog.START))
 
     def scalars(self, values: Mapping[str, float], step: int) -> None:
-        """Add a point to each curve. Names with a slash stay as they are, the others are grouped by `step_name`.
+        """Add a point to each curve.
 
         Args:
-            values: name → value.
-            step: optimizer steps taken so far, the one described included.
+            values: name → value; `step_name` maps each name to its curve.
+            step: optimizer steps taken so far, including the one that the values belong to.
         """
         self._write({step_name(name): value for name, value in values.items()}, step)
 
     def epoch(self, record: Mapping[str, Any], step: int) -> None:
-        """Add what an epoch ends with, `record` being its line of log.txt, after `step` steps; see `epoch_scalars`."""
+        """Add the results of an epoch, its line of log.txt, after `step` optimizer steps; see `epoch_scalars`."""
         self._write(epoch_scalars(record), step)
 
     def close(self) -> None:
-        """End the file; a second call does nothing."""
+        """Close the file; a second call does nothing."""
         records, self._records = self._records, None
         if records is not None:
-            with suppress(OSError):  # of a file that could not be written to, which was said then
+            with suppress(OSError):  # from a file that could not be written, of which a warning was given
                 records.close()
 
     def _write(self, values: Mapping[str, float], step: int) -> None:
@@ -112,12 +116,12 @@ class TensorBoardWriter:
             self._records.flush()
         except OSError as error:
             reason = error.strerror or error
-            get_logger().warning(f"{self._path} cannot be written ({reason}): the run goes on without curves")
+            get_logger().warning(f"{self._path} cannot be written ({reason}): the run continues without curves")
             self.close()
 
 
 def step_name(name: str) -> str:
-    """A step's value → its curve: lr/…, step/…, step_unscaled/…, and names with a slash as they are."""
+    """The curve of a step's value: lr/…, step/… or step_unscaled/…; a name with a slash is its own curve."""
     if "/" in name:
         return name
     if name == "lr" or name.startswith("lr_"):
@@ -126,11 +130,11 @@ def step_name(name: str) -> str:
 
 
 def epoch_scalars(record: Mapping[str, Any]) -> dict[str, float]:
-    """A line of log.txt → curve name → value.
+    """The values of a line of log.txt by curve.
 
     `train_loss` becomes train/loss, `test_loss_ce_unscaled` test_unscaled/loss_ce, `test_coco_eval_bbox` the 12 curves
-    bbox/AP, bbox/AP50, …, `test_PQ_th` panoptic_th/pq, panoptic_th/sq, …; numbers that are -1, for want of ground
-    truth, have no point.
+    bbox/AP, bbox/AP50, …, `test_PQ_th` panoptic_th/pq, panoptic_th/sq, …. Numbers that are -1 because there is no
+    ground truth are left out.
     """
     values: dict[str, float] = {}
     for key, value in record.items():

@@ -1,4 +1,4 @@
-"""The global random number generators: seeding, saving and restoring them."""
+"""The global random number generators: seeding, saving and restoring them, also around a trial of a model."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 
 def seed_everything(seed: int) -> None:
@@ -51,6 +52,30 @@ def preserve_rng_state(cuda_devices: Iterable[torch.device] = ()) -> Iterator[No
         set_rng_state(state)
         for device, cuda_state in cuda.items():
             torch.cuda.set_rng_state(cuda_state, device)
+
+
+@contextmanager
+def undisturbed(model: nn.Module) -> Iterator[None]:
+    """Restore gradients, buffers and modes of `model` and all generators on exit; weights are not saved.
+
+    Inside, the parameters have no gradients. Errors pass through.
+    """
+    gradients = [(parameter, parameter.grad) for parameter in model.parameters()]
+    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    modes = [(module, module.training) for module in model.modules()]
+    with preserve_rng_state({parameter.device for parameter, _ in gradients if parameter.is_cuda}):
+        try:
+            for parameter, _ in gradients:
+                parameter.grad = None
+            yield
+        finally:
+            for parameter, gradient in gradients:
+                parameter.grad = gradient
+            with torch.no_grad():
+                for buffer, before in buffers:
+                    buffer.copy_(before)
+            for module, mode in modes:
+                module.training = mode
 
 
 def _cpu_rng_state() -> dict[str, Any]:

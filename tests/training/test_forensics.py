@@ -1,4 +1,4 @@
-"""Which image, loss or gradient stopped being finite first; what is saved of it and said about it."""
+"""The first image, loss or gradient that is not finite; the batch saved and the message given."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_target_boxes_that_are_not_finite_are_named():
     assert (finding.kind, finding.name) == ("target", "image 1") and "1 NaN of 4 values" in finding.sentence
 
 
-def test_an_image_counts_before_a_target():
+def test_an_image_comes_before_a_target():
     model, criterion = detector()
     samples, targets = batch()
     spoil(samples.tensors[1])
@@ -46,7 +46,7 @@ def test_an_image_counts_before_a_target():
     assert find_non_finite(model, samples, targets, criterion).kind == "image"
 
 
-def test_a_number_that_no_output_depends_on_is_no_culprit():
+def test_a_value_that_no_output_depends_on_is_not_a_culprit():
     model, _ = detector()
     aside = nn.Sequential(Explode())
     model.add_module("aside", aside)
@@ -68,7 +68,7 @@ def test_a_loss_that_is_not_finite_though_the_outputs_are_is_named():
     assert (finding.kind, finding.name) == ("loss", "loss_giou_0")
 
 
-def test_costs_that_cannot_be_compared_are_the_matchings():
+def test_costs_that_are_not_finite_are_attributed_to_the_matching():
     model, criterion = detector()
     criterion.matcher.cost_bbox = INF  # times a distance
     finding = find_non_finite(model, *batch(), criterion)
@@ -81,17 +81,20 @@ def backward(model: nn.Module, criterion: nn.Module) -> None:
     sum(losses[name] * weight for name, weight in criterion.weight_dict.items()).backward()
 
 
-def test_a_gradient_that_breaks_is_placed_between_two_parameters():
+def test_the_first_bad_gradient_is_named_with_its_good_neighbour():
     model, criterion = detector()
     layer = model.transformer.encoder.layers[0]
     layer.linear2 = nn.Sequential(NanGradient(), layer.linear2)
     backward(model, criterion)
     finding = find_non_finite(model, *batch(), criterion)
     assert (finding.kind, finding.name) == ("gradient", "transformer.encoder.layers.0.linear1.bias")
-    assert "nearer to the loss, that of transformer.encoder.layers.0.linear2.1.weight is" in finding.sentence
+    assert (
+        "closer to the loss, the gradient of transformer.encoder.layers.0.linear2.1.weight is finite"
+        in finding.sentence
+    )
 
 
-def test_a_clipped_gradient_that_is_nan_everywhere_is_placed_all_the_same():
+def test_the_first_bad_gradient_is_named_after_clipping_made_all_nan():
     model, criterion = detector()
     model.input_proj = nn.Sequential(model.input_proj, NanGradient())
     backward(model, criterion)
@@ -100,7 +103,7 @@ def test_a_clipped_gradient_that_is_nan_everywhere_is_placed_all_the_same():
     assert find_non_finite(model, *batch(), criterion).name == "input_proj.0.bias"
 
 
-def test_without_a_criterion_the_gradients_are_taken_as_they_are_held():
+def test_without_a_criterion_the_stored_gradients_are_checked():
     model, _ = detector()
     model.input_proj.bias.grad = torch.full_like(model.input_proj.bias, INF)
     finding = find_non_finite(model, batch()[0])
@@ -120,7 +123,7 @@ def test_a_gradient_that_came_from_another_process_is_not_blamed_on_this_batch()
     backward(model, criterion)
     spoil(model.input_proj.bias.grad)
     finding = find_non_finite(model, *batch(), criterion)
-    assert finding.kind == "nothing" and "computed anew, are" in finding.sentence
+    assert finding.kind == "nothing" and "but those recomputed for this batch are" in finding.sentence
 
 
 def test_the_model_is_left_as_it_was():
@@ -144,10 +147,10 @@ def test_the_model_is_left_as_it_was():
         assert a is b is None or torch.equal(a.nan_to_num(7), b.nan_to_num(7))
 
 
-# --- What is saved and said -------------------------------------------------------------------------------------------
+# --- The saved batch and the message ----------------------------------------------------------------------------------
 
 
-def test_a_saved_batch_can_be_studied_again(tmp_path):
+def test_a_saved_batch_reproduces_the_failure(tmp_path):
     model, criterion = detector()
     spoil(model.bbox_embed.layers[1].weight)
     samples, targets = batch()
@@ -170,7 +173,7 @@ def test_images_that_are_not_batched_yet_are_saved_too(tmp_path):
     assert load_checkpoint(tmp_path / "b.pth")["mask"].shape == (2, 8, 9)
 
 
-def test_the_report_says_all_and_touches_no_checkpoint(tmp_path):
+def test_the_report_is_complete_and_leaves_checkpoints_alone(tmp_path):
     model, criterion = detector()
     spoil(model.class_embed.weight)
     (tmp_path / "checkpoint.pth").write_text("precious")
@@ -191,10 +194,10 @@ def test_without_an_output_folder_nothing_is_saved(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     model, criterion = detector()
     text = report_non_finite("the loss is inf", model, *batch(), criterion, epoch=0, step=0)
-    assert "everything is finite" in text and ".pth" not in text and list(tmp_path.iterdir()) == []
+    assert "everything was finite" in text and ".pth" not in text and list(tmp_path.iterdir()) == []
 
 
-def test_a_report_survives_a_study_and_a_disk_that_fail(tmp_path, monkeypatch):
+def test_a_failing_analysis_and_a_failing_disk_are_reported(tmp_path, monkeypatch):
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("out of something")
 
@@ -209,7 +212,7 @@ def test_a_report_survives_a_study_and_a_disk_that_fail(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(("others", "writes"), [("output", False), ("nothing", True)])
 def test_only_processes_that_found_something_are_named_and_write(tmp_path, monkeypatch, others, writes):
-    """Process 0 of 2, where all is well; the other one has a finding of kind `others`."""
+    """On process 0 of 2, where everything is finite; the other process has a finding of kind `others`."""
     told: list[object] = []
 
     def gather(data: object) -> list[object]:

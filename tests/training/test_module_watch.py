@@ -1,4 +1,4 @@
-"""Which of all modules is the first that turns finite inputs into something else."""
+"""The first module whose inputs are finite and whose output is not."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from util.nested_tensor import NestedTensor
 
 
 class Nested(nn.Module):
-    """Gives and takes dictionaries, tuples and NestedTensors; `middle` is where the tests put what breaks."""
+    """Passes dictionaries, tuples and NestedTensors between modules; `middle` is the module that a test breaks."""
 
     def __init__(self, middle: nn.Module | None = None):
         super().__init__()
@@ -30,7 +30,7 @@ class Wrap(nn.Module):
 
 
 class Log(nn.Module):
-    """Its own arithmetic fails: the module inside gets the NaN and is not to blame."""
+    """Computes a NaN itself; the module inside only receives it."""
 
     def __init__(self):
         super().__init__()
@@ -40,7 +40,7 @@ class Log(nn.Module):
         return self.inner((-1 - x.abs()).log())
 
 
-def test_a_sound_batch_gives_nothing():
+def test_a_finite_batch_gives_nothing():
     model, criterion = detector()
     finding = find_non_finite(model, *batch(), criterion)
     assert (finding.kind, finding.name) == ("nothing", "")
@@ -53,14 +53,14 @@ def test_a_sound_batch_gives_nothing():
         ("transformer.decoder.layers.1.norm3.bias", "transformer.decoder.layers.1.norm3 (LayerNorm)"),
         ("backbone.0.body.layer3.0.conv1.weight", "backbone.0.body.layer3.0.conv1 (Conv2d)"),
         ("class_embed.bias", "class_embed (Linear)"),
-        # Not called as a module of its own: the one that works with its weights is named.
+        # A part that is not called as a module: the module that uses its weights is named.
         (
             "transformer.encoder.layers.0.self_attn.in_proj_weight",
             "transformer.encoder.layers.0.self_attn (MultiheadAttention)",
         ),
     ],
 )
-def test_a_spoilt_weight_is_named_with_its_module(parameter, module):
+def test_a_broken_weight_is_named_with_its_module(parameter, module):
     model, criterion = detector()
     spoil(model.get_parameter(parameter))
     finding = find_non_finite(model, *batch(), criterion)
@@ -68,7 +68,7 @@ def test_a_spoilt_weight_is_named_with_its_module(parameter, module):
     assert f"its parameter {parameter.rsplit('.', 1)[1]} is not finite either (1 NaN of" in finding.sentence
 
 
-def test_a_spoilt_buffer_of_a_frozen_norm_is_named():
+def test_a_broken_buffer_of_a_frozen_norm_is_named():
     model, _ = detector("--backbone_norm", "frozen_bn")
     spoil(model.get_buffer("backbone.0.body.layer2.0.bn1.running_var"), INF)
     finding = find_non_finite(model, batch()[0])
@@ -89,19 +89,22 @@ def test_a_module_that_overflows_is_named_though_all_weights_are_finite():
     finding = find_non_finite(model, *batch(), criterion)
     assert (finding.name, finding.parameter) == ("transformer.encoder.layers.0.linear2.1 (Explode)", "")
     assert "infinite of" in finding.sentence and "NaN" not in finding.sentence
-    assert "arithmetic" not in finding.sentence, "there is nothing inside that it could have called"
+    assert "before it calls" not in finding.sentence, "it has no modules inside"
 
 
 def test_the_innermost_module_in_any_container_is_named():
     assert find_non_finite(Nested(Explode()), torch.ones(2, 4)).name == "middle (Explode)"
 
 
-def test_arithmetic_between_modules_is_the_outer_ones_and_is_placed():
+def test_arithmetic_between_modules_is_attributed_to_the_outer_module():
     finding = find_non_finite(Nested(Log()), torch.ones(2, 4))
-    assert finding.name == "middle (Log)" and "in its own arithmetic, before it calls middle.inner" in finding.sentence
+    assert (
+        finding.name == "middle (Log)"
+        and "computed by the module itself, before it calls middle.inner" in finding.sentence
+    )
 
 
-def test_the_models_own_arithmetic_is_the_models():
+def test_arithmetic_of_the_model_itself_is_attributed_to_it():
     class Bare(Nested):
         def forward(self, x):
             return super().forward(x / 0)
@@ -118,7 +121,7 @@ def test_an_in_place_module_is_seen_though_it_overwrites_its_input():
     assert find_non_finite(Nested(InPlace()), torch.ones(2, 4)).name == "middle (InPlace)"
 
 
-def test_a_model_that_gives_up_behind_the_culprit_is_still_explained():
+def test_a_model_that_fails_after_the_culprit_is_still_explained():
     class Refuse(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
             raise ValueError("I refuse")
@@ -128,7 +131,7 @@ def test_a_model_that_gives_up_behind_the_culprit_is_still_explained():
         find_non_finite(nn.Sequential(Refuse()), torch.ones(2, 4))
 
 
-def test_infinities_that_do_not_reach_the_outputs_are_no_culprits():
+def test_infinities_that_do_not_reach_the_outputs_are_ignored():
     class Mask(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
             return torch.full_like(x, -INF)
@@ -168,7 +171,7 @@ def test_tensors_are_found_in_every_container(wrap):
     assert count_non_finite(find_non_finite_tensor(wrap(bad))) == "1 NaN, 1 infinite of 3 values"
 
 
-def test_the_order_is_that_in_which_calls_end_and_hooks_end_with_the_context():
+def test_modules_are_listed_as_their_calls_end_and_hooks_are_removed_afterwards():
     model = Nested(Log())
     with ModuleWatch(model) as watch:
         model(torch.ones(2, 4))
@@ -178,7 +181,7 @@ def test_the_order_is_that_in_which_calls_end_and_hooks_end_with_the_context():
     assert watch.order == once
 
 
-def test_the_size_of_finite_inputs_is_told():
+def test_the_size_of_finite_inputs_is_reported():
     model = nn.Sequential(Explode())
     with ModuleWatch(model) as watch:
         model(torch.tensor([-300.0, 2.0]))

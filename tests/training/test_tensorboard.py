@@ -1,4 +1,4 @@
-"""TensorBoard: what is read back from the event files, and what a resumed run makes of those before it."""
+"""TensorBoard curves, as TensorBoard reads them back, also after a run was resumed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from util.coco_names import COCO_METRICS
 
 @pytest.fixture
 def curves():
-    """Reads a folder as TensorBoard does: curve → [(step, value), ...]."""
+    """Reads a folder the way TensorBoard does: curve → [(step, value), ...]."""
     loader = pytest.importorskip(
         "tensorboard.backend.event_processing.event_accumulator", reason="tensorboard is not installed"
     )
@@ -32,7 +32,7 @@ def test_scalars_are_read_back_at_their_steps(tmp_path, curves):
     writer = TensorBoardWriter(tmp_path / "new" / "tensorboard")
     writer.scalars({"loss": 1.5, "lr": 0.25, "time/data_share": 12.5}, 1)
     writer.scalars({"loss": 0.5}, 11)
-    read = curves(tmp_path / "new" / "tensorboard")  # complete before it is closed: a run may be killed
+    read = curves(tmp_path / "new" / "tensorboard")  # complete before it is closed, as a run may be killed
     assert read == {"step/loss": [(1, 1.5), (11, 0.5)], "lr/lr": [(1, 0.25)], "time/data_share": [(1, 12.5)]}
     writer.close()
     writer.close()
@@ -88,21 +88,21 @@ def test_without_a_folder_nothing_is_written_and_no_package_needed(tmp_path, mon
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_missing_package_is_said_in_one_sentence_with_the_command(tmp_path, monkeypatch):
+def test_a_missing_package_is_one_sentence_with_the_command(tmp_path, monkeypatch):
     for name in [name for name in sys.modules if name.split(".")[0] == "tensorboard"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "tensorboard", None)
-    with pytest.raises(ImportError, match="^--tensorboard needs .*: run pip install tensorboard, or leave"):
+    with pytest.raises(ImportError, match="^--tensorboard needs .*: run `pip install tensorboard`, or omit"):
         require_tensorboard()
     with pytest.raises(ImportError, match="pip install tensorboard"):
         TensorBoardWriter(tmp_path / "curves")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_that_cannot_be_made_is_named(tmp_path):
+def test_a_folder_that_cannot_be_created_is_named(tmp_path):
     pytest.importorskip("tensorboard", reason="tensorboard is not installed")
     (tmp_path / "file").write_text("")
-    with pytest.raises(OSError, match=r"no curves can be written to .*file/curves .*: pass another --output_dir"):
+    with pytest.raises(OSError, match=r"curves cannot be written to .*file/curves .*: pass another --output_dir"):
         TensorBoardWriter(tmp_path / "file" / "curves")
 
 
@@ -114,7 +114,7 @@ def test_a_full_disk_ends_the_curves_and_not_the_run(tmp_path, curves, monkeypat
         writer.scalars({"loss": 2.0}, 2)
         writer.scalars({"loss": 3.0}, 3)
         writer.close()
-    assert len(said) == 1 and "the run goes on without curves" in said[0] and str(tmp_path) in said[0]
+    assert len(said) == 1 and "the run continues without curves" in said[0] and str(tmp_path) in said[0]
     assert curves(tmp_path)["step/loss"][0] == (1, 1.0)
 
 
