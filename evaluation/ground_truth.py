@@ -1,4 +1,4 @@
-"""The ground truth of an evaluation: a copy of what is read of it."""
+"""The ground truth of an evaluation: a checked copy of what the evaluation reads."""
 
 import io
 import math
@@ -12,24 +12,24 @@ from util.files import MAX_EXACT_INT
 
 
 def copy_ground_truth(coco_gt: COCO, needed: Iterable[str]) -> tuple[COCO, bool]:
-    """What an evaluation reads of `coco_gt`, in annotations of our own: pycocotools writes into them.
+    """Copy what an evaluation reads from `coco_gt`; the annotations are new dicts because pycocotools modifies them.
 
-    A missing `iscrowd` counts as 0, a missing `area` as the box's. Annotations whose ids are below 1 or not all
-    different are numbered anew: COCO's matching keeps an annotation's id where 0 stands for "unmatched".
+    A missing `iscrowd` becomes 0, a missing `area` that of the box. If annotation ids are below 1 or not unique, all
+    annotations are renumbered: COCO's matching stores annotation ids, and 0 means "unmatched".
 
     Args:
-        coco_gt: stays as it is.
-        needed: keys that every annotation must have, `bbox` among them.
+        coco_gt: not modified.
+        needed: keys that every annotation must have; `bbox` must be one of them.
 
     Returns:
-        (the copy, whether annotations were numbered anew).
+        (the copy, whether annotations were renumbered).
 
     Raises:
-        ValueError: an image's id, or an annotation, cannot be evaluated.
+        ValueError: an image id or an annotation cannot be evaluated.
     """
     for image_id in coco_gt.imgs:
         if not 0 <= image_id <= MAX_EXACT_INT:
-            raise ValueError(f"the ground truth has an image with id {image_id}, but ids must be 0..{MAX_EXACT_INT}")
+            raise ValueError(f"the ground truth has an image with id {image_id}, but ids must be in 0..{MAX_EXACT_INT}")
     annotations = [_copy_annotation(annotation, set(needed)) for annotation in coco_gt.dataset.get("annotations", [])]
     ids = {annotation["id"] for annotation in annotations}
     renumbered = min(ids, default=1) < 1 or len(ids) < len(annotations)
@@ -47,10 +47,10 @@ def _copy_annotation(annotation: dict[str, Any], needed: set[str]) -> dict[str, 
     which = f"annotation {annotation['id']} of image {annotation['image_id']}"
     missing = sorted(name for name in needed if annotation.get(name) is None)
     if missing:
-        raise ValueError(f"{which} has no {', '.join(missing)}: complete the annotation file, or evaluate without")
+        raise ValueError(f"{which} has no {', '.join(missing)}: add it to the annotation file, or do not evaluate it")
     box = annotation["bbox"]
     if len(box) != 4 or not all(math.isfinite(number) for number in box):
-        raise ValueError(f"{which} has bbox {box}: needed are four finite numbers x, y, width, height")
+        raise ValueError(f"{which} has bbox {box}: it must be four finite numbers x, y, width, height")
     keys = ("id", "image_id", "category_id", "area", "num_keypoints", *needed)
     own = {key: annotation[key] for key in keys if annotation.get(key) is not None}
     own.setdefault("area", box[2] * box[3])

@@ -1,4 +1,4 @@
-"""Panoptic predictions as `PostProcessPanoptic` gives them: checked against the images they are meant for."""
+"""Panoptic predictions as `PostProcessPanoptic` returns them, checked against the images of the ground truth."""
 
 from __future__ import annotations
 
@@ -18,28 +18,30 @@ Prediction = dict[str, Any]
 
 
 def check_prediction(prediction: Mapping[str, Any], images: Mapping[int, Mapping[str, Any]]) -> Prediction:
-    """A copy that is known to fit its image.
+    """A copy of a prediction, after checking that it fits its image. The PNG is not decoded.
 
     Args:
-        prediction: image_id; file_name, under which its PNG is to be kept; png_string, a PNG's bytes; segments_info, a
-            list of {"id", "category_id", …} whose ids begin at 0.
+        prediction: image_id; file_name for its PNG file; png_string, the PNG's bytes; segments_info, a list of
+            {"id", "category_id", …} with ids from 0.
         images: COCO's `images` entries by id.
 
     Raises:
-        ValueError: an unknown image, a PNG of another size, or entries that are none; the message names the image.
+        ValueError: the image is unknown, the PNG has another size, or an entry is invalid; the message names the image.
     """
     image_id = int(prediction["image_id"])
     if image_id not in images:
         raise ValueError(
             f"there is a prediction for image {image_id}, but the ground truth has no such image: evaluate with the "
-            "annotation file that the images come from"
+            "annotation file of these images"
         )
     missing = [name for name in ("file_name", "png_string", "segments_info") if name not in prediction]
     if missing:
         raise ValueError(f"the prediction for image {image_id} lacks {', '.join(missing)}")
     name = prediction["file_name"]
     if not isinstance(name, str) or name in ("", ".", "..") or any(sign in name for sign in "/\\\0"):
-        raise ValueError(f"the prediction for image {image_id} has file_name {short(name)}: it must be a bare name")
+        raise ValueError(
+            f"the prediction for image {image_id} has file_name {short(name)}: it must be a name without a folder"
+        )
     size, expected = _size(prediction["png_string"], image_id), images[image_id]
     if size != (expected.get("width", size[0]), expected.get("height", size[1])):
         raise ValueError(
@@ -51,8 +53,8 @@ def check_prediction(prediction: Mapping[str, Any], images: Mapping[int, Mapping
     for number in ids:
         if not is_count(number) or number > MAX_SEGMENT_ID or ids.count(number) > 1:
             raise ValueError(
-                f"the prediction for image {image_id} has a segment of id {short(number)}: ids must be different whole "
-                f"numbers from 0 to {MAX_SEGMENT_ID}"
+                f"the prediction for image {image_id} has a segment of id {short(number)}: ids must be unique integers "
+                f"from 0 to {MAX_SEGMENT_ID}"
             )
     return {
         "image_id": image_id,
@@ -63,10 +65,11 @@ def check_prediction(prediction: Mapping[str, Any], images: Mapping[int, Mapping
 
 
 def without_unknown(prediction: Prediction, category_ids: set[int]) -> Prediction:
-    """The prediction without its segments of categories that are not among `category_ids`; their pixels become void.
+    """The prediction without segments of categories outside `category_ids`; their pixels become void.
 
-    COCO's evaluation stops at such a segment, but a model whose classes outnumber the categories may predict one. What
-    is left is numbered anew from 1, since an id of 0 cannot be told from void.
+    COCO's evaluation refuses such segments, but a model with more classes than the ground truth has categories may
+    predict them. Only then is the PNG decoded and encoded again, with the remaining segments renumbered from 1, since
+    an id of 0 cannot be distinguished from void.
     """
     known = [segment for segment in prediction["segments_info"] if segment["category_id"] in category_ids]
     if len(known) == len(prediction["segments_info"]):
@@ -80,11 +83,11 @@ def without_unknown(prediction: Prediction, category_ids: set[int]) -> Predictio
 
 
 def _size(png: Any, image_id: int) -> tuple[int, int]:
-    """(w, h) by the file's head; the pixels stay packed."""
+    """(w, h) from the PNG's header; the pixels are not decoded."""
     try:
         with Image.open(io.BytesIO(png)) as image:
             if image.format == "PNG" and image.mode == "RGB":
                 return image.size
-    except (OSError, TypeError):  # nothing that Pillow knows
+    except (OSError, TypeError):  # not an image, or not even bytes
         pass
     raise ValueError(f"the prediction for image {image_id} has a png_string that is not the bytes of an RGB PNG")

@@ -265,7 +265,10 @@ def test_what_does_not_fit_its_image_is_refused_by_name(made):
         (narrow, "the prediction for image 3 is 39x30 pixels, but the image is 40x30"),
         (scene_of(3) | {"png_string": b"no picture"}, "image 3 has a png_string that is not the bytes of an RGB PNG"),
         (scene_of(3) | {"png_string": "text"}, "image 3 has a png_string that is not"),
-        (scene_of(3) | {"file_name": "../3.png"}, "image 3 has file_name '../3.png': it must be a bare name"),
+        (
+            scene_of(3) | {"file_name": "../3.png"},
+            "image 3 has file_name '../3.png': it must be a name without a folder",
+        ),
         (scene_of(3) | {"segments_info": [{"id": -1, "category_id": 7}]}, "image 3 has a segment of id -1"),
         (scene_of(3) | {"segments_info": [{"id": 0, "category_id": 7}] * 2}, "image 3 has a segment of id 0: ids must"),
         ({"image_id": 3, "file_name": "3.png"}, "image 3 lacks png_string, segments_info"),
