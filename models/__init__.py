@@ -1,4 +1,4 @@
-"""The detector and its parts; `build_model(args)` puts them together."""
+"""The network, its matching, its losses and its post-processing; `build_model(args)` builds them all."""
 
 from __future__ import annotations
 
@@ -10,5 +10,5 @@ from models.detr import build
 
 
 def build_model(args: argparse.Namespace) -> tuple[nn.Module, nn.Module, dict[str, nn.Module]]:
-    """(model, criterion, postprocessors) of the command line; see `models.detr.build`."""
+    """(model, criterion, postprocessors) for the command line's settings, see `models.detr.build`."""
     return build(args)

@@ -15,13 +15,13 @@ from torch import Tensor, nn
 class MultiheadAttention(nn.Module):
     """Scaled dot-product attention in `num_heads` subspaces.
 
-    Two ways compute the same function: the fused kernel, and a plain sum that also returns the weights. The fused one
-    is used unless weights are asked for or `fused` is set to False.
+    There are two equivalent implementations: PyTorch's fused kernel, and explicit matrix products, which can also
+    return the weights. The fused kernel is used unless the weights are requested or `fused` is False.
 
     Args:
         embed_dim: D.
         num_heads: H.
-        dropout: share of attention weights dropped in training.
+        dropout: rate at which attention weights are dropped in training.
 
     Raises:
         ValueError: D is not divisible by H.
@@ -53,14 +53,14 @@ class MultiheadAttention(nn.Module):
         key_padding_mask: Tensor | None = None,
         need_weights: bool = False,
     ) -> tuple[Tensor, Tensor | None]:
-        """Attend.
+        """Attend to `key` and `value` from `query`.
 
         Args:
             query: [L, B, D].
             key, value: [S, B, D].
-            attn_mask: bool [L, S] or [B·H, L, S], True = may not attend; or float, added to the scores.
-            key_padding_mask: bool [B, S], True = padding, attended by nobody.
-            need_weights: also return the weights of every head.
+            attn_mask: bool [L, S] or [B·H, L, S], True = must not attend; or float, added to the scores.
+            key_padding_mask: bool [B, S], True = padding, which gets no attention.
+            need_weights: also return the attention weights.
 
         Returns:
             (output [L, B, D], weights [B, H, L, S] or None)
@@ -81,7 +81,7 @@ class MultiheadAttention(nn.Module):
         return self.out_proj(out), weights if need_weights else None
 
     def _project(self, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The three input projections, split into heads; inputs that are one tensor share one product."""
+        """The three input projections, split into heads. A tensor that is both query and key is projected once."""
         d = self.embed_dim
         weight, bias = self.in_proj_weight, self.in_proj_bias
         if query is key:
@@ -99,20 +99,20 @@ class MultiheadAttention(nn.Module):
     def _merge_masks(
         self, attn_mask: Tensor | None, key_padding_mask: Tensor | None, batch: int, dtype: torch.dtype
     ) -> Tensor | None:
-        """Both masks as one addend for the scores that broadcasts to [B, H, L, S]."""
+        """Both masks as one tensor to add to the scores; it broadcasts to [B, H, L, S]."""
         mask: Tensor | None = None
         if attn_mask is not None:
-            mask = _as_addend(attn_mask, dtype)
+            mask = _additive(attn_mask, dtype)
             if mask.ndim == 3:
                 mask = mask.unflatten(0, [batch, self.num_heads])
         if key_padding_mask is not None:
-            padding = _as_addend(key_padding_mask, dtype)[:, None, None, :]  # [B, 1, 1, S]
+            padding = _additive(key_padding_mask, dtype)[:, None, None, :]  # [B, 1, 1, S]
             mask = padding if mask is None else mask + padding
         return mask
 
 
-def _as_addend(mask: Tensor, dtype: torch.dtype) -> Tensor:
-    """True → -inf, False → 0; a float mask as it is."""
+def _additive(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """A bool mask as a float mask: True → -inf, False → 0."""
     if mask.dtype == torch.bool:
         return torch.zeros_like(mask, dtype=dtype).masked_fill(mask, float("-inf"))
     return mask.to(dtype)

@@ -18,12 +18,12 @@ from models.attention import MultiheadAttention
 
 @dataclass
 class AttentionMaps:
-    """The weights of the last forward pass inside `record_attention`, averaged over the heads.
+    """The attention weights of the last forward pass inside `record_attention`, averaged over the heads.
 
     Attributes:
-        size: (h, w) of the feature map, 0 before a pass.
-        decoder: for each decoder layer, how much each query draws from each place of the image [B, Q, h, w].
-        encoder: for each encoder layer recorded, how much each place draws from each [B, h, w, h, w].
+        size: (h, w) of the feature map, (0, 0) before the first pass.
+        decoder: for each decoder layer, the weights of each query over the feature map [B, Q, h, w].
+        encoder: for each recorded encoder layer, the weights of each position over the feature map [B, h, w, h, w].
     """
 
     size: tuple[int, int] = (0, 0)
@@ -33,14 +33,14 @@ class AttentionMaps:
 
 @contextmanager
 def record_attention(model: nn.Module, encoder_layers: int = 1) -> Iterator[AttentionMaps]:
-    """Record the attention of a detector in every forward pass inside of the block.
+    """Record the attention of a detector in every forward pass inside the context.
 
-    The layers recorded compute their weights in the open in place of the fused kernel, which gives the same outputs up
-    to rounding; all else, and every pass outside of the block, is as it was.
+    The recorded layers compute their weights explicitly instead of in the fused kernel, so outputs are equal up to
+    rounding. Nothing else changes, and nothing remains changed afterwards.
 
     Args:
-        model: the detector, with or without masks.
-        encoder_layers: record so many of the last encoder layers; one holds S·S numbers an image.
+        model: the detector, with or without a mask head.
+        encoder_layers: how many encoder layers to record, counted from the last; each one takes S·S numbers per image.
     """
     maps = AttentionMaps()
     transformer = getattr(model, "detr", model).transformer
@@ -48,37 +48,37 @@ def record_attention(model: nn.Module, encoder_layers: int = 1) -> Iterator[Atte
     recorded = [(layer.self_attn, maps.encoder) for layer in encoder[max(0, len(encoder) - encoder_layers) :]]
     recorded += [(layer.multihead_attn, maps.decoder) for layer in transformer.decoder.layers]
 
-    def begin(module: nn.Module, inputs: tuple[Any, ...]) -> None:
+    def start_pass(module: nn.Module, inputs: tuple[Any, ...]) -> None:
         maps.size = tuple(inputs[0].shape[-2:])
         maps.decoder.clear()
         maps.encoder.clear()
 
     with ExitStack() as stack:
-        stack.enter_context(_removed(transformer.register_forward_pre_hook(begin)))
+        stack.enter_context(_temporary(transformer.register_forward_pre_hook(start_pass)))
         for attention, target in recorded:
-            stack.enter_context(_removed(attention.register_forward_pre_hook(_ask_for_weights, with_kwargs=True)))
-            stack.enter_context(_removed(attention.register_forward_hook(_keeper(target, maps))))
+            stack.enter_context(_temporary(attention.register_forward_pre_hook(_request_weights, with_kwargs=True)))
+            stack.enter_context(_temporary(attention.register_forward_hook(_recorder(target, maps))))
         yield maps
 
 
-def _ask_for_weights(
+def _request_weights(
     module: MultiheadAttention, inputs: tuple[Any, ...], options: dict[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     return inputs, options | {"need_weights": True}
 
 
-def _keeper(target: list[Tensor], maps: AttentionMaps) -> Any:
-    def keep(module: MultiheadAttention, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+def _recorder(target: list[Tensor], maps: AttentionMaps) -> Any:
+    def record(module: MultiheadAttention, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
         weights = output[1].detach().mean(1)  # [B, L, S]
         if target is maps.encoder:
             weights = weights.unflatten(1, maps.size)
         target.append(weights.unflatten(-1, maps.size))
 
-    return keep
+    return record
 
 
 @contextmanager
-def _removed(handle: torch.utils.hooks.RemovableHandle) -> Iterator[None]:
+def _temporary(handle: torch.utils.hooks.RemovableHandle) -> Iterator[None]:
     try:
         yield
     finally:

@@ -1,4 +1,4 @@
-"""The convolutional trunk of DETR (paper, section 3.2): which of its features go on, which of its layers learn.
+"""The convolutional backbone of DETR (paper, section 3.2): the levels it returns and the layers it trains.
 
 Shapes: B batch, C channels, H and W of the padded image, h and w of a feature map.
 """
@@ -23,7 +23,7 @@ from util.dist import is_main_process
 from util.nested_tensor import NestedTensor
 
 IMAGENET_URL = "https://download.pytorch.org/models/"
-# torchvision's IMAGENET1K_V1, with which DETR was trained; its later weights give other features
+# torchvision's IMAGENET1K_V1, which DETR was trained with; torchvision's later weights compute other features.
 IMAGENET_FILES = {
     "resnet18": "resnet18-f37072fd.pth",
     "resnet34": "resnet34-b627a593.pth",
@@ -32,15 +32,15 @@ IMAGENET_FILES = {
     "resnet152": "resnet152-394f9c45.pth",
 }
 
-# In the order in which `trainable_layers` thaws them, torchvision's
-THAW_ORDER = (("layer4",), ("layer3",), ("layer2",), ("layer1",), ("conv1", "bn1"))
+# The order in which `trainable_layers` unfreezes the parts, as in torchvision
+UNFREEZE_ORDER = (("layer4",), ("layer3",), ("layer2",), ("layer1",), ("conv1", "bn1"))
 
 
 class FrozenBatchNorm2d(nn.Module):
-    """Batch norm whose statistics and affine parameters are constants, in training too.
+    """Batch norm whose statistics and affine parameters are constant, in training as well.
 
-    All four are buffers, so neither optimizer nor weight decay nor a training batch changes them. Detection batches
-    of 2 to 4 images are too small for batch statistics.
+    All four are buffers, so the optimizer, weight decay and training batches leave them unchanged. The usual detection
+    batches of 2 to 4 images are too small for batch statistics.
     """
 
     def __init__(self, n: int):
@@ -52,7 +52,7 @@ class FrozenBatchNorm2d(nn.Module):
         self.register_buffer("running_var", torch.ones(n))
 
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *args) -> None:
-        state_dict.pop(prefix + "num_batches_tracked", None)  # a live batch norm's counter; nothing is counted here
+        state_dict.pop(prefix + "num_batches_tracked", None)  # saved by nn.BatchNorm2d, unused here
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -60,12 +60,12 @@ class FrozenBatchNorm2d(nn.Module):
         wide = torch.promote_types(torch.promote_types(x.dtype, self.weight.dtype), torch.float32)
         scale = self.weight.to(wide) * (self.running_var.to(wide) + self.eps).rsqrt()  # [C]
         shift = self.bias.to(wide) - self.running_mean.to(wide) * scale  # [C]
-        # one pass over memory, and autograd keeps no copy of x
+        # addcmul reads x once, and autograd saves no copy of it
         return torch.addcmul(shift.view(1, -1, 1, 1), x.to(wide), scale.view(1, -1, 1, 1)).to(x.dtype)
 
 
 def group_norm(n: int) -> nn.GroupNorm:
-    """Group norm (Wu and He, 2018) of at most 32 groups that divide `n`, of four channels or more where they can be."""
+    """Group norm (Wu and He, 2018) with at most 32 groups of equal size, at least 4 channels each if possible."""
     return nn.GroupNorm(math.gcd(n, max(1, min(32, n // 4))), n)
 
 
@@ -73,11 +73,11 @@ NORM_LAYERS: dict[str, NormLayer] = {"frozen_bn": FrozenBatchNorm2d, "bn": nn.Ba
 
 
 class IntermediateLayers(nn.ModuleDict):
-    """The children of a network, run one after the other; the outputs of some of them are kept.
+    """Runs the children of a network one after the other and returns the outputs of some of them.
 
     Args:
-        network: a module whose forward is nothing but its children in their order, as far as the last kept one.
-        return_layers: child's name -> the key of its output.
+        network: a module whose forward calls its children in their order, at least up to the last returned one.
+        return_layers: name of a child -> key of its output.
     """
 
     def __init__(self, network: nn.Module, return_layers: dict[str, str]):
@@ -91,7 +91,7 @@ class IntermediateLayers(nn.ModuleDict):
         self.return_layers = dict(return_layers)
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
-        """[B, 3, H, W] -> {key: [B, C, h, w]}, from fine to coarse."""
+        """[B, 3, H, W] -> {key: [B, C, h, w]}, finest level first."""
         outputs: dict[str, Tensor] = {}
         for name, layer in self.items():
             x = layer(x)
@@ -101,19 +101,19 @@ class IntermediateLayers(nn.ModuleDict):
 
 
 class BackboneBase(nn.Module):
-    """A trunk with its freezing rule; features come out with their padding masks.
+    """A convolutional network, partly frozen, that returns features with their padding masks.
 
     Args:
-        backbone: a network of the children conv1, bn1, relu, maxpool, layer1 to layer4, run in that order (what else
-            it has behind them is left out): `models.resnet.ResNet`, or torchvision's.
+        backbone: a network with the children conv1, bn1, relu, maxpool and layer1 to layer4, run in this order
+            (later children are dropped): `models.resnet.ResNet` or torchvision's.
         train_backbone: False freezes every parameter.
         num_channels: channels of the last stage.
-        return_interm_layers: all four stages as "0" to "3", else the last one alone as "0".
-        trainable_layers: how many parts learn when `train_backbone`, counted from the end: 3 (published) are layer4
-            to layer2, 4 adds layer1, 5 the stem.
+        return_interm_layers: return all four stages as "0" to "3"; otherwise only the last one, as "0".
+        trainable_layers: how many parts to train if `train_backbone`, counted from the end: 3 (published) trains
+            layer2 to layer4, 4 also layer1, 5 also the stem.
 
     Raises:
-        ValueError: `trainable_layers` outside 0 to 5, or a network without the stages.
+        ValueError: `trainable_layers` outside 0 to 5, or a network without these stages.
     """
 
     def __init__(
@@ -126,13 +126,14 @@ class BackboneBase(nn.Module):
         trainable_layers: int = 3,
     ):
         super().__init__()
-        if trainable_layers not in range(len(THAW_ORDER) + 1):
+        if trainable_layers not in range(len(UNFREEZE_ORDER) + 1):
             raise ValueError(
-                f"trainable_layers is {trainable_layers}, but a backbone has 5 parts: pass --trainable_layers 0 to 5"
+                f"trainable_layers must be in 0..{len(UNFREEZE_ORDER)}, got {trainable_layers}: pass another "
+                "--trainable_layers"
             )
-        thawed = {name for part in THAW_ORDER[:trainable_layers] for name in part}
+        trainable = {name for part in UNFREEZE_ORDER[:trainable_layers] for name in part}
         for name, parameter in backbone.named_parameters():
-            if not train_backbone or name.split(".")[0] not in thawed:
+            if not train_backbone or name.split(".")[0] not in trainable:
                 parameter.requires_grad_(False)
         if return_interm_layers:
             return_layers = {"layer1": "0", "layer2": "1", "layer3": "2", "layer4": "3"}
@@ -159,19 +160,19 @@ class Backbone(BackboneBase):
     Args:
         name: one of `models.resnet.SPECS`.
         train_backbone, return_interm_layers, trainable_layers: see `BackboneBase`.
-        dilation: the last stage at stride 16 in place of 32 (DC5; paper, section 4).
+        dilation: give the last stage stride 16 instead of 32 (DC5; paper, section 4).
         norm: "frozen_bn" (published), "bn" or "gn".
-        weights: None or "none" for random ones, "imagenet" (downloaded once, into torch.hub's cache), or a path to
-            a state_dict in torchvision's format. Read on the main process only: DDP hands them to the others.
+        weights: None or "none" for random weights, "imagenet" (downloaded once into torch.hub's cache), or the path of
+            a state_dict in torchvision's format. Loaded on the main process only: DDP broadcasts them to the others.
 
     Attributes:
         num_channels: channels of the last level.
-        channels, strides: of all returned levels, from fine to coarse.
+        channels, strides: of all returned levels, finest first.
 
     Raises:
         ValueError: an unknown name or norm; `trainable_layers` outside 0 to 5; ImageNet weights that do not exist.
-        FileNotFoundError: no file at `weights`.
-        CheckpointError: the ImageNet weights cannot be had; a file cannot be read, or does not fit the network.
+        FileNotFoundError: there is no file at `weights`.
+        CheckpointError: the ImageNet weights cannot be downloaded; a file cannot be read or does not fit the network.
     """
 
     def __init__(
@@ -185,13 +186,13 @@ class Backbone(BackboneBase):
         norm: str = "frozen_bn",
         weights: str | None = None,
     ):
-        check_backbone(name, norm, weights)  # on every rank: none must wait for a main process that gave up
+        check_backbone(name, norm, weights)  # on every rank, so that no rank waits for a main process that failed
         resnet = build_resnet(name, norm_layer=NORM_LAYERS[norm], dilation=dilation)
         if weights not in (None, "none") and is_main_process():
             state = _imagenet_state(name) if weights == "imagenet" else load_checkpoint(weights)
             source = IMAGENET_FILES[name] if weights == "imagenet" else weights
-            trunk = {key: value for key, value in state.items() if not key.startswith("fc.")}  # no classifier here
-            load_weights(resnet, trunk, source)
+            state = {key: value for key, value in state.items() if not key.startswith("fc.")}  # drop the classifier
+            load_weights(resnet, state, source)
         super().__init__(
             resnet, train_backbone, resnet.channels[-1], return_interm_layers, trainable_layers=trainable_layers
         )
@@ -200,11 +201,11 @@ class Backbone(BackboneBase):
 
 
 def check_backbone(name: str, norm: str, weights: str | None) -> None:
-    """Refuse a backbone that cannot be built, before anything is; arguments as in `Backbone`.
+    """Check the arguments of a `Backbone` before anything is built.
 
     Raises:
-        ValueError: an unknown name or norm, or ImageNet weights that do not exist for it.
-        FileNotFoundError: no file at `weights`.
+        ValueError: an unknown name or norm, or there are no ImageNet weights for them.
+        FileNotFoundError: there is no file at `weights`.
     """
     if name not in SPECS:
         raise ValueError(f"unknown backbone {name!r}: choose one of {', '.join(SPECS)}")
@@ -212,15 +213,15 @@ def check_backbone(name: str, norm: str, weights: str | None) -> None:
         raise ValueError(f"unknown backbone norm {norm!r}: choose one of {', '.join(NORM_LAYERS)}")
     if weights == "imagenet" and name not in IMAGENET_FILES:
         raise ValueError(
-            f"there are no ImageNet weights for the backbone {name}: pass --backbone_weights none, or one of "
+            f"there are no ImageNet weights for the backbone {name}: pass --backbone_weights none or one of "
             f"--backbone {', '.join(IMAGENET_FILES)}"
         )
     if weights == "imagenet" and norm == "gn":
         raise ValueError(
             "the ImageNet weights were trained with batch norm and do not fit --backbone_norm gn: pass "
-            "--backbone_weights none, or --backbone_norm frozen_bn or bn"
+            "--backbone_weights none or --backbone_norm frozen_bn or bn"
         )
-    # The main process reads the file, so that is where it must be.
+    # Only the main process reads the file, so it need not exist on other machines.
     if weights not in (None, "none", "imagenet") and is_main_process() and not Path(weights).is_file():
         raise FileNotFoundError(
             f"there are no backbone weights at {weights}: pass --backbone_weights imagenet, none, or the path of a "
@@ -229,7 +230,7 @@ def check_backbone(name: str, norm: str, weights: str | None) -> None:
 
 
 def _imagenet_state(name: str) -> dict[str, Tensor]:
-    """torchvision's file from torch.hub's cache, downloaded and checked by its hash if it is not there."""
+    """torchvision's weights from torch.hub's cache, or downloaded there and checked by their hash."""
     filename = IMAGENET_FILES[name]
     url = IMAGENET_URL + filename
     cached = Path(torch.hub.get_dir()) / "checkpoints" / filename
@@ -239,11 +240,11 @@ def _imagenet_state(name: str) -> dict[str, Tensor]:
         )
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         if cached.exists():
-            remedy = f"{cached} is damaged: delete it to have it downloaded anew"
+            remedy = f"{cached} is damaged: delete it to download it again"
         else:
             remedy = f"put the file {filename} into the folder {cached.parent}"
         raise CheckpointError(
-            f"cannot load the ImageNet weights {url} ({error}): {remedy}, or start without them by "
+            f"cannot load the ImageNet weights {url} ({error}): {remedy}, or train without them: "
             "--backbone_weights none"
         ) from error
 
@@ -265,7 +266,7 @@ class Joiner(nn.Sequential):
             self.num_channels: int = backbone.num_channels
 
     def forward(self, tensor_list: NestedTensor) -> tuple[list[NestedTensor], list[Tensor]]:
-        """Images [B, 3, H, W] with their mask -> features and encodings [B, 2P, h, w] in their type, fine to coarse."""
+        """Images [B, 3, H, W] with their mask -> features and encodings [B, 2P, h, w] of one type, finest first."""
         features: list[NestedTensor] = []
         positions: list[Tensor] = []
         for feature in self[0](tensor_list).values():
@@ -275,14 +276,14 @@ class Joiner(nn.Sequential):
 
 
 def wanted_weights(args: argparse.Namespace) -> str | None:
-    """`args.backbone_weights`, or None where another checkpoint brings the backbone's weights too."""
+    """`args.backbone_weights`, or None if a checkpoint will provide the weights of the backbone."""
     if any(getattr(args, flag, None) for flag in ("resume", "init_from", "frozen_weights")):
         return None
     return getattr(args, "backbone_weights", "imagenet")
 
 
 def build_backbone(args: argparse.Namespace) -> Joiner:
-    """The trunk and position encoding that the command line asks for.
+    """Backbone and position encoding for the command line's settings.
 
     Raises:
         ValueError, FileNotFoundError, CheckpointError: see `Backbone` and `build_position_encoding`.
@@ -293,9 +294,9 @@ def build_backbone(args: argparse.Namespace) -> Joiner:
     weights = wanted_weights(args)
     if weights == "none" and not (train_backbone and trainable_layers == 5):
         warnings.warn(
-            "the backbone starts from random weights, and its frozen layers keep them "
+            "the backbone starts from random weights, and its frozen layers stay random "
             f"(--trainable_layers {trainable_layers}, --lr_backbone {args.lr_backbone}): to train from scratch pass "
-            "--trainable_layers 5, --lr_backbone above 0 and a norm that learns, --backbone_norm gn or bn",
+            "--trainable_layers 5, a positive --lr_backbone and a trainable norm (--backbone_norm gn or bn)",
             stacklevel=2,
         )
     backbone = Backbone(

@@ -41,15 +41,15 @@ class DETR(nn.Module):
     """The detector.
 
     Args:
-        backbone: a `Joiner`; its `num_channels` are the last feature map's.
-        transformer: a `Transformer` that returns every decoder layer's output.
-        num_classes: C, "no object" not counted: the largest class id + 1.
-        num_queries: Q, the most objects that one image can yield.
-        aux_loss: also return the predictions of the decoder layers before the last. TorchScript, whose dictionaries
-            hold one type, takes the model without them.
+        backbone: a `Joiner`; its `num_channels` is the width of the last feature map.
+        transformer: a `Transformer` that returns the output of every decoder layer.
+        num_classes: C, the largest class id + 1, without "no object".
+        num_queries: Q, the largest number of objects that can be detected in one image.
+        aux_loss: also return the predictions of the decoder layers before the last. Must be off for TorchScript, whose
+            dictionaries hold values of one type.
     """
 
-    __constants__ = ["aux_loss"]  # TorchScript then leaves out the branch that is off
+    __constants__ = ["aux_loss"]  # so TorchScript does not compile the branch if it is off
 
     def __init__(
         self, backbone: nn.Module, transformer: nn.Module, num_classes: int, num_queries: int, aux_loss: bool = False
@@ -66,15 +66,15 @@ class DETR(nn.Module):
         self.aux_loss = aux_loss
 
     def forward(self, samples: NestedTensor) -> dict[str, Tensor]:
-        """Detect.
+        """Detect objects in a batch of images.
 
         Args:
-            samples: a batch as NestedTensor ([B, 3, H, W] and its mask); in Python also a tensor [B, 3, H, W], or a
+            samples: a NestedTensor of [B, 3, H, W] and its mask; outside TorchScript also a tensor [B, 3, H, W] or a
                 list of images [3, h_i, w_i]. RGB, normalised by ImageNet's mean and standard deviation.
 
         Returns:
-            `pred_logits` [B, Q, C+1]; `pred_boxes` [B, Q, 4] as cxcywh fractions of the un-padded image; with aux_loss
-            `aux_outputs`, a list of such dicts for the decoder layers before the last, first layer first.
+            `pred_logits` [B, Q, C+1] and `pred_boxes` [B, Q, 4], cxcywh as fractions of the un-padded image; with
+            aux_loss also `aux_outputs`, a list of such dicts for the decoder layers before the last, first layer first.
         """
         if not isinstance(samples, NestedTensor):
             samples = nested_tensor_from_tensor_list(samples)
@@ -100,7 +100,7 @@ class DETR(nn.Module):
 
 
 class MLP(nn.Module):
-    """Linear layers with ReLU between them: the box head has three."""
+    """Linear layers with ReLU between them. The box head has three."""
 
     def __init__(self, input_dim: int, hidden_dim: int, output_dim: int, num_layers: int):
         super().__init__()
@@ -116,7 +116,7 @@ class MLP(nn.Module):
 
 
 def resolve_num_classes(args: argparse.Namespace) -> int:
-    """The number of classes when neither the command line nor data nor checkpoint has settled it: the published one."""
+    """`args.num_classes`, or the published number of classes if neither flag, data nor checkpoint has set it."""
     num_classes = getattr(args, "num_classes", None)
     if num_classes is not None:
         return num_classes
@@ -124,19 +124,19 @@ def resolve_num_classes(args: argparse.Namespace) -> int:
 
 
 def resolve_things(args: argparse.Namespace, num_classes: int) -> dict[int, bool]:
-    """Class id → whether it is a thing: as `args.thing_ids` lists them, else as published (ids up to 90)."""
+    """Class id → whether it is a thing: according to `args.thing_ids`, or as published (ids up to 90)."""
     things = getattr(args, "thing_ids", None)
     return {label: label <= 90 if things is None else label in things for label in range(num_classes)}
 
 
 def build(args: argparse.Namespace) -> tuple[DETR | DETRsegm, SetCriterion, dict[str, nn.Module]]:
-    """Model, criterion and postprocessors that the command line describes, the first two on `args.device`.
+    """Model, criterion and postprocessors for the command line's settings, the first two on `args.device`.
 
-    With `args.masks` the model is a `DETRsegm`, whose detector is frozen if `args.frozen_weights` names one; loading
-    those is the caller's part.
+    With `args.masks` the model is a `DETRsegm`. Its detector is frozen if `args.frozen_weights` is set; the caller
+    loads these weights.
 
     Raises:
-        ValueError: settings that no model can have, named with the flag to change.
+        ValueError: settings that cannot be combined, with the flag to change.
     """
     num_classes = resolve_num_classes(args)
     model = DETR(

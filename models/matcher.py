@@ -17,13 +17,13 @@ from util.box_ops import box_cxcywh_to_xyxy, unchecked_generalized_box_iou
 
 
 class HungarianMatcher(nn.Module):
-    """Finds, for each image, the assignment of objects to queries of least total cost.
+    """Finds, for each image, the assignment of objects to queries with the least total cost.
 
     The cost of a pair is cost_class · (−probability of the object's class) + cost_bbox · L1 distance of the boxes +
-    cost_giou · (−generalised IoU).
+    cost_giou · (−generalised IoU of the boxes).
 
     Args:
-        cost_class, cost_bbox, cost_giou: the three weights.
+        cost_class, cost_bbox, cost_giou: weights of the three terms.
 
     Raises:
         ValueError: all weights are zero.
@@ -32,41 +32,44 @@ class HungarianMatcher(nn.Module):
     def __init__(self, cost_class: float = 1, cost_bbox: float = 1, cost_giou: float = 1):
         super().__init__()
         if cost_class == 0 and cost_bbox == 0 and cost_giou == 0:
-            raise ValueError("with all matching costs at 0 every assignment is as good as any: give one a weight")
+            raise ValueError(
+                "all matching costs are 0, so every assignment is equally good: set at least one to a positive value"
+            )
         self.cost_class = cost_class
         self.cost_bbox = cost_bbox
         self.cost_giou = cost_giou
 
     @torch.no_grad()
     def forward(self, outputs: dict[str, Tensor], targets: Sequence[dict[str, Tensor]]) -> list[tuple[Tensor, Tensor]]:
-        """Match.
+        """Match the predictions and objects of each image.
 
         Args:
-            outputs: `pred_logits` [B, Q, C+1], `pred_boxes` cxcywh [B, Q, 4].
-            targets: for each image `labels` int64 [n] and `boxes` cxcywh [n, 4], in the boxes' unit of `outputs`.
+            outputs: `pred_logits` [B, Q, C+1] and `pred_boxes` cxcywh [B, Q, 4].
+            targets: for each image `labels` int64 [n] and `boxes` cxcywh [n, 4], in the same unit as `pred_boxes`.
 
         Returns:
-            For each image the matched (queries, objects): int64 on the CPU, min(Q, n) long, queries ascending.
+            For each image the indices of matched (queries, objects), each int64 [min(Q, n)] on the CPU, queries
+            ascending.
 
         Raises:
-            FloatingPointError: a cost is not finite, because a prediction or a target is not.
+            FloatingPointError: a cost is not finite because a prediction or a target is not.
         """
         counts = [len(target["labels"]) for target in targets]
-        cost = self._cost(outputs, targets).cpu().numpy()  # [B, Q, T]: the one wait for the device
+        cost = self._cost(outputs, targets).cpu().numpy()  # [B, Q, T]; the only time the host waits for the device
         matches = []
         for image, count in enumerate(counts):
             pairs = cost[image, :, :count]  # [Q, n]
             if not (pairs < float("inf")).all():  # NaN compares as False
                 raise FloatingPointError(
                     f"image {image} of the batch cannot be matched: a predicted logit or box, or a target box, is not "
-                    "finite (training.forensics.find_non_finite tells where that began)"
+                    "finite (training.forensics.find_non_finite finds where that began)"
                 )
             queries, objects = linear_sum_assignment(pairs)
             matches.append((torch.from_numpy(queries), torch.from_numpy(objects)))
         return matches
 
     def _cost(self, outputs: dict[str, Tensor], targets: Sequence[dict[str, Tensor]]) -> Tensor:
-        """Costs [B, Q, T]; columns past an image's own objects mean nothing."""
+        """Costs [B, Q, T]. In the row of an image with n objects only the first n columns are valid."""
         prob = at_least_float32(outputs["pred_logits"]).softmax(-1)  # [B, Q, C+1]
         boxes = at_least_float32(outputs["pred_boxes"])  # [B, Q, 4]
         labels = pad_sequence([target["labels"] for target in targets], batch_first=True)  # [B, T]
@@ -79,10 +82,10 @@ class HungarianMatcher(nn.Module):
 
 
 def at_least_float32(x: Tensor) -> Tensor:
-    """Half types raised to float32; float64 stays."""
+    """Half-precision types are converted to float32; float64 is kept."""
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
 def build_matcher(args: argparse.Namespace) -> HungarianMatcher:
-    """The matcher with the weights of the command line."""
+    """The matcher for the command line's settings."""
     return HungarianMatcher(cost_class=args.set_cost_class, cost_bbox=args.set_cost_bbox, cost_giou=args.set_cost_giou)

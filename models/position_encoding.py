@@ -1,4 +1,4 @@
-"""Where a feature stands in its image: sine and learned position encodings (paper, section A.4 and figure 10).
+"""Sine and learned encodings of the position of a feature in its image (paper, section A.4 and figure 10).
 
 Shapes: `B` batch, `P` num_pos_feats (half the transformer's width), `h`, `w` the feature map's size.
 """
@@ -15,12 +15,12 @@ from util.nested_tensor import NestedTensor
 
 
 class PositionEmbeddingSine(nn.Module):
-    """Sines and cosines of the position, counted over the un-padded part of each image.
+    """Sines and cosines of the row and column, counted over the un-padded part of each image.
 
     Args:
         num_pos_feats: channels for each axis.
-        temperature: the longest wavelength over the shortest.
-        normalize: count positions as fractions of the image's own size, times `scale`.
+        temperature: about the ratio of the longest wavelength to the shortest, which is 2π.
+        normalize: express positions as fractions of the size of the un-padded image, times `scale`.
         scale: the length of a normalised axis; 2π when None.
 
     Raises:
@@ -54,13 +54,16 @@ class PositionEmbeddingSine(nn.Module):
             y = y / (y[:, -1:, :] + eps) * self.scale
             x = x / (x[:, :, -1:] + eps) * self.scale
         channel = torch.arange(self.num_pos_feats, dtype=torch.float32, device=mask.device)  # [P]
-        wavelength = self.temperature ** (2 * torch.div(channel, 2, rounding_mode="floor") / self.num_pos_feats)
-        return torch.cat([_interleave(y, wavelength), _interleave(x, wavelength)], dim=3).permute(0, 3, 1, 2)
+        divisor = self.temperature ** (2 * torch.div(channel, 2, rounding_mode="floor") / self.num_pos_feats)  # [P]
+        return torch.cat([_sines_and_cosines(y, divisor), _sines_and_cosines(x, divisor)], dim=3).permute(0, 3, 1, 2)
 
 
-def _interleave(position: Tensor, wavelength: Tensor) -> Tensor:
-    """Positions [B, h, w], wavelengths [P] → [B, h, w, P]: sines on even channels, cosines on odd ones."""
-    phase = position[:, :, :, None] / wavelength  # [B, h, w, P]
+def _sines_and_cosines(position: Tensor, divisor: Tensor) -> Tensor:
+    """Positions [B, h, w] → [B, h, w, P]: sines on even channels, cosines on odd ones.
+
+    The phase of a channel is the position over its divisor [P], so its wavelength is 2π times the divisor.
+    """
+    phase = position[:, :, :, None] / divisor  # [B, h, w, P]
     return torch.stack([phase[..., 0::2].sin(), phase[..., 1::2].cos()], dim=4).flatten(3)
 
 
@@ -93,9 +96,8 @@ class PositionEmbeddingLearned(nn.Module):
         rows, columns = self.row_embed.num_embeddings, self.col_embed.num_embeddings
         if h > rows or w > columns:
             raise ValueError(
-                f"the feature map is {h} x {w}, but learned positions end at {rows} x {columns}: make the "
-                "images smaller (--train_sizes, --max_size, --val_size), leave out --dilation, or use "
-                "--position_embedding sine"
+                f"the feature map is {h} x {w}, but learned positions end at {rows} x {columns}: use smaller "
+                "images (--train_sizes, --max_size, --val_size), omit --dilation, or use --position_embedding sine"
             )
         column = self.col_embed.weight[:w]  # [w, P]
         row = self.row_embed.weight[:h]  # [h, P]
@@ -106,15 +108,16 @@ class PositionEmbeddingLearned(nn.Module):
 
 
 def build_position_encoding(args: argparse.Namespace) -> nn.Module:
-    """The encoding named by `args.position_embedding` for width `args.hidden_dim`.
+    """The encoding `args.position_embedding` for a transformer of width `args.hidden_dim`.
 
     Raises:
-        ValueError: an unknown name, or a width that the axes cannot share.
+        ValueError: an unknown name, or a width that cannot be divided between the axes.
     """
     features = args.hidden_dim // 2
     if args.hidden_dim % (4 if args.position_embedding in ("v2", "sine") else 2):
         raise ValueError(
-            f"--hidden_dim {args.hidden_dim} cannot be shared by the position encoding's two axes: use a multiple of 4"
+            f"--hidden_dim {args.hidden_dim} cannot be divided between the two axes of the position encoding: use a "
+            "multiple of 4"
         )
     if args.position_embedding in ("v2", "sine"):
         return PositionEmbeddingSine(features, getattr(args, "pos_temperature", 10000), normalize=True)

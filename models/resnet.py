@@ -1,9 +1,9 @@
-"""Residual networks: the four-stage trunks of DETR, without pooling and classifier.
+"""Residual networks, the backbones of DETR: four stages, without pooling and classifier.
 
-He et al., "Deep Residual Learning for Image Recognition" (CVPR 2016). Names of modules, and so the keys of the
-state_dict, are torchvision's, and so is the stride of a bottleneck: on its 3x3 convolution (known as version 1.5).
+He et al., "Deep Residual Learning for Image Recognition" (CVPR 2016). As in torchvision, a bottleneck has its stride on
+the 3x3 convolution (known as version 1.5); modules and so the keys of the state_dict have torchvision's names.
 
-Shapes: B batch, C channels, H and W height and width of what comes in.
+Shapes: B batch, C channels, H and W height and width of the input.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ def conv1x1(in_channels: int, out_channels: int, stride: int = 1) -> nn.Conv2d:
 
 
 def projection(in_channels: int, out_channels: int, stride: int, norm_layer: NormLayer) -> nn.Sequential | None:
-    """The shortcut's 1x1 convolution, or None where the shortcut can be the identity (He et al., eq. 2 and eq. 1)."""
+    """The 1x1 convolution of a shortcut (He et al., eq. 2), or None if the shortcut is the identity (eq. 1)."""
     if stride == 1 and in_channels == out_channels:
         return None
     return nn.Sequential(conv1x1(in_channels, out_channels, stride), norm_layer(out_channels))
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions around a shortcut: [B, C, H, W] -> [B, width, H/stride, W/stride]."""
+    """Two 3x3 convolutions with a shortcut: [B, C, H, W] -> [B, width, H/stride, W/stride]."""
 
     expansion = 1
 
@@ -53,10 +53,9 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1x1 down, 3x3, 1x1 up around a shortcut: [B, C, H, W] -> [B, 4*width, H/stride, W/stride].
+    """1x1, 3x3 and 1x1 convolutions with a shortcut: [B, C, H, W] -> [B, 4*width, H/stride, W/stride].
 
-    A "conv block" has a projection on its shortcut, an "identity block" has none; which of the two it is follows
-    from the shapes alone.
+    Also known as a "conv block" if the shortcut has a projection and as an "identity block" if it has none.
     """
 
     expansion = 4
@@ -83,7 +82,7 @@ class Bottleneck(nn.Module):
 
 @dataclass(frozen=True)
 class Spec:
-    """What tells one residual network from another; the stem is as wide as the first stage."""
+    """The sizes of a residual network. The stem is as wide as the first stage."""
 
     block: type[BasicBlock] | type[Bottleneck]
     depths: tuple[int, int, int, int]  # blocks in each stage
@@ -105,13 +104,13 @@ class ResNet(nn.Module):
     """Stem and four stages, at strides 4, 8, 16 and 32 (16 with `dilation`, DETR's DC5).
 
     Args:
-        norm_layer: makes the normalisation for a number of channels.
-        dilation: the last stage keeps its resolution and widens its 3x3 kernels instead. As in torchvision the
-            first block of that stage keeps dilation 1; unlike torchvision this holds for basic blocks as well.
+        norm_layer: builds the normalisation for a number of channels.
+        dilation: the last stage dilates its 3x3 kernels instead of reducing the resolution. As in torchvision, its
+            first block keeps dilation 1; unlike in torchvision, basic blocks can be dilated too.
 
     Attributes:
-        channels: the channel counts of the four stages.
-        strides: pixels of the image to one cell, for each of the four stages.
+        channels: the numbers of channels of the four stages.
+        strides: image pixels per feature cell of the four stages.
     """
 
     def __init__(self, spec: Spec, *, norm_layer: NormLayer, dilation: bool = False):
@@ -136,7 +135,7 @@ class ResNet(nn.Module):
         self._initialise()
 
     def _initialise(self) -> None:
-        """He initialisation by fan-out, as torchvision's; norms start as the identity by their own constructors."""
+        """He initialisation by fan-out, as in torchvision. Norms are initialised by their constructors."""
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -151,7 +150,7 @@ class ResNet(nn.Module):
 def _stage(
     spec: Spec, index: int, in_channels: int, norm_layer: NormLayer, *, stride: int, dilation: int = 1
 ) -> nn.Sequential:
-    """One stage; `dilation` holds from its second block on, `stride` in its first."""
+    """One stage. `stride` applies to its first block, `dilation` to all others."""
     width = spec.widths[index]
     blocks = [spec.block(in_channels, width, stride, 1, norm_layer)]
     for _ in range(spec.depths[index] - 1):
@@ -160,10 +159,10 @@ def _stage(
 
 
 def build_resnet(name: str, *, norm_layer: NormLayer, dilation: bool = False) -> ResNet:
-    """A randomly initialised network by its name in `SPECS`.
+    """A randomly initialised network, by its name in `SPECS`.
 
     Raises:
-        ValueError: there is no such name.
+        ValueError: an unknown name.
     """
     if name not in SPECS:
         raise ValueError(f"unknown backbone {name!r}: choose one of {', '.join(SPECS)}")

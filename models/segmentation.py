@@ -1,7 +1,7 @@
-"""Masks for DETR (paper, section 4.4 and figure 8): an attention map for every query, and a small FPN that sharpens it.
+"""Masks for DETR (paper, section 4.4 and figure 8): an attention map for every query, refined by a small FPN.
 
 Shapes: `B` batch, `Q` object queries, `D` transformer width, `N` attention heads; `h`, `w` the transformer's feature
-map; a mask has the size of the backbone's finest level, a quarter of the padded image.
+map. A mask has the size of the finest backbone level, a quarter of the padded image.
 """
 
 from __future__ import annotations
@@ -26,22 +26,22 @@ __all__ = [
     "sigmoid_focal_loss",
 ]
 
-GROUPS = 8  # of every group norm in the mask head
+GROUPS = 8  # in every group norm of the mask head
 
 
 class DETRsegm(nn.Module):
-    """A detector with a mask for every query.
+    """A detector that also predicts a mask for every query.
 
     Args:
         detr: a `DETR` whose backbone returns all four levels.
-        freeze_detr: only the mask head learns. The detector then also stays in evaluation mode, so that the features
-            that the mask head learns from are those it will see; the published code lets dropout change them.
-        query_chunk: the most queries whose masks are computed at once outside of training. The head's memory grows
-            with it, for an image of 800 × 1333 and ResNet-50 by 22 MB a query: 0.6 GB for 25, 2.3 GB for all 100.
-            None: all at once.
+        freeze_detr: train only the mask head. The detector then stays in evaluation mode, so that the mask head is
+            trained on the same features that it gets at inference; the published code keeps dropout active.
+        query_chunk: the largest number of queries whose masks are computed at once outside of training. Memory grows
+            with it: by 22 MB per query for an image of 800 × 1333 and ResNet-50 (25: 0.6 GB, all 100: 2.3 GB). None:
+            all at once.
 
     Raises:
-        ValueError: the backbone returns one level only, or a width that the head's group norms cannot divide.
+        ValueError: the backbone returns only one level, or the group norms of the mask head cannot divide a width.
     """
 
     def __init__(self, detr: nn.Module, freeze_detr: bool = False, *, query_chunk: int | None = 25):
@@ -67,7 +67,7 @@ class DETRsegm(nn.Module):
         return self
 
     def forward(self, samples: NestedTensor) -> dict[str, Tensor]:
-        """What `DETR` returns for the batch, and `pred_masks`: logits [B, Q, H/4, W/4] over the padded image."""
+        """The outputs of `DETR` and `pred_masks`, logits [B, Q, H/4, W/4] over the padded image."""
         if not isinstance(samples, NestedTensor):
             samples = nested_tensor_from_tensor_list(samples)
         found = self.detr.detect(samples)
@@ -80,13 +80,14 @@ class DETRsegm(nn.Module):
 
 
 class MHAttentionMap(nn.Module):
-    """How much each query looks at each place: attention without values.
+    """Attention weights of each query over the feature map: multi-head attention without values.
 
     Args:
-        query_dim, hidden_dim: widths of what comes in and of the space of comparison.
+        query_dim: width of queries and features.
+        hidden_dim: width of their projections, over all heads.
         num_heads: N.
-        dropout: share of the weights dropped in training.
-        bias: of the two projections.
+        dropout: rate at which weights are dropped in training.
+        bias: whether the two projections have biases.
     """
 
     def __init__(self, query_dim: int, hidden_dim: int, num_heads: int, dropout: float = 0.0, bias: bool = True):
@@ -102,21 +103,21 @@ class MHAttentionMap(nn.Module):
                 nn.init.zeros_(linear.bias)
 
     def forward(self, q: Tensor, k: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Weights that sum to 1 over heads and places together.
+        """Attention weights, which sum to 1 over all heads and positions together.
 
         Args:
             q: queries [B, Q, query_dim].
             k: features [B, query_dim, h, w].
-            mask: bool [B, h, w], True = padding, looked at by nobody.
+            mask: bool [B, h, w], True = padding, which gets no attention.
 
         Returns:
             [B, Q, N, h, w]
         """
         height, width = k.shape[-2], k.shape[-1]
-        width_of_head = self.hidden_dim // self.num_heads
-        queries = self.q_linear(q).unflatten(-1, [self.num_heads, width_of_head])  # [B, Q, N, d]
-        keys = self.k_linear(k.flatten(2).transpose(1, 2)).unflatten(-1, [self.num_heads, width_of_head])
-        scores = (queries.transpose(1, 2) / math.sqrt(width_of_head)) @ keys.permute(0, 2, 3, 1)  # [B, N, Q, h·w]
+        head_dim = self.hidden_dim // self.num_heads
+        queries = self.q_linear(q).unflatten(-1, [self.num_heads, head_dim])  # [B, Q, N, d]
+        keys = self.k_linear(k.flatten(2).transpose(1, 2)).unflatten(-1, [self.num_heads, head_dim])
+        scores = (queries.transpose(1, 2) / math.sqrt(head_dim)) @ keys.permute(0, 2, 3, 1)  # [B, N, Q, h·w]
         if mask is not None:
             scores = scores.masked_fill(mask.flatten(1)[:, None, None], float("-inf"))
         weights = scores.transpose(1, 2).flatten(2).softmax(-1)  # [B, Q, N·h·w]
@@ -124,19 +125,19 @@ class MHAttentionMap(nn.Module):
 
 
 class MaskHeadSmallConv(nn.Module):
-    """Convolutions that turn attention maps into masks, over three finer levels of the backbone.
+    """Convolutions that turn attention maps into masks with the help of three finer backbone levels.
 
-    The first layer sees the features and the attention maps side by side. Convolution is linear, so the features'
-    part of it is computed once for an image and not for every query.
+    The input of the first layer is the concatenation of features and attention maps. Convolution is linear, so the
+    part of the features is computed once per image instead of once per query.
 
     Args:
         dim: context_dim + N.
-        fpn_dims: channels of the three levels, from coarse to fine.
+        fpn_dims: channels of the three levels, coarsest first.
         context_dim: channels of the features, D.
         query_chunk: see `DETRsegm`.
 
     Raises:
-        ValueError: group norm cannot divide a width.
+        ValueError: the group norms cannot divide a width, or `query_chunk` is less than 1.
     """
 
     def __init__(self, dim: int, fpn_dims: list[int], context_dim: int, *, query_chunk: int | None = None):
@@ -144,12 +145,12 @@ class MaskHeadSmallConv(nn.Module):
         widths = [dim, context_dim // 2, context_dim // 4, context_dim // 8, context_dim // 16]
         if any(width == 0 or width % GROUPS for width in widths):
             raise ValueError(
-                f"a mask head on {context_dim} channels and {dim - context_dim} heads has layers of {widths} channels, "
-                f"and its group norms need multiples of {GROUPS}: use --hidden_dim 128, 256, 384 or another multiple "
-                "of 128, and --nheads 8, 16, 32 or another multiple of 8"
+                f"with {context_dim} channels and {dim - context_dim} heads the layers of the mask head have {widths} "
+                f"channels, but its group norms need multiples of {GROUPS}: use --hidden_dim 128, 256, 384 or another "
+                "multiple of 128, and --nheads 8, 16, 32 or another multiple of 8"
             )
         if query_chunk is not None and query_chunk < 1:
-            raise ValueError(f"query_chunk is {query_chunk}: use 1 or more, or None for all queries at once")
+            raise ValueError(f"query_chunk must be at least 1, or None for all queries at once, got {query_chunk}")
         self.context_dim = context_dim
         self.query_chunk = query_chunk
         self.lay1 = _conv3x3(widths[0], widths[0])
@@ -172,7 +173,7 @@ class MaskHeadSmallConv(nn.Module):
                 nn.init.zeros_(module.bias)
 
     def forward(self, x: Tensor, bbox_mask: Tensor, fpns: list[Tensor]) -> Tensor:
-        """Masks of all queries.
+        """Compute the masks of all queries.
 
         Args:
             x: features [B, D, h, w].
@@ -208,18 +209,18 @@ def _conv3x3(in_channels: int, out_channels: int) -> nn.Conv2d:
 
 
 def _add_level(x: Tensor, level: Tensor) -> Tensor:
-    """Grow x [B·q, c, h, w] to the size of a level [B, c, h', w'] and add that to every query."""
+    """Resize x [B·q, c, h, w] to the size of a level [B, c, h', w'] and add the level to every query."""
     x = F.interpolate(x, size=level.shape[-2:], mode="nearest")
     return (x.unflatten(0, [level.shape[0], -1]) + level[:, None]).flatten(0, 1)
 
 
 def dice_loss(inputs: Tensor, targets: Tensor, num_boxes: Tensor | float) -> Tensor:
-    """1 − the Dice coefficient of each pair of masks, smoothed by one pixel (paper, section 4.4; Milletari, 2016).
+    """One minus the Dice coefficient of each pair of masks, smoothed by one pixel (Milletari et al., 2016).
 
     Args:
         inputs: logits [M, pixels].
         targets: 0 or 1 [M, pixels].
-        num_boxes: what the sum over pairs is divided by.
+        num_boxes: the divisor of the sum over pairs.
     """
     probabilities = inputs.sigmoid().flatten(1)
     overlap = (probabilities * targets).sum(1)
@@ -229,14 +230,14 @@ def dice_loss(inputs: Tensor, targets: Tensor, num_boxes: Tensor | float) -> Ten
 def sigmoid_focal_loss(
     inputs: Tensor, targets: Tensor, num_boxes: Tensor | float, alpha: float = 0.25, gamma: float = 2
 ) -> Tensor:
-    """Focal loss (Lin et al., 2017), a mean over the pixels of each pair, summed over pairs.
+    """Focal loss (Lin et al., 2017): the mean over the pixels of each pair, summed over pairs.
 
     Args:
         inputs: logits [M, pixels].
         targets: 0 or 1 [M, pixels].
-        num_boxes: what the sum over pairs is divided by.
-        alpha: weight of object against 1 − alpha of ground; negative: both weigh 1.
-        gamma: how much less a pixel counts the surer it is right.
+        num_boxes: the divisor of the sum over pairs.
+        alpha: weight of object pixels, 1 − alpha for background pixels. Negative: all pixels have weight 1.
+        gamma: focusing exponent: the larger, the less do confident, correct pixels contribute.
     """
     probabilities = inputs.sigmoid()
     entropy = F.binary_cross_entropy_with_logits(inputs, targets, reduction="none")

@@ -1,4 +1,4 @@
-"""DETR's transformer (paper, sections 3.2 and A.3, figure 10): positions enter every attention's queries and keys.
+"""DETR's transformer (paper, sections 3.2 and A.3, figure 10): positions are added in every attention layer.
 
 Shapes: `B` batch, `S` = h·w image features, `Q` object queries, `D` width. Sequences come first: [S, B, D].
 """
@@ -24,17 +24,17 @@ __all__ = [
 
 
 class Transformer(nn.Module):
-    """Encoder over image features, decoder from object queries to object embeddings.
+    """An encoder of image features and a decoder from object queries to object embeddings.
 
     Args:
         d_model: D.
         nhead: attention heads.
         num_encoder_layers, num_decoder_layers: depth of the two stacks.
         dim_feedforward: width inside each feed-forward part.
-        dropout: rate at every place of the layers.
+        dropout: rate of all dropouts in the layers.
         activation: relu, gelu or glu.
-        normalize_before: pre-norm in place of post-norm.
-        return_intermediate_dec: return every decoder layer's output, not the last one's alone.
+        normalize_before: pre-norm instead of post-norm.
+        return_intermediate_dec: return the output of every decoder layer instead of only the last.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class Transformer(nn.Module):
     ):
         super().__init__()
         sizes = (d_model, nhead, dim_feedforward, dropout, activation, normalize_before)
-        # Pre-norm leaves the sum of residuals un-normed, so that the encoder needs a norm behind its last layer.
+        # With pre-norm the residual sum is not normalised, so the encoder needs a norm after its last layer.
         encoder_norm = nn.LayerNorm(d_model) if normalize_before else None
         self.encoder = TransformerEncoder(TransformerEncoderLayer(*sizes), num_encoder_layers, encoder_norm)
         self.decoder = TransformerDecoder(
@@ -64,7 +64,7 @@ class Transformer(nn.Module):
                 nn.init.xavier_uniform_(parameter)
 
     def forward(self, src: Tensor, mask: Tensor, query_embed: Tensor, pos_embed: Tensor) -> tuple[Tensor, Tensor]:
-        """Encode an image, decode its objects.
+        """Encode images and decode their objects.
 
         Args:
             src: projected features [B, D, h, w].
@@ -88,7 +88,7 @@ class Transformer(nn.Module):
 
 
 class TransformerEncoder(nn.Module):
-    """`num_layers` copies of `encoder_layer`, then `norm` if there is one."""
+    """`num_layers` copies of `encoder_layer`, followed by `norm` if given."""
 
     def __init__(self, encoder_layer: nn.Module, num_layers: int, norm: nn.Module | None = None):
         super().__init__()
@@ -113,7 +113,7 @@ class TransformerEncoder(nn.Module):
 
 
 class TransformerDecoder(nn.Module):
-    """`num_layers` copies of `decoder_layer`; one `norm` is applied to a copy of each output that leaves the stack."""
+    """`num_layers` copies of `decoder_layer`. `norm` is applied to the returned outputs only, not between layers."""
 
     def __init__(
         self,
@@ -153,11 +153,11 @@ class TransformerDecoder(nn.Module):
                 pos=pos,
                 query_pos=query_pos,
             )
-            states.append(output)  # the next layer goes on from the un-normed state
-        leaving = torch.stack(states) if self.return_intermediate else output.unsqueeze(0)
+            states.append(output)  # the next layer gets the state without the norm
+        hs = torch.stack(states) if self.return_intermediate else output.unsqueeze(0)
         if self.norm is not None:
-            leaving = self.norm(leaving)
-        return leaving
+            hs = self.norm(hs)
+        return hs
 
 
 def _clones(layer: nn.Module, count: int) -> nn.ModuleList:
@@ -165,7 +165,7 @@ def _clones(layer: nn.Module, count: int) -> nn.ModuleList:
 
 
 def build_transformer(args: argparse.Namespace) -> Transformer:
-    """The transformer that the command line describes, returning every decoder layer's output."""
+    """The transformer for the command line's settings. It returns the output of every decoder layer."""
     return Transformer(
         d_model=args.hidden_dim,
         nhead=args.nheads,

@@ -1,4 +1,4 @@
-"""The layers of DETR's transformer (paper, section A.3, figure 10), with norms behind or in front of the sublayers.
+"""The layers of DETR's transformer (paper, section A.3, figure 10), with post-norm or pre-norm.
 
 Shapes: `B` batch, `S` = h·w image features, `Q` object queries, `D` width. Sequences come first: [S, B, D].
 """
@@ -14,7 +14,7 @@ from models.attention import MultiheadAttention
 
 
 class _Layer(nn.Module):
-    """What encoder and decoder layers share: the feed-forward part and the addition of positions."""
+    """The common part of encoder and decoder layers: the feed-forward network and the addition of positions."""
 
     def __init__(self, d_model: int, dim_feedforward: int, dropout: float, activation: str, normalize_before: bool):
         super().__init__()
@@ -25,7 +25,7 @@ class _Layer(nn.Module):
         self.normalize_before = normalize_before
 
     def with_pos_embed(self, tensor: Tensor, pos: Tensor | None) -> Tensor:
-        """The tensor with its positions added, where there are any."""
+        """The tensor plus its positions, if there are any."""
         return tensor if pos is None else tensor + pos
 
     def _feed_forward(self, x: Tensor) -> Tensor:
@@ -34,9 +34,9 @@ class _Layer(nn.Module):
 
 
 class TransformerEncoderLayer(_Layer):
-    """Self-attention over the image and a feed-forward part, each in a residual branch with its norm.
+    """Self-attention over the image and a feed-forward network, each with a residual connection and a norm.
 
-    Dropout acts at four places: the attention weights, inside the feed-forward part, and behind both sublayers.
+    Dropout acts in four places: on the attention weights, inside the feed-forward network and after both sublayers.
     """
 
     def __init__(
@@ -62,13 +62,13 @@ class TransformerEncoderLayer(_Layer):
         src_key_padding_mask: Tensor | None = None,
         pos: Tensor | None = None,
     ) -> Tensor:
-        """One layer.
+        """Apply the layer.
 
         Args:
             src: [S, B, D].
             src_mask: [S, S], see `MultiheadAttention`.
             src_key_padding_mask: bool [B, S], True = padding.
-            pos: [S, B, D], added to queries and keys, never to values.
+            pos: [S, B, D], added to queries and keys but not to values.
 
         Returns:
             [S, B, D]
@@ -84,7 +84,7 @@ class TransformerEncoderLayer(_Layer):
         src_key_padding_mask: Tensor | None = None,
         pos: Tensor | None = None,
     ) -> Tensor:
-        """Norm behind each residual sum (the published default)."""
+        """Post-norm: a norm after each residual sum (the published default)."""
         src = self.norm1(src + self._attend(src, src_mask, src_key_padding_mask, pos))
         return self.norm2(src + self.dropout2(self._feed_forward(src)))
 
@@ -95,19 +95,20 @@ class TransformerEncoderLayer(_Layer):
         src_key_padding_mask: Tensor | None = None,
         pos: Tensor | None = None,
     ) -> Tensor:
-        """Norm in front of each sublayer."""
+        """Pre-norm: a norm before each sublayer."""
         src = src + self._attend(self.norm1(src), src_mask, src_key_padding_mask, pos)
         return src + self.dropout2(self._feed_forward(self.norm2(src)))
 
     def _attend(self, x: Tensor, mask: Tensor | None, padding: Tensor | None, pos: Tensor | None) -> Tensor:
-        placed = self.with_pos_embed(x, pos)
-        return self.dropout1(self.self_attn(placed, placed, x, mask, padding)[0])
+        queries = keys = self.with_pos_embed(x, pos)
+        return self.dropout1(self.self_attn(queries, keys, x, mask, padding)[0])
 
 
 class TransformerDecoderLayer(_Layer):
-    """Self-attention among queries, attention to the image, a feed-forward part: three residual branches with norms.
+    """Self-attention of the queries, attention to the image and a feed-forward network.
 
-    Dropout acts at six places: both attentions' weights, inside the feed-forward part, and behind the three sublayers.
+    Each has a residual connection and a norm. Dropout acts in six places: on the weights of both attentions, inside the
+    feed-forward network and after the three sublayers.
     """
 
     def __init__(
@@ -140,7 +141,7 @@ class TransformerDecoderLayer(_Layer):
         pos: Tensor | None = None,
         query_pos: Tensor | None = None,
     ) -> Tensor:
-        """One layer.
+        """Apply the layer.
 
         Args:
             tgt: [Q, B, D].
@@ -172,7 +173,7 @@ class TransformerDecoderLayer(_Layer):
         pos: Tensor | None = None,
         query_pos: Tensor | None = None,
     ) -> Tensor:
-        """Norm behind each residual sum (the published default)."""
+        """Post-norm: a norm after each residual sum (the published default)."""
         tgt = self.norm1(tgt + self._attend_queries(tgt, tgt_mask, tgt_key_padding_mask, query_pos))
         image = self._attend_image(tgt, memory, memory_mask, memory_key_padding_mask, pos, query_pos)
         tgt = self.norm2(tgt + image)
@@ -189,7 +190,7 @@ class TransformerDecoderLayer(_Layer):
         pos: Tensor | None = None,
         query_pos: Tensor | None = None,
     ) -> Tensor:
-        """Norm in front of each sublayer."""
+        """Pre-norm: a norm before each sublayer."""
         tgt = tgt + self._attend_queries(self.norm1(tgt), tgt_mask, tgt_key_padding_mask, query_pos)
         normed = self.norm2(tgt)
         tgt = tgt + self._attend_image(normed, memory, memory_mask, memory_key_padding_mask, pos, query_pos)
@@ -198,8 +199,8 @@ class TransformerDecoderLayer(_Layer):
     def _attend_queries(
         self, x: Tensor, mask: Tensor | None, padding: Tensor | None, query_pos: Tensor | None
     ) -> Tensor:
-        placed = self.with_pos_embed(x, query_pos)
-        return self.dropout1(self.self_attn(placed, placed, x, mask, padding)[0])
+        queries = keys = self.with_pos_embed(x, query_pos)
+        return self.dropout1(self.self_attn(queries, keys, x, mask, padding)[0])
 
     def _attend_image(
         self,

@@ -157,7 +157,10 @@ def test_train_backbone_false_freezes_all(trainable_layers):
 
 @pytest.mark.parametrize("trainable_layers", [-1, 6])
 def test_trainable_layers_outside_0_to_5_is_an_error(trainable_layers):
-    with pytest.raises(ValueError, match=rf"{trainable_layers}.*--trainable_layers 0 to 5"):
+    with pytest.raises(
+        ValueError,
+        match=rf"trainable_layers must be in 0\.\.5, got {trainable_layers}: pass another --trainable_layers",
+    ):
         Backbone("tiny", True, False, False, trainable_layers=trainable_layers)
 
 

@@ -170,7 +170,7 @@ def test_at_least_float32(dtype, raised):
 
 
 def test_all_weights_zero_is_refused():
-    with pytest.raises(ValueError, match="costs at 0"):
+    with pytest.raises(ValueError, match="all matching costs are 0"):
         HungarianMatcher(0, 0, 0)
 
 

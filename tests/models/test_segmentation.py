@@ -247,7 +247,7 @@ def test_widths_that_group_norm_cannot_divide_are_refused_with_those_it_can(hidd
 
 
 def test_no_queries_at_once_are_refused():
-    with pytest.raises(ValueError, match="query_chunk is 0: use 1 or more"):
+    with pytest.raises(ValueError, match="query_chunk must be at least 1.*got 0"):
         head(query_chunk=0)
 
 
