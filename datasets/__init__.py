@@ -1,4 +1,4 @@
-"""Data sets by name."""
+"""Building the data sets by name."""
 
 from argparse import Namespace
 
@@ -10,16 +10,16 @@ from datasets.coco_panoptic import build as build_coco_panoptic
 
 
 def build_dataset(image_set: str, args: Namespace) -> AnnotatedImages:
-    """The "train" or "val" split of the data set `args.dataset_file` names; ValueError for a name we do not have."""
+    """The "train" or "val" split of the data set that `args.dataset_file` names; ValueError for an unknown name."""
     if args.dataset_file == "coco":
         return build_coco(image_set, args)
     if args.dataset_file == "coco_panoptic":
         return build_coco_panoptic(image_set, args)
-    raise ValueError(f"unknown --dataset_file {args.dataset_file!r}: there are 'coco' and 'coco_panoptic'")
+    raise ValueError(f"unknown --dataset_file {args.dataset_file!r}: use 'coco' or 'coco_panoptic'")
 
 
 def get_coco_api_from_dataset(dataset: Dataset):
-    """The pycocotools index of a COCO data set, also of a subset of it; TypeError where there is none."""
+    """The pycocotools index of a COCO data set or of a `Subset` of one; TypeError if it has none."""
     while isinstance(dataset, Subset):
         dataset = dataset.dataset
     if not hasattr(dataset, "coco"):

@@ -1,4 +1,4 @@
-"""Annotated images: what the data sets of this package have in common, whatever their annotations look like."""
+"""`AnnotatedImages`, the base class of the data sets: everything that does not depend on the annotation format."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ Columns = TypeVar("Columns", bound="ObjectColumns")
 
 @dataclass
 class ObjectColumns:
-    """Objects of one image or many, one row each: arrays or lists, or None where a column is absent."""
+    """Objects of one or more images, one row each. A column is an array or a list, or None if absent."""
 
-    names: np.ndarray  # int64 [N], what messages call them; -1 without
+    names: np.ndarray  # int64 [N], the ids used in messages; -1 if there is none
     labels: np.ndarray  # int64 [N], category ids
 
     def between(self: Columns, start: int, stop: int) -> Columns:
@@ -33,28 +33,28 @@ class ObjectColumns:
 
 
 class AnnotatedImages(Dataset):
-    """Images of a folder with their objects; a sample is (image, target) after `transforms`.
+    """Images of a folder with their objects. A sample is (image, target) after `transforms`.
 
-    What the transforms draw depends on (seed, epoch, index) alone and leaves the global generators as they were. A kind
-    of annotation adds `make_target`.
+    The random choices of the transforms depend only on (seed, epoch, index); the global generators are left unchanged.
+    A subclass reads one annotation format and implements the abstract methods.
 
     Args:
-        img_folder: where the images' file names begin.
+        img_folder: the folder that the images' file names are relative to.
         images: COCO's `images` entries by id.
         categories: COCO's `categories` entries, at least {"id", "name"}.
-        objects: by image, in ascending order of image ids, packed.
-        counts: how many of the objects each image has.
+        objects: the objects of all images, grouped by image in ascending order of image ids.
+        counts: the number of objects of each image.
         transforms: (image, target) → (image, target).
-        seed: of what the transforms draw.
-        skip_bad_images: in place of an image that is missing or cannot be read give the sample of the next one that
-            can, objects, id and draws included. Evaluation counts an image once, so it does without the bad ones.
-        max_bad_images: how many such images to put up with; counted in this process and its workers.
+        seed: seed of the transforms' random choices.
+        skip_bad_images: replace an image that is missing or cannot be read by the sample of the next good one, with its
+            objects, id and random choices. Evaluation counts an image once, so it omits the bad ones.
+        max_bad_images: the largest number of such images, in this process and its workers.
 
     Attributes:
         ids: image ids, ascending: the order of the samples.
-        categories: as given, ascending; `num_classes` is the largest id + 1.
-        objects_per_image: `counts`.
-        bad_images: paths of the images skipped so far; none unless `skip_bad_images`.
+        categories: as given, ascending by id; `num_classes` is the largest id + 1.
+        objects_per_image: `counts`, int64 [images].
+        bad_images: paths of the images skipped so far; empty unless `skip_bad_images`.
 
     Raises:
         FileNotFoundError, OSError: see `ImageReader`.
@@ -80,21 +80,21 @@ class AnnotatedImages(Dataset):
         self.categories = sorted(categories, key=lambda category: category["id"])
         self.num_classes = max((category["id"] for category in self.categories), default=0) + 1
 
-        # Packed once: workers read arrays, never the millions of small objects of a JSON file, which they would copy.
+        # Packed into arrays, because workers would copy the millions of small objects of a parsed JSON file.
         entries = [images[image_id] for image_id in self.ids]
         self.skip_bad_images = skip_bad_images
         self._reader = ImageReader(
             self.img_folder,
             [image["file_name"] for image in entries],
-            [(image.get("width") or 0, image.get("height") or 0) for image in entries],  # 0: not said
+            [(image.get("width") or 0, image.get("height") or 0) for image in entries],  # 0: unknown
             skip_bad=skip_bad_images,
             max_bad=max_bad_images,
         )
         self._objects = objects
         self.objects_per_image = np.array(counts, dtype=np.int64)
-        self._starts = np.concatenate([[0], self.objects_per_image.cumsum()])  # of image i: starts[i]..starts[i + 1]
+        self._starts = np.concatenate([[0], self.objects_per_image.cumsum()])  # first row of each image
 
-        # In shared memory, so that workers that live on from the epoch before see it change.
+        # In shared memory, so that persistent workers see it change.
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
 
     @property
@@ -104,22 +104,22 @@ class AnnotatedImages(Dataset):
 
     @abstractmethod
     def make_target(self, index: int, objects: ObjectColumns, image_size: tuple[int, int]) -> T.Target:
-        """The target of sample `index`, whose image is of `image_size` = (w, h) and has these objects."""
+        """The target of sample `index`, whose image has `image_size` = (w, h), in pixels, and these objects."""
 
     @abstractmethod
     def annotation_rows(self) -> Sequence[Sequence[float]] | np.ndarray:
-        """Numbers that tell these annotations from others, a row for each."""
+        """One row of numbers per annotation, for `datasets.loader.fingerprint`."""
 
     @property
     def bad_images(self) -> list[str]:
         return self._reader.bad
 
     def set_epoch(self, epoch: int) -> None:
-        """Draw other augmentations from the next sample on."""
+        """Set the epoch that the random choices of the next samples depend on."""
         self._epoch.fill_(epoch)
 
     def check_classes(self, num_classes: int) -> None:
-        """Refuse objects that a model of classes below num_classes could not name: ValueError with the first."""
+        """Raise ValueError for the first object whose category id is not below `num_classes`."""
         beyond = np.flatnonzero(self._objects.labels >= num_classes)
         if len(beyond):
             first = beyond[0]
@@ -135,7 +135,7 @@ class AnnotatedImages(Dataset):
         return len(self.ids)
 
     def __getitem__(self, index: int) -> tuple[Any, T.Target]:
-        index = range(len(self))[index]  # a negative index and its positive twin are one sample
+        index = range(len(self))[index]  # a negative index gives the same sample as its positive equivalent
         image, index = self._reader.read(index)
         target = self.make_target(index, self._objects.between(*self._starts[index : index + 2]), image.size)
         if self._transforms is None:

@@ -1,4 +1,4 @@
-"""COCO instances: image file and annotations → image and target."""
+"""The COCO instances data set and its transforms."""
 
 from __future__ import annotations
 
@@ -28,23 +28,30 @@ PARTS = (
 
 
 class CocoDetection(AnnotatedImages):
-    """Images of a folder with the objects of a COCO instances file; images without objects are among them.
+    """Images of a folder with the objects of a COCO instances file, including images without objects.
 
-    A sample is (image, target) after `transforms`; the target holds boxes float32 [n, 4] (xyxy pixels, or what the
-    transforms make of them), labels int64 [n] (category ids as they are), image_id int64 [1], area float32 [n],
-    iscrowd int64 [n] (all 0: crowd regions are left out), annotation_id int64 [n] (-1 without), orig_size and size
-    int64 [2] = (h, w), masks bool [n, h, w] with `return_masks`, and keypoints float32 [n, K, 3] where the file has
-    them.
+    A sample is (image, target) after `transforms`. Before them, the target holds
+
+        boxes          float32 [n, 4], xyxy in pixels, clamped to the image
+        labels         int64 [n], category ids
+        image_id       int64 [1]
+        area           float32 [n], pixels
+        iscrowd        int64 [n], all 0: crowd regions are omitted
+        annotation_id  int64 [n], -1 if there is none
+        orig_size      int64 [2] = (h, w), pixels
+        size           int64 [2] = (h, w), pixels
+        masks          bool [n, h, w], with `return_masks`
+        keypoints      float32 [n, K, 3], if the file has them
 
     Args:
         img_folder, ann_file: the images and their annotations.
         transforms: (image, target) → (image, target).
-        return_masks: put masks into the targets.
+        return_masks: add masks to the targets.
         seed, skip_bad_images, max_bad_images: see `AnnotatedImages`.
 
     Attributes:
-        coco: the pycocotools index, with crowds, for evaluation.
-        problems: one sentence on boxes that are clamped or dropped, empty if there are none.
+        coco: the pycocotools index, including crowds, for evaluation.
+        problems: summary of the boxes that are clamped or dropped, empty if there are none.
         ids, categories, num_classes, bad_images: see `AnnotatedImages`; categories are {"id", "name"}.
 
     Raises:
@@ -91,7 +98,7 @@ class CocoDetection(AnnotatedImages):
 
 
 class ConvertCocoPolysToMask:
-    """(image, {"image_id", "annotations": COCO dicts}) → (image, target as in `CocoDetection`)."""
+    """(image, {"image_id", "annotations": COCO dicts}) → (image, target as documented in `CocoDetection`)."""
 
     def __init__(self, return_masks: bool = False):
         self.return_masks = return_masks
@@ -102,7 +109,11 @@ class ConvertCocoPolysToMask:
 
 
 def make_target(objects: Objects, image_size: tuple[int, int], image_id: int, return_masks: bool = False) -> T.Target:
-    """The target of one image of `image_size` = (w, h): boxes clamped to it, those without size dropped."""
+    """The target of one image of `image_size` = (w, h), pixels: boxes clamped to the image, empty ones dropped.
+
+    Raises:
+        ValueError: with `return_masks`, a segmentation is unusable; the message names the annotation.
+    """
     width, height = image_size
     boxes = objects.boxes.clip(0, np.array([width, height, width, height], dtype=np.float32))  # [N, 4]
     keep = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)  # [N], n of them
@@ -146,15 +157,25 @@ def make_coco_transforms(
 ) -> T.Compose:
     """The published augmentation (paper, section 4, "Technical details") for "train", plain resizing for "val".
 
-    Training flips, then takes one of two ways to a short side out of `train_sizes`: directly, or through a crop of a
-    reduced image; `crop=False` leaves only the first. At the published sizes the reduced image has a short side of
-    400, 500 or 600 and the crop sides of 384 to 600 pixels; other sizes scale these by max(train_sizes) / 800.
+    Training flips at random, then resizes to a short side from `train_sizes`, either directly or after a random crop of
+    a reduced image. At the published sizes, the reduced image has a short side of 400, 500 or 600 pixels, and the
+    crop has sides of 384 to 600 pixels; other sizes scale these numbers by max(train_sizes) / 800.
+
+    Args:
+        image_set: "train" or "val".
+        train_sizes: short sides to draw from, pixels.
+        max_size: limit of the long side, pixels.
+        val_size: short side in validation, pixels.
+        crop: False omits the random crop.
+
+    Raises:
+        ValueError: unknown `image_set`.
     """
     normalize = T.Compose([T.ToTensor(), T.Normalize(T.IMAGENET_MEAN, T.IMAGENET_STD)])
     if image_set == "val":
         return T.Compose([T.RandomResize([val_size], max_size=max_size), normalize])
     if image_set != "train":
-        raise ValueError(f"unknown image set {image_set!r}: there are 'train' and 'val'")
+        raise ValueError(f"unknown image set {image_set!r}: use 'train' or 'val'")
 
     resize: T.Transform = T.RandomResize(list(train_sizes), max_size=max_size)
     if crop:
@@ -172,7 +193,7 @@ def build(image_set: str, args: Namespace) -> CocoDetection:
 
 
 def build_transforms(image_set: str, args: Namespace) -> T.Compose:
-    """`make_coco_transforms` at the sizes of the command line."""
+    """`make_coco_transforms` with the sizes from the command line."""
     return make_coco_transforms(
         image_set,
         train_sizes=getattr(args, "train_sizes", None) or TRAIN_SIZES,
@@ -183,6 +204,6 @@ def build_transforms(image_set: str, args: Namespace) -> T.Compose:
 
 
 def loading(args: Namespace) -> dict[str, Any]:
-    """What the command line says to every data set of `AnnotatedImages`."""
+    """The settings of the command line that every `AnnotatedImages` takes, as keyword arguments."""
     defaults = {"seed": 0, "skip_bad_images": False, "max_bad_images": 10}
     return {name: getattr(args, name, default) for name, default in defaults.items()}

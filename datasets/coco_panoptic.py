@@ -1,4 +1,4 @@
-"""COCO panoptic: image, PNG of segment ids and annotations → image and target."""
+"""The COCO panoptic data set: images, PNG files of segment ids, and a JSON file of segments."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from datasets.annotated_images import AnnotatedImages, ObjectColumns
 from datasets.annotations.instances import read_coco
 from datasets.annotations.layout import Part, locate
 from datasets.annotations.panoptic import read_panoptic
-from datasets.annotations.rules import some
+from datasets.annotations.rules import preview
 from datasets.annotations.segment_maps import VOID, read_segment_map
 from datasets.annotations.things import things_as_instances
 from datasets.coco import build_transforms, loading
@@ -31,49 +31,57 @@ PARTS = (
     Part("{}_ann", "annotations/panoptic_{}2017.json", is_folder=False, roots=ROOTS),
     Part("{}_panoptic", "panoptic_{}2017", is_folder=True, roots=ROOTS),
 )
-INSTANCES = "annotations/instances_{}2017.json"  # under --coco_path, if it is there
+INSTANCES = "annotations/instances_{}2017.json"  # below --coco_path, optional
 
 
 @dataclass
 class Segments(ObjectColumns):
-    """The segments of one image or many; their `names` are the segment ids, each image's own."""
+    """The segments of one or more images. `names` holds the segment ids, unique within an image."""
 
-    area: np.ndarray  # float32 [N], pixels; NaN: not told
+    area: np.ndarray  # float32 [N], pixels; NaN: unknown
     iscrowd: np.ndarray  # int64 [N]
 
 
 class CocoPanoptic(AnnotatedImages):
     """Images of a folder with the segments, things and stuff, of a COCO panoptic file and its folder of PNG files.
 
-    Image and PNG belong together by the image's id. A sample is (image, target) after `transforms`; the target holds
-    boxes float32 [n, 4] (xyxy pixels around the masks, see `util.box_ops.masks_to_boxes`, or what the transforms make
-    of them), labels int64 [n] (category ids), image_id int64 [1], area float32 [n] (as annotated, else counted),
-    iscrowd int64 [n], annotation_id int64 [n] (segment ids), orig_size and size int64 [2] = (h, w), masks bool
-    [n, h, w] with `return_masks`, and thin bool [n].
+    Images and PNG files are matched by image id. A sample is (image, target) after `transforms`. Before them, the
+    target holds
 
-    Crowds and thin segments stay, as published. Boxes go from the first to the last covered column and row, so that of
-    a segment one pixel wide has a width of 0. Its loss is finite; `thin` tells it from an annotation without size,
-    which later stages drop or refuse. A crop leaves it out, again as published.
+        boxes          float32 [n, 4], xyxy in pixels, around the masks (see `util.box_ops.masks_to_boxes`)
+        labels         int64 [n], category ids
+        image_id       int64 [1]
+        area           float32 [n], pixels: as annotated, else counted in the PNG
+        iscrowd        int64 [n]
+        annotation_id  int64 [n], segment ids
+        orig_size      int64 [2] = (h, w), pixels
+        size           int64 [2] = (h, w), pixels
+        masks          bool [n, h, w], with `return_masks`
+        thin           bool [n], boxes with a width or height of 0
+
+    As published, crowds are kept and boxes go from the first to the last covered column and row, so the box of a
+    segment one pixel wide has width 0. Its loss is finite. `thin` distinguishes it from an invalid box without size,
+    which later stages drop or reject. A crop drops it, also as published.
 
     Args:
-        img_folder: of the images.
-        ann_folder: of the PNG files.
+        img_folder: folder of the images.
+        ann_folder: folder of the PNG files.
         ann_file: the panoptic JSON file.
         transforms: (image, target) → (image, target).
-        return_masks: put masks into the targets.
-        instances_file: the COCO instances of the same images, for `coco`.
+        return_masks: add masks to the targets.
+        instances_file: the COCO instances file of the same images, for `coco`.
         seed, skip_bad_images, max_bad_images: see `AnnotatedImages`.
 
     Attributes:
-        coco: what boxes and masks are evaluated against: `instances_file`, as published, else the segments that are
-            things. Read when first asked for.
+        coco: ground truth for evaluating boxes and masks: `instances_file`, as published, else the thing segments.
+            Read on first use.
         categories: {"id", "name", "isthing"}, `isthing` 1 for things and 0 for stuff.
         num_classes: the largest category id + 1; for COCO's own 133 categories the published 250.
         ids, bad_images: see `AnnotatedImages`.
 
     Raises:
-        FileNotFoundError, OSError, ValueError: see `read_panoptic` and `ImageReader`; PNG files are missing. A sample
-            raises ValueError where image, PNG and JSON contradict one another.
+        FileNotFoundError, OSError, ValueError: see `read_panoptic` and `ImageReader`, or PNG files are missing. Reading
+            a sample raises ValueError if its image, PNG and JSON contradict each other.
     """
 
     def __init__(
@@ -117,7 +125,7 @@ class CocoPanoptic(AnnotatedImages):
             max_bad_images=max_bad_images,
         )
         if {category["id"] for category in self.categories} == {*COCO_NAMES, *COCO_STUFF}:
-            self.num_classes = PANOPTIC_NUM_CLASSES  # though ids end at 200
+            self.num_classes = PANOPTIC_NUM_CLASSES  # although the ids end at 200
 
     @property
     def images(self) -> dict[int, dict[str, Any]]:
@@ -143,7 +151,7 @@ class CocoPanoptic(AnnotatedImages):
         return np.stack([segments.names, image_ids, segments.labels, segments.iscrowd, segments.area], axis=1)
 
     def get_height_and_width(self, idx: int) -> tuple[int, int]:
-        """(h, w) of sample `idx`, pixels: as annotated, else of its PNG file."""
+        """(h, w) of sample `idx` in pixels: as annotated, else the size of its PNG."""
         image = self._images[self.ids[idx]]
         if image.get("height") and image.get("width"):
             return image["height"], image["width"]
@@ -177,7 +185,7 @@ class CocoPanoptic(AnnotatedImages):
         return target
 
     def _count(self, index: int, ids: np.ndarray, segments: Segments) -> np.ndarray:
-        """Pixels of each segment, int64 [n], where the PNG and the JSON file have the same segments."""
+        """Pixels of each segment, int64 [n]; ValueError if the PNG and the JSON file have different segments."""
         found, pixels = np.unique(ids, return_counts=True)
         pixels_of = dict(zip(found.tolist(), pixels.tolist(), strict=True))
         pixels_of.pop(VOID, None)
@@ -186,22 +194,22 @@ class CocoPanoptic(AnnotatedImages):
         path, image_id = self.ann_folder / self._map_names[index], self.ids[index]
         if extra:
             raise ValueError(
-                f"panoptic map {path} has pixels of segment {some([str(name) for name in extra])}, which image "
+                f"panoptic map {path} has pixels of segment {preview([str(name) for name in extra])}, which image "
                 f"{image_id} does not list in segments_info: correct the PNG or {self.ann_file}"
             )
         if absent:
             raise ValueError(
-                f"panoptic map {path} has no pixel of segment {some([str(name) for name in absent])}, which image "
+                f"panoptic map {path} has no pixel of segment {preview([str(name) for name in absent])}, which image "
                 f"{image_id} lists in segments_info: correct the PNG or {self.ann_file}"
             )
         return np.array([pixels_of[name] for name in names], dtype=np.int64)
 
 
 def check_maps(folder: Path, names: list[str]) -> None:
-    """Refuse a folder that lacks some of its PNG files: FileNotFoundError counts them and names the first."""
+    """Raise FileNotFoundError if PNG files are missing in `folder`, with their number and the first names."""
     missing = find_missing(folder, names)
     if missing:
-        named = some([str(folder / names[index]) for index in missing])
+        named = preview([str(folder / names[index]) for index in missing])
         raise FileNotFoundError(
             f"{len(missing)} of {len(names)} panoptic maps {'is' if len(missing) == 1 else 'are'} missing ({named}): "
             "check the folder of the PNG files and the file_name entries under `annotations`"

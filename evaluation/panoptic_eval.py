@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from datasets.annotations.panoptic import read_panoptic
-from datasets.annotations.rules import Annotation, some
+from datasets.annotations.rules import Annotation, preview
 from datasets.coco_panoptic import check_maps
 from evaluation import hotcoco
 from evaluation.panoptic_predictions import Prediction, check_prediction, without_unknown
@@ -177,11 +177,11 @@ class PanopticEvaluator:
         without = [str(image_id) for image_id in annotations if image_id not in self._predictions]
         if without and (not self.allow_missing or not self._predictions):
             raise ValueError(
-                f"predictions are missing for {len(without)} of {len(annotations)} images (image {some(without)}): "
+                f"predictions are missing for {len(without)} of {len(annotations)} images (image {preview(without)}): "
                 "call update() for every image of the ground truth, with an empty segments_info if nothing is found"
             )
         if without:
-            get_logger().warning(f"images without a prediction are not evaluated: {len(without)} ({some(without)})")
+            get_logger().warning(f"images without a prediction are not evaluated: {len(without)} ({preview(without)})")
         return [annotation for image_id, annotation in annotations.items() if image_id in self._predictions]
 
 

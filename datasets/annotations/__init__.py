@@ -1,1 +1,1 @@
-"""Annotation files in, one form in memory out."""
+"""Reading annotation files: checks, repairs, and one in-memory form for all formats."""

@@ -1,7 +1,7 @@
-"""COCO annotation files: read, check, fill in what may be missing, and pack the objects into arrays.
+"""COCO instances files: read, check, fill in missing fields, and pack the objects into arrays.
 
-What is wrong with a file is said once, at the start, with names: a broken file is refused (`datasets.annotations.rules`
-says when), a repairable one is repaired with one line of warning.
+Problems are reported once, at the start, by image and annotation id: an unusable file is rejected (see
+`datasets.annotations.rules`), a repairable one is repaired with one warning.
 
 `N` objects of a file or an image, `K` keypoints.
 """
@@ -29,40 +29,40 @@ from datasets.annotations.rules import (
     check_categories,
     check_images,
     name_of,
+    preview,
     read_json,
-    some,
 )
 from util.dist import is_main_process
 from util.files import is_count, is_number
 from util.logging import get_logger
 
-ROUNDING = 0.05  # pixels; coordinates written with two decimals reach past the border by about 0.01
+ROUNDING = 0.05  # pixels; coordinates rounded to two decimals exceed the image by about 0.01
 
 
 @dataclass
 class Objects(ObjectColumns):
-    """The objects of one image or many, one row each, in the file's order; crowds are not among them.
+    """The objects of one or more images, one row each, in the file's order, without crowds.
 
-    Their `names` are annotation ids.
+    `names` holds their annotation ids.
     """
 
     boxes: np.ndarray  # float32 [N, 4], xyxy in pixels, as annotated: not yet clamped
     area: np.ndarray  # float32 [N], pixels
-    segmentations: list[Any] | None  # N polygons or RLEs, on request
-    keypoints: np.ndarray | None  # float32 [N, K, 3], where every object has K of them
+    segmentations: list[Any] | None  # N polygon lists or RLEs; None unless masks are needed
+    keypoints: np.ndarray | None  # float32 [N, K, 3]; None unless every object has K keypoints
 
 
 def read_coco(ann_file: str | Path) -> tuple[COCO, str]:
     """Load a COCO instances file.
 
     Returns:
-        The pycocotools index over the checked and repaired annotations (crowds, and boxes outside of their image,
-        still in it as annotated: evaluation wants them), and a summary of the boxes that training clamps or drops,
-        empty if there are none. The summary is logged as well.
+        (coco, problems): the pycocotools index over the checked and repaired annotations, and a summary of the boxes
+        that training clamps or drops, empty if there are none. The index keeps crowds and boxes outside their image
+        as annotated, because evaluation needs them. The summary is also logged.
 
     Raises:
-        FileNotFoundError, OSError: no such file, or one that cannot be read.
-        ValueError: not a COCO instances file, or one with an annotation that cannot be used; the sentence names it.
+        FileNotFoundError, OSError: the file does not exist or cannot be read.
+        ValueError: not a COCO instances file, or an annotation in it is unusable; the message names the annotation.
     """
     data = read_json(Path(ann_file))
     try:
@@ -76,7 +76,7 @@ def read_coco(ann_file: str | Path) -> tuple[COCO, str]:
     problems = _find_bad_boxes(data, boxes)
     if is_main_process():
         if repairs:
-            get_logger().warning(f"{ann_file} lacks {repairs}: filled in")
+            get_logger().warning(f"{ann_file}: filled in missing {repairs}")
         if problems:
             get_logger().warning(f"{ann_file}: {problems}")
     coco = COCO()
@@ -87,10 +87,14 @@ def read_coco(ann_file: str | Path) -> tuple[COCO, str]:
 
 
 def pack_objects(annotations: Sequence[Annotation], with_masks: bool = False) -> Objects:
-    """COCO annotation dicts → arrays, crowd regions left out.
+    """COCO annotation dicts → arrays, without crowd regions.
+
+    Args:
+        annotations: of one or more images; `bbox` is xywh in pixels.
+        with_masks: keep the segmentations.
 
     Raises:
-        ValueError: a box that is not four finite numbers, or with `with_masks` an object without segmentation.
+        ValueError: a box is not four finite numbers, or, with `with_masks`, an object has no segmentation.
     """
     annotations = [annotation for annotation in annotations if not annotation.get("iscrowd", 0)]
     boxes = box_array(annotations).astype(np.float32)  # [N, 4] xywh
@@ -104,7 +108,7 @@ def pack_objects(annotations: Sequence[Annotation], with_masks: bool = False) ->
         for annotation in annotations:
             if not isinstance(annotation.get("segmentation"), list | dict):
                 raise ValueError(
-                    f"{name_of(annotation)} has no segmentation, but masks are wanted: add one or train without --masks"
+                    f"{name_of(annotation)} has no segmentation, which --masks needs: add it, or train without --masks"
                 )
         segmentations = [annotation["segmentation"] for annotation in annotations]
     return Objects(
@@ -118,10 +122,10 @@ def pack_objects(annotations: Sequence[Annotation], with_masks: bool = False) ->
 
 
 def _fill_in(data: dict[str, Any]) -> str:
-    """Add missing `info`, category names (the id), `area` (the box's) and `iscrowd` (0); say what was missing.
+    """Add missing `info`, category names (the id), `area` (the box's) and `iscrowd` (0); return a summary.
 
-    An area that COCO's evaluation would leave out, being negative or no number, counts as missing. Sizes and crowd
-    flags become whole numbers; a number of keypoints that is none goes: evaluators do not take it.
+    An area that COCO's evaluation would ignore, negative or not a number, counts as missing. Sizes and crowd flags
+    become integers. An invalid `num_keypoints` is removed, because evaluators reject it.
     """
     repairs = []
     if "info" not in data:
@@ -137,28 +141,28 @@ def _fill_in(data: dict[str, Any]) -> str:
         annotation["iscrowd"] = int(annotation.get("iscrowd") or 0)
         if not is_count(annotation.get("num_keypoints")):
             annotation.pop("num_keypoints", None)
-    for lacking, one, many in (
-        (nameless, "the name of {} category", "the names of {} categories"),
-        (len(without_area), "the area of {} annotation", "the areas of {} annotations"),
+    for missing, one, many in (
+        (nameless, "name of {} category", "names of {} categories"),
+        (len(without_area), "area of {} annotation", "areas of {} annotations"),
         (len(without_crowd), "iscrowd of {} annotation", "iscrowd of {} annotations"),
     ):
-        if lacking:
-            repairs.append((one if lacking == 1 else many).format(lacking))
+        if missing:
+            repairs.append((one if missing == 1 else many).format(missing))
     return ", ".join(repairs)
 
 
 def name_categories(categories: Sequence[dict[str, Any]]) -> int:
-    """Give categories without a name their id for one, make all names printable; how many had none."""
+    """Use the id as the name of categories without one, and make all names printable; returns how many had none."""
     nameless = [category for category in categories if not isinstance(category.get("name"), str)]
     for category in nameless:
         category["name"] = str(category["id"])
-    for category in categories:  # half a surrogate pair, which JSON can spell, can be neither printed nor drawn
+    for category in categories:  # a lone surrogate, which JSON allows, can be neither printed nor drawn
         category["name"] = category["name"].encode("utf-8", "replace").decode()
     return len(nameless)
 
 
 def tidy_sizes(images: Sequence[dict[str, Any]]) -> None:
-    """Make the sizes that images state whole numbers; those of null go: evaluators do not take them."""
+    """Convert the images' `width` and `height` to int; remove null ones, because evaluators reject them."""
     for image in images:
         for side in {"width", "height"} & image.keys():
             size = image.pop(side)
@@ -167,7 +171,7 @@ def tidy_sizes(images: Sequence[dict[str, Any]]) -> None:
 
 
 def _find_bad_boxes(data: dict[str, Any], boxes: np.ndarray) -> str:
-    """One sentence on `boxes` [N, 4] that do not fit their image, and on annotations of images that are not listed."""
+    """Summary of the `boxes` [N, 4] (xywh) outside their image and of annotations of unlisted images; else empty."""
     annotations = data["annotations"]
     sizes = {image["id"]: (image.get("width") or math.inf, image.get("height") or math.inf) for image in data["images"]}
     orphan = np.array([annotation["image_id"] not in sizes for annotation in annotations], dtype=bool)  # [N]
@@ -180,27 +184,27 @@ def _find_bad_boxes(data: dict[str, Any], boxes: np.ndarray) -> str:
 
     parts = []
     for found, one, many in (
-        (outside, "box reaches past its image: clamped", "boxes reach past their image: clamped"),
-        (empty, "box has no size inside its image: dropped", "boxes have no size inside their image: dropped"),
-        (orphan, "annotation belongs to no listed image: ignored", "annotations belong to no listed image: ignored"),
+        (outside, "box extends beyond its image: clamped", "boxes extend beyond their image: clamped"),
+        (empty, "box has no area inside its image: dropped", "boxes have no area inside their image: dropped"),
+        (orphan, "annotation belongs to an unlisted image: ignored", "annotations belong to unlisted images: ignored"),
     ):
-        culprits = np.flatnonzero(found)
-        if len(culprits):
-            named = some([f"{name_of(annotations[i])}: {annotations[i]['bbox']}" for i in culprits])
-            parts.append(f"{len(culprits)} {one if len(culprits) == 1 else many} ({named})")
+        rows = np.flatnonzero(found)
+        if len(rows):
+            named = preview([f"{name_of(annotations[i])}: {annotations[i]['bbox']}" for i in rows])
+            parts.append(f"{len(rows)} {one if len(rows) == 1 else many} ({named})")
     return "; ".join(parts)
 
 
 def _pack_keypoints(annotations: Sequence[Annotation]) -> np.ndarray | None:
     lengths = {_count_keypoint_numbers(annotation.get("keypoints")) for annotation in annotations}
     if len(lengths) != 1 or 0 in lengths:
-        return None  # detection lives without; a row of them for each object is all that can be stacked
+        return None  # detection does not need them, and only rows of one length can be stacked
     keypoints = np.array([annotation["keypoints"] for annotation in annotations], dtype=np.float32)
     return keypoints.reshape(len(annotations), -1, 3)
 
 
 def _count_keypoint_numbers(keypoints: Any) -> int:
-    """3 K; 0 if they are none."""
+    """3 K, or 0 if these are not keypoints."""
     if not isinstance(keypoints, list | tuple) or len(keypoints) % 3:
         return 0
     usable = all(is_number(value) and abs(value) <= LARGEST_NUMBER for value in keypoints)

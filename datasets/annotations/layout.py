@@ -1,4 +1,4 @@
-"""Where the command line says that the data lie: a flag for each part, else the published folder layout."""
+"""Finding a data set's files from the command line: one flag per part, else the published folder layout."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from typing import NamedTuple
 class Part(NamedTuple):
     """One part of a data set; `{}` stands for the split, "train" or "val"."""
 
-    flag: str  # that names it alone, without --
-    layout: str  # where it lies under the root
+    flag: str  # the flag for this part only, without --
+    layout: str  # path below the root
     is_folder: bool
-    roots: tuple[str, ...] = ("coco_path",)  # flags that name the root; the first that is given counts
+    roots: tuple[str, ...] = ("coco_path",)  # flags for the root; the first one given is used
 
 
 def locate(image_set: str, args: Namespace, parts: Sequence[Part]) -> list[Path]:
-    """The path of each part.
+    """The path of each part, in order.
 
     Raises:
-        ValueError: an unknown split, or neither a part's flag nor its root is given.
-        FileNotFoundError: there is nothing of the kind; the message names the flag to correct.
+        ValueError: unknown split, or neither a part's flag nor its root is given.
+        FileNotFoundError: the file or folder does not exist; the message names the flag to correct.
     """
     if image_set not in ("train", "val"):
-        raise ValueError(f"unknown image set {image_set!r}: there are 'train' and 'val'")
+        raise ValueError(f"unknown image set {image_set!r}: use 'train' or 'val'")
     found = []
     for part in parts:
         flag, layout = part.flag.format(image_set), part.layout.format(image_set)
@@ -33,13 +33,13 @@ def locate(image_set: str, args: Namespace, parts: Sequence[Part]) -> list[Path]
         root_flag = next((root for root in part.roots if getattr(args, root, None)), None)
         if not named and not root_flag:
             flags = [f"--{each.flag.format(image_set)}" for each in reversed(parts)]
-            alone = f"{', '.join(flags[:-1])} and {flags[-1]}"
-            raise ValueError(f"no {image_set} data: pass --{part.roots[0]}, or {alone}")
+            all_parts = f"{', '.join(flags[:-1])} and {flags[-1]}"
+            raise ValueError(f"no {image_set} data: pass --{part.roots[0]}, or {all_parts}")
         path = Path(named) if named else Path(getattr(args, root_flag)) / layout
         if not (path.is_dir() if part.is_folder else path.is_file()):
             kind = "folder" if part.is_folder else "file"
             source = f"--{flag}" if named else f"--{root_flag}"
-            remedy = "" if named else f"; it must hold {layout}, or name the {kind} with --{flag}"
+            remedy = "" if named else f"; it must contain {layout}, or pass the {kind} with --{flag}"
             raise FileNotFoundError(f"{source}: there is no {kind} {path}{remedy}")
         found.append(path)
     return found

@@ -1,7 +1,7 @@
 """COCO segmentations → bool masks.
 
-pycocotools draws polygons; what it is given is checked before, because it crashes, not raises, on numbers that are
-not finite or far off. Run-length codes are read here, since it leaves what a short one does not cover undefined.
+pycocotools draws the polygons. They are checked first, because it crashes instead of raising when a number is not
+finite or far outside. Run-length codes are decoded here, because pycocotools leaves undefined what a short one omits.
 """
 
 from __future__ import annotations
@@ -11,19 +11,19 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as coco_mask
 
-FARTHEST = 1e5  # pixels; a polygon's edges are walked in fifths of one
+FARTHEST = 1e5  # pixels; pycocotools walks a polygon's edges in steps of 0.2
 
 
 def segmentation_to_mask(segmentation: Any, height: int, width: int) -> np.ndarray:
     """One object's mask, bool [height, width].
 
     Args:
-        segmentation: a list of polygons [x0, y0, x1, y1, …], whose union counts, or a dict of `size` [h, w] and
+        segmentation: a list of polygons [x0, y0, x1, y1, …] (the mask is their union), or a dict of `size` [h, w] and
             run-length `counts`, plain or compressed. A polygon of fewer than three points covers nothing.
-        height, width: of the image, pixels.
+        height, width: size of the image in pixels.
 
     Raises:
-        ValueError: none of these, or of another size than the image; the message says what it is that the object has.
+        ValueError: neither of the two, or of another size than the image. The message continues "annotation … has".
     """
     if isinstance(segmentation, dict):
         return _from_runs(segmentation, height, width)
@@ -37,9 +37,9 @@ def segmentation_to_mask(segmentation: Any, height: int, width: int) -> np.ndarr
 
 def _polygon(points: Any) -> list[float]:
     if not isinstance(points, list | tuple) or not all(isinstance(v, int | float) for v in points):
-        raise ValueError("a polygon that is no list of numbers x0, y0, x1, y1, …")
+        raise ValueError("a polygon that is not a list of numbers x0, y0, x1, y1, …")
     if not all(-FARTHEST <= value <= FARTHEST for value in points):
-        raise ValueError("a polygon has a corner at NaN, infinity or far outside of any image")
+        raise ValueError("a polygon with a corner that is NaN, infinite or far outside any image")
     return [float(value) for value in points]
 
 
@@ -51,22 +51,25 @@ def _from_runs(code: dict[str, Any], height: int, width: int) -> np.ndarray:
     if isinstance(counts, str | bytes):
         counts = _uncompress(counts)
     if not isinstance(counts, list) or not all(type(count) is int and count >= 0 for count in counts):
-        raise ValueError("a run-length code whose counts are no whole numbers")
+        raise ValueError("a run-length code whose counts are not non-negative integers")
     if sum(counts) != height * width:
         raise ValueError(f"a run-length code of {sum(counts)} pixels on an image of {height * width}")
-    runs = np.repeat(np.arange(len(counts)) % 2 == 1, counts)  # by columns, beginning outside of the object
+    runs = np.repeat(np.arange(len(counts)) % 2 == 1, counts)  # by columns, starting outside the object
     return runs.reshape(width, height).T
 
 
 def _uncompress(text: str | bytes) -> list[int]:
-    """Counts of a compressed code: five bits a character, low ones first; from the fourth on as a difference to the
-    count two before. (COCO's `rleFrString`.)"""
+    """Counts of a compressed code, as COCO's `rleFrString` reads it.
+
+    Each character holds five bits, low bits first; from the fourth on, a count is stored as its difference to the count
+    two before it.
+    """
     counts: list[int] = []
     value = shift = 0
     for character in text.encode() if isinstance(text, str) else text:
         bits = character - 48
         if not 0 <= bits < 64 or shift > 60:
-            raise ValueError("a compressed run-length code has characters that none has")
+            raise ValueError("a compressed run-length code with invalid characters")
         value |= (bits & 31) << shift
         shift += 5
         if bits & 32:

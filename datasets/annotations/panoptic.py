@@ -1,6 +1,6 @@
-"""COCO panoptic annotation files: read, check, fill in what may be missing.
+"""COCO panoptic annotation files: read, check, and fill in missing fields.
 
-What is wrong with a file is said once, at the start, with the names of the image and the segment.
+Problems are reported once, at the start, by image and segment id.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from datasets.annotations.rules import (
     Annotation,
     check_categories,
     check_images,
+    preview,
     read_json,
     short,
-    some,
 )
 from datasets.annotations.segment_maps import MAX_SEGMENT_ID
 from util.dist import is_main_process
@@ -28,25 +28,25 @@ from util.logging import get_logger
 
 @dataclass
 class PanopticAnnotations:
-    """A COCO panoptic file; every image has one annotation: its PNG's `file_name` and its `segments_info`.
+    """A COCO panoptic file. Every image has one annotation: the `file_name` of its PNG and its `segments_info`.
 
-    A segment has id, category_id, iscrowd, and area, None where the file does not tell it.
+    A segment has id, category_id, iscrowd and area; area is None where the file does not give it.
     """
 
     images: dict[int, dict[str, Any]]  # by id
-    annotations: dict[int, Annotation]  # by image id, of listed images
-    categories: list[dict[str, Any]]  # with id, name and isthing, by ascending id
+    annotations: dict[int, Annotation]  # by image id; listed images only
+    categories: list[dict[str, Any]]  # id, name and isthing, by ascending id
 
 
 def read_panoptic(ann_file: str | Path) -> PanopticAnnotations:
     """Load a COCO panoptic file.
 
-    Missing are filled in, with one line of warning: category names (the id), `iscrowd` (0), and later, from the PNG,
-    areas. Annotations of images that are not listed are left out, with another.
+    Missing category names (the id) and `iscrowd` (0) are filled in with one warning; missing areas are counted in the
+    PNG files later. Annotations of unlisted images are ignored with another warning.
 
     Raises:
-        FileNotFoundError, OSError: no such file, or one that cannot be read.
-        ValueError: not a COCO panoptic file, or one that cannot be used; the sentence names image and segment.
+        FileNotFoundError, OSError: the file does not exist or cannot be read.
+        ValueError: not a COCO panoptic file, or unusable; the message names the image and the segment.
     """
     data = read_json(Path(ann_file), "panoptic")
     try:
@@ -61,8 +61,8 @@ def read_panoptic(ann_file: str | Path) -> PanopticAnnotations:
         without = [str(image_id) for image_id in images if image_id not in annotations]
         if without:
             raise ValueError(
-                f"{len(without)} of {len(images)} images have no entry under `annotations` (image {some(without)}): "
-                "add one with its file_name and segments_info, or take the images out"
+                f"no entry under `annotations` for {len(without)} of {len(images)} images (image {preview(without)}): "
+                "add one with file_name and segments_info, or remove the images"
             )
     except ValueError as error:
         raise ValueError(f"{ann_file}: {error}") from None
@@ -71,10 +71,10 @@ def read_panoptic(ann_file: str | Path) -> PanopticAnnotations:
     repairs = _fill_in(data, listed)
     if is_main_process():
         if repairs:
-            get_logger().warning(f"{ann_file} lacks {repairs}: filled in")
+            get_logger().warning(f"{ann_file}: filled in missing {repairs}")
         if orphans:
             get_logger().warning(
-                f"{ann_file}: {len(orphans)} annotations belong to no listed image: ignored (image {some(orphans)})"
+                f"{ann_file}: ignored annotations of unlisted images: {len(orphans)} (image {preview(orphans)})"
             )
     return PanopticAnnotations(images, listed, sorted(data["categories"], key=lambda category: category["id"]))
 
@@ -83,8 +83,8 @@ def _check_kinds(categories: Sequence[dict[str, Any]]) -> None:
     for category in categories:
         if category.get("isthing") not in (0, 1):
             raise ValueError(
-                f"category {category['id']} has isthing {short(category.get('isthing'))}: panoptic categories need 1 "
-                "for things, which are counted, or 0 for stuff, which is not"
+                f"category {category['id']} has isthing {short(category.get('isthing'))}: it must be 1 for a thing "
+                "(countable) or 0 for stuff"
             )
 
 
@@ -93,17 +93,15 @@ def _by_image(annotations: Sequence[Any]) -> dict[int, Annotation]:
     for annotation in annotations:
         image_id = annotation.get("image_id") if isinstance(annotation, dict) else None
         if not is_count(image_id):
-            raise ValueError(f"every annotation needs a whole number as image_id, got {short(annotation)}")
+            raise ValueError(f"every annotation needs an integer `image_id`, got {short(annotation)}")
         if image_id in found:
-            raise ValueError(
-                f"image {image_id} has two entries under `annotations`: an image has one with all segments"
-            )
+            raise ValueError(f"image {image_id} has two entries under `annotations`: put all its segments into one")
         name = annotation.get("file_name")
         if not isinstance(name, str) or not name or "\0" in name:
-            raise ValueError(f"the annotation of image {image_id} has file_name {short(name)}: needed is its PNG's")
+            raise ValueError(f"the annotation of image {image_id} has file_name {short(name)}: it must name the PNG")
         if not isinstance(annotation.get("segments_info"), list):
             raise ValueError(
-                f"the annotation of image {image_id} has no list `segments_info`: this is not the COCO panoptic format"
+                f"the annotation of image {image_id} has no list `segments_info`: it is not in the COCO panoptic format"
             )
         found[image_id] = annotation
     return found
@@ -115,12 +113,12 @@ def _check_segments(annotation: Annotation, category_ids: set[int]) -> None:
         number = segment.get("id") if isinstance(segment, dict) else None
         if not is_count(number) or not 1 <= number <= MAX_SEGMENT_ID:
             raise ValueError(
-                f"image {annotation['image_id']} has a segment {short(segment)}: its id must be a whole number from 1 "
-                f"to {MAX_SEGMENT_ID}, the colour of its pixels; 0 is for pixels of no segment"
+                f"image {annotation['image_id']} has a segment {short(segment)}: its id, the colour of its pixels, "
+                f"must be an integer in 1..{MAX_SEGMENT_ID} (0 marks pixels without a segment)"
             )
         which = f"segment {number} of image {annotation['image_id']}"
         if number in seen:
-            raise ValueError(f"{which} stands twice in segments_info: an image's segments need different ids")
+            raise ValueError(f"{which} appears twice in segments_info: an image's segment ids must be unique")
         seen.add(number)
         category = segment.get("category_id")
         if not is_count(category) or category not in category_ids:
@@ -129,11 +127,11 @@ def _check_segments(annotation: Annotation, category_ids: set[int]) -> None:
                 "correct the segment"
             )
         if segment.get("iscrowd") not in (None, 0, 1):
-            raise ValueError(f"{which} has iscrowd {short(segment['iscrowd'])}: 0 is one segment, 1 a crowd of them")
+            raise ValueError(f"{which} has iscrowd {short(segment['iscrowd'])}: use 0 for one object, 1 for a crowd")
 
 
 def _fill_in(data: dict[str, Any], annotations: dict[int, Annotation]) -> str:
-    """Fill in what `read_panoptic` says; return what was missing."""
+    """Fill in the fields that `read_panoptic` lists; return a summary."""
     tidy_sizes(data["images"])
     nameless = name_categories(data["categories"])
     for category in data["categories"]:
@@ -145,8 +143,11 @@ def _fill_in(data: dict[str, Any], annotations: dict[int, Annotation]) -> str:
         segment["iscrowd"] = int(segment.get("iscrowd") or 0)
     for segment in without_area:
         segment["area"] = None
-    counts = {"the names of {} categories": nameless, "iscrowd of {} segments": len(without_crowd)}
-    counts["the areas of {} segments"] = len(without_area)
+    counts = {
+        "category names ({})": nameless,
+        "iscrowd of segments ({})": len(without_crowd),
+        "areas of segments ({})": len(without_area),
+    }
     return ", ".join(text.format(count) for text, count in counts.items() if count)
 
 

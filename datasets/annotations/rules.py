@@ -1,7 +1,7 @@
-"""What a COCO instances file must look like: it is read here, and refused by name where it cannot be used.
+"""Reading and checking COCO annotation files; an unusable entry is rejected, by image and annotation id.
 
-Refused is what would go wrong later or mean something else than it says: ids that are no whole numbers or stand twice,
-keys that stand twice, boxes of other things than numbers. What training does not read may be anything.
+An entry is rejected if it would fail later or be misread: an id that is not an integer or appears twice, a JSON key
+that appears twice, a box that is not four numbers. Fields that training does not read may hold anything.
 """
 
 from __future__ import annotations
@@ -19,23 +19,28 @@ from util.files import MAX_EXACT_INT, is_count, is_number
 
 Annotation = dict[str, Any]
 
-NAMED = 3  # how many culprits a summary names
+LISTED = 3  # how many offending entries a message lists
 LARGEST_CATEGORY_ID = 99_999  # the class head has a row for every id up to the largest
-LARGEST_AREA = 1e10  # pixels; COCO's evaluation leaves out what is larger
-LARGEST_NUMBER = 2**31 - 1  # of pixels in a side, and either way in a box
+LARGEST_AREA = 1e10  # pixels; COCO's evaluation ignores larger objects
+LARGEST_NUMBER = 2**31 - 1  # pixels: limit of an image's sides and of the absolute values in a box
 
 _SHORT = reprlib.Repr()
 _SHORT.maxdict, _SHORT.maxlist, _SHORT.maxlong, _SHORT.maxstring, _SHORT.maxother = 8, 8, 30, 60, 60
 
 
 def read_json(path: Path, kind: str = "instances") -> dict[str, Any]:
-    """The content of a COCO file, of any of JSON's encodings: an object that has its three lists.
+    """Read a COCO annotation file, in any of JSON's encodings.
 
-    `kind` is what the messages call its format.
+    Args:
+        path: the file.
+        kind: the format's name in messages, "instances" or "panoptic".
+
+    Returns:
+        The parsed object; it has the lists `images`, `annotations` and `categories`, whose entries are not checked yet.
 
     Raises:
-        FileNotFoundError, OSError: the file is not there or cannot be read.
-        ValueError: not JSON, a key twice in one object, or not in COCO's format.
+        FileNotFoundError, OSError: the file does not exist or cannot be read.
+        ValueError: not JSON, a key twice in one object, or not in the COCO format.
     """
     try:
         content = path.read_bytes()
@@ -44,11 +49,13 @@ def read_json(path: Path, kind: str = "instances") -> dict[str, Any]:
             f"annotation file {path} does not exist: check --coco_path, --train_ann and --val_ann"
         ) from None
     except IsADirectoryError:
-        raise ValueError(f"annotation file {path} is a folder: name the file in it") from None
+        raise ValueError(f"annotation file {path} is a folder: pass a file") from None
     except OSError as error:
         raise OSError(f"annotation file {path} cannot be read ({error.strerror}): check its permissions") from None
     if not content:
-        raise ValueError(f"annotation file {path} is empty, as if its writing or copying was cut off: copy it anew")
+        raise ValueError(
+            f"annotation file {path} is empty; writing or copying it may have been interrupted: copy it again"
+        )
     try:
         data = json.loads(content, object_pairs_hook=_unique_keys)
     except _RepeatedKey as error:
@@ -56,21 +63,24 @@ def read_json(path: Path, kind: str = "instances") -> dict[str, Any]:
     except RecursionError:
         raise ValueError(f"annotation file {path} is nested too deeply to be in the COCO {kind} format") from None
     except ValueError as error:
-        raise ValueError(f"annotation file {path} is not JSON ({error}): is it cut short, or something else?") from None
+        raise ValueError(f"annotation file {path} is not JSON ({error}): it may be truncated") from None
     if not isinstance(data, dict):
         raise ValueError(
-            f"annotation file {path} holds a JSON {type(data).__name__}, but a COCO {kind} file holds an object"
+            f"annotation file {path} holds a JSON {type(data).__name__}, but a COCO {kind} file must hold an object"
         )
     for key in ("images", "annotations", "categories"):
         if not isinstance(data.get(key), list):
-            raise ValueError(f"annotation file {path} has no list `{key}`, so it is not in the COCO {kind} format")
+            raise ValueError(f"annotation file {path} has no list `{key}`: it is not in the COCO {kind} format")
     return data
 
 
 def check_images(images: Sequence[Any]) -> None:
-    """Refuse images without an id of their own, a usable file name, or with a size that is none (0: not known).
+    """Reject images without a unique id or a usable file name, or with an invalid size (0 means unknown).
 
-    A file name may hold folders, lead out of the image folder or be absolute: it is only ever read, as an image.
+    A file name may contain folders, leave the image folder or be absolute: the file is only ever read, as an image.
+
+    Raises:
+        ValueError: names the image.
     """
     _check_ids(images, "images", MAX_EXACT_INT)
     for image in images:
@@ -78,28 +88,33 @@ def check_images(images: Sequence[Any]) -> None:
         if not isinstance(name, str) or not name:
             raise ValueError(f"image {image['id']} has no file_name")
         if "\0" in name or not _is_encodable(name):
-            raise ValueError(f"image {image['id']} has file_name {short(name)}, which no file can have")
+            raise ValueError(f"image {image['id']} has file_name {short(name)}, which is not a valid file name")
         for side in ("width", "height"):
             value = image.get(side)
             if value is None:
                 continue
             if not is_number(value) or not 0 <= value <= LARGEST_NUMBER or value != int(value):
                 raise ValueError(
-                    f"image {image['id']} has {side} {short(value)}, which is no number of pixels: correct it, or "
-                    "leave it out to have it read from the image"
+                    f"image {image['id']} has {side} {short(value)}, which is not a size in pixels: correct it, "
+                    "or omit it to use the size of the image file"
                 )
 
 
 def check_categories(categories: Sequence[Any]) -> None:
-    """Refuse categories without an id of their own that a class head can have a row for."""
+    """Reject categories without a unique id in 0..LARGEST_CATEGORY_ID, with a ValueError."""
     _check_ids(categories, "categories", LARGEST_CATEGORY_ID)
 
 
 def check_annotations(annotations: Sequence[Any], image_ids: set[int], category_ids: set[int]) -> np.ndarray:
-    """Refuse annotations whose ids, box or crowd flag cannot be used.
+    """Reject annotations with an unusable id, category, box or crowd flag.
+
+    Annotations of unlisted images pass, unless all are.
 
     Returns:
-        Their boxes, see `box_array`.
+        Their boxes, float64 [N, 4], see `box_array`.
+
+    Raises:
+        ValueError: names the annotation and its image.
     """
     seen = set()
     for annotation in annotations:
@@ -107,19 +122,19 @@ def check_annotations(annotations: Sequence[Any], image_ids: set[int], category_
             number = annotation.get(key) if isinstance(annotation, dict) else None
             if not is_count(number):
                 raise ValueError(
-                    f"every annotation needs a whole number as {key}, 0 to {MAX_EXACT_INT}, got {short(annotation)}"
+                    f"every annotation needs an integer `{key}` in 0..{MAX_EXACT_INT}, got {short(annotation)}"
                 )
         if annotation["category_id"] not in category_ids:
             raise ValueError(
                 f"{name_of(annotation)} has category_id {annotation['category_id']}, which `categories` does not list: "
                 "add the category or correct the annotation"
             )
-        if annotation["id"] in seen:  # pycocotools would take one for the other
-            raise ValueError(f"annotation id {annotation['id']} stands twice: ids must be different")
+        if annotation["id"] in seen:  # pycocotools would confuse the two
+            raise ValueError(f"annotation id {annotation['id']} appears twice: ids must be unique")
         seen.add(annotation["id"])
         crowd = annotation.get("iscrowd")
         if crowd is not None and crowd not in (0, 1):
-            raise ValueError(f"{name_of(annotation)} has iscrowd {short(crowd)}: 0 is one object, 1 a crowd of them")
+            raise ValueError(f"{name_of(annotation)} has iscrowd {short(crowd)}: use 0 for one object, 1 for a crowd")
     if annotations and not any(annotation["image_id"] in image_ids for annotation in annotations):
         raise ValueError(
             f"none of the {len(annotations)} annotations belongs to a listed image ({name_of(annotations[0])}): "
@@ -129,37 +144,37 @@ def check_annotations(annotations: Sequence[Any], image_ids: set[int], category_
 
 
 def box_array(annotations: Sequence[Annotation]) -> np.ndarray:
-    """The annotations' boxes as they stand, float64 [N, 4] (xywh, pixels); ValueError names those that are none."""
+    """The annotations' boxes, unchanged: float64 [N, 4] (xywh, pixels); ValueError lists the invalid ones."""
     for annotation in annotations:
         box = annotation.get("bbox")
         if not isinstance(box, list | tuple) or len(box) != 4 or not all(map(is_number, box)):
             raise ValueError(
                 f"{name_of(annotation)} needs a bbox of four numbers [x, y, width, height], got {short(box)}"
             )
-    wild = [a for a in annotations if not all(-LARGEST_NUMBER <= value <= LARGEST_NUMBER for value in a["bbox"])]
-    if wild:
-        named = some([f"{name_of(annotation)}: {short(annotation['bbox'])}" for annotation in wild])
+    invalid = [a for a in annotations if not all(-LARGEST_NUMBER <= value <= LARGEST_NUMBER for value in a["bbox"])]
+    if invalid:
+        named = preview([f"{name_of(annotation)}: {short(annotation['bbox'])}" for annotation in invalid])
         raise ValueError(
-            f"NaN, infinity or numbers beyond any image in {len(wild)} of {len(annotations)} boxes ({named}): "
+            f"found NaN, infinity or values beyond any image in {len(invalid)} of {len(annotations)} boxes ({named}): "
             "correct or remove them"
         )
     return np.array([annotation["bbox"] for annotation in annotations], dtype=np.float64).reshape(-1, 4)
 
 
 def name_of(annotation: Annotation) -> str:
-    """How a message calls an annotation."""
+    """How messages refer to an annotation: by its id and its image's."""
     own, image = (short(annotation[key]) if key in annotation else "?" for key in ("id", "image_id"))
     return f"annotation {own} of image {image}"
 
 
 def short(value: Any) -> str:
-    """`repr`, cut to what fits into a sentence."""
+    """`repr`, truncated to fit into a sentence."""
     return _SHORT.repr(value)
 
 
-def some(names: Sequence[str]) -> str:
-    """The first few, and a sign that there are more."""
-    return "; ".join(names[:NAMED]) + ("; …" if len(names) > NAMED else "")
+def preview(names: Sequence[str]) -> str:
+    """The first LISTED names, then an ellipsis if there are more."""
+    return "; ".join(names[:LISTED]) + ("; …" if len(names) > LISTED else "")
 
 
 def _check_ids(entries: Sequence[Any], key: str, largest: int) -> None:
@@ -167,11 +182,11 @@ def _check_ids(entries: Sequence[Any], key: str, largest: int) -> None:
     for entry in entries:
         number = entry.get("id") if isinstance(entry, dict) else None
         if type(number) is not int:
-            raise ValueError(f"every entry of `{key}` needs a whole number as id, got {short(entry)}")
+            raise ValueError(f"every entry of `{key}` needs an integer `id`, got {short(entry)}")
         if not 0 <= number <= largest:
-            raise ValueError(f"id {short(number)} in `{key}` is not in 0..{largest}: number them from 0 or 1")
+            raise ValueError(f"id {short(number)} in `{key}` is not in 0..{largest}: number the entries from 0 or 1")
         if number in seen:
-            raise ValueError(f"id {number} stands twice in `{key}`: ids must be different")
+            raise ValueError(f"id {number} appears twice in `{key}`: ids must be unique")
         seen.add(number)
 
 
@@ -180,7 +195,7 @@ class _RepeatedKey(ValueError):
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    # JSON's reader keeps the last of equal keys: two lists `images`, say by a merge gone wrong, would lose one.
+    # json keeps the last of equal keys: if a bad merge left two `images` lists, one would be lost silently.
     entries = dict(pairs)
     if len(entries) < len(pairs):
         keys = [key for key, _ in pairs]

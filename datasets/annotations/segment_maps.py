@@ -1,4 +1,4 @@
-"""Panoptic PNG files: the colour of a pixel is the id of its segment, R + 256 G + 65536 B; 0 belongs to none.
+"""Reading panoptic PNG files: a pixel's colour is its segment id, R + 256 G + 65536 B, or 0 for no segment.
 
 Format: https://cocodataset.org/#format-data, "Panoptic Segmentation".
 """
@@ -21,7 +21,8 @@ def read_segment_map(path: str | Path) -> np.ndarray:
     """The segment id of every pixel, int32 [h, w].
 
     Raises:
-        FileNotFoundError, OSError, ValueError: no such file, one that cannot be read, one that has no ids; by its name.
+        FileNotFoundError, OSError, ValueError: the file does not exist, cannot be read, or is not a segment map; the
+            message names it.
     """
     try:
         return decode_segment_map(Path(path).read_bytes())
@@ -36,13 +37,13 @@ def read_segment_map(path: str | Path) -> np.ndarray:
 
 
 def decode_segment_map(png: bytes) -> np.ndarray:
-    """The same out of a file's content; ValueError says what is wrong with it, without its name."""
+    """The segment id of every pixel, int32 [h, w], from a PNG file's bytes; ValueError says what is wrong with it."""
     try:
         with Image.open(io.BytesIO(png)) as image:
             mode = image.mode
             pixels = np.asarray(image)
-    except Exception as error:  # damaged files surface as whatever the decoder stumbled over, of almost any type
+    except Exception as error:  # the decoder raises almost any type on damaged files
         raise ValueError(f"cannot be read as an image ({str(error) or type(error).__name__}): replace it") from error
     if mode not in ("RGB", "RGBA"):
-        raise ValueError(f"has pixels of mode {mode}, but ids are colours: save it as RGB, id = R + 256 G + 65536 B")
+        raise ValueError(f"has mode {mode}, but the ids are RGB colours: save it as RGB with id = R + 256 G + 65536 B")
     return colors_to_ids(pixels)

@@ -1,4 +1,4 @@
-"""The things of a panoptic data set as COCO instances, to evaluate boxes and masks against."""
+"""The things of a panoptic data set as COCO instances: ground truth for evaluating boxes and masks."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ def things_as_instances(
     categories: Sequence[Mapping[str, Any]],
     maps: Iterable[tuple[int, Path, Sequence[Mapping[str, Any]]]],
 ) -> COCO:
-    """A pycocotools index of thing segments, with boxes around their masks and the masks as run-length codes.
+    """A pycocotools index of the thing segments: their masks as run-length codes, and the boxes around them.
 
     Args:
-        images: image id → its entry.
+        images: COCO's `images` entries by id.
         categories: {"id", "name", "isthing"}.
-        maps: for each image its id, its PNG, and its segments {"id", "category_id", "iscrowd"}.
+        maps: for each image its id, the path of its PNG, and its segments {"id", "category_id", "iscrowd"}.
 
     Raises:
-        OSError, ValueError: a PNG cannot be read.
+        FileNotFoundError, OSError, ValueError: see `read_segment_map`.
     """
     things = {category["id"] for category in categories if category["isthing"]}
     annotations, sizes = [], {}

@@ -90,7 +90,7 @@ def test_areas_that_are_not_told_are_counted(tmp_path):
     with warnings_said() as said:
         data = dataset(tmp_path, {4: (SCENE, [segment(70000, area=None), segment(5, area=77)])})
     assert data[0][1]["area"].tolist() == [150, 77]
-    assert len(said) == 1 and "lacks the areas of 1 segments: filled in" in said[0]
+    assert len(said) == 1 and "filled in missing areas of segments (1)" in said[0]
 
 
 def test_a_size_that_is_not_told_is_the_maps(tmp_path):

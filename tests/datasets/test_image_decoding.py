@@ -92,7 +92,7 @@ def saved(path, image=STORED, **options):
 
 def refused(path, content, sentence=""):
     path.write_bytes(content)
-    with pytest.raises(OSError, match=f"{path.name} cannot be read .*{sentence}.*: replace the file or take it out"):
+    with pytest.raises(OSError, match=f"{path.name} cannot be read .*{sentence}.*: replace it, or remove it"):
         read_image(path)
 
 

@@ -134,7 +134,7 @@ def test_a_limit_of_nothing_stops_at_the_first(tmp_path):
 
 
 def test_without_any_good_image_there_is_no_replacement(tmp_path):
-    with pytest.raises(OSError, match="not one of the 2 images in .* can be read"):
+    with pytest.raises(OSError, match="none of the 2 images in .* can be read"):
         reader(tmp_path, ["a.png", "b.png"], skip_bad=True).read(0)
 
 

@@ -34,16 +34,18 @@ def test_boxes_are_clamped_or_dropped_and_summed_up_in_one_line(tmp_path, said):
     assert data[0][1]["area"].tolist() == [120, 400]  # as annotated
     assert data[1][1]["boxes"].tolist() == [[20, 10, 40, 30]]
     assert len(said) == 1 and data.problems in said[0]
-    assert "2 boxes reach past their image: clamped" in data.problems
-    assert "13 boxes have no size inside their image: dropped" in data.problems
-    assert "1 annotation belongs to no listed image: ignored" in data.problems
+    assert "2 boxes extend beyond their image: clamped" in data.problems
+    assert "13 boxes have no area inside their image: dropped" in data.problems
+    assert "1 annotation belongs to an unlisted image: ignored" in data.problems
     assert "annotation 11 of image 1: [-4, 5, 10, 12]" in data.problems
     assert "annotation 15 of image 2" in data.problems and "annotation 22" not in data.problems  # the first few
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), 1e300, -(2**31), 10**400])
 def test_a_box_with_numbers_that_no_image_has_is_refused_by_name(tmp_path, value):
-    with pytest.raises(ValueError, match=r"instances\.json: NaN, .* in 1 of 2 boxes \(annotation 8 of image 2: \[1, "):
+    with pytest.raises(
+        ValueError, match=r"instances\.json: found NaN, .* in 1 of 2 boxes \(annotation 8 of image 2: \[1, "
+    ):
         dataset(tmp_path, [annotation(5, 1, [1, 2, 3, 4]), annotation(8, 2, [1, value, 3, 4], area=1)])
 
 
@@ -59,7 +61,7 @@ def test_missing_area_iscrowd_info_and_names_are_filled_in_with_one_warning(tmp_
     assert data.coco.dataset["info"] == {}
     assert data.categories == [{"id": 7, "name": "7"}]
     assert len(said) == 1
-    for part in ("info", "the name of 1 category", "the areas of 2 annotations", "iscrowd of 1 annotation"):
+    for part in ("info", "name of 1 category", "areas of 2 annotations", "iscrowd of 1 annotation"):
         assert part in said[0]
     printed = [line for line in capsys.readouterr().out.splitlines() if line not in said]
     assert printed == []  # pycocotools is kept quiet
@@ -69,7 +71,7 @@ def test_missing_area_iscrowd_info_and_names_are_filled_in_with_one_warning(tmp_
 def test_an_area_that_evaluation_could_not_use_becomes_the_boxs(tmp_path, said, area):
     data = dataset(tmp_path, [annotation(1, 1, [4, 5, 10, 12], area=area)])
     assert data.coco.anns[1]["area"] == 120 and data[0][1]["area"].tolist() == [120]
-    assert "the area of 1 annotation: filled in" in said[0]
+    assert "filled in missing area of 1 annotation" in said[0]
 
 
 @pytest.mark.parametrize("crowd", [True, 1.0, 1, False, 0.0, 0, None])

@@ -39,31 +39,29 @@ def test_what_is_missing_is_filled_in_with_one_line(tmp_path):
     assert [part["iscrowd"] for part in found] == [0] * 4
     assert [part["area"] for part in found] == [100, None, None, None]
     assert len(said) == 1
-    assert said[0].endswith(
-        "lacks the names of 1 categories, iscrowd of 1 segments, the areas of 3 segments: filled in"
-    )
+    assert said[0].endswith("filled in missing category names (1), iscrowd of segments (1), areas of segments (3)")
 
 
 def test_annotations_of_unlisted_images_are_left_out_with_one_line(tmp_path):
     with warnings_said() as said:
         content = read_panoptic(write(tmp_path, [annotation(9), annotation(4), annotation(10)]))
     assert list(content.annotations) == [4]
-    assert len(said) == 1 and "2 annotations belong to no listed image: ignored (image 9; 10)" in said[0]
+    assert len(said) == 1 and "ignored annotations of unlisted images: 2 (image 9; 10)" in said[0]
 
 
 @pytest.mark.parametrize(
     ("segments", "sentence"),
     [
-        ([segment(0)], "image 4 has a segment .*'id': 0.*from 1 to 16777215, the colour"),
+        ([segment(0)], "image 4 has a segment .*'id': 0.*the colour of its pixels, .*in 1..16777215"),
         ([segment(2**24)], "image 4 has a segment .*16777216"),
         ([segment(5.0)], "image 4 has a segment"),
         ([segment(True)], "image 4 has a segment"),
         (["x"], "image 4 has a segment 'x'"),
-        ([segment(5), segment(6), segment(5)], "segment 5 of image 4 stands twice in segments_info"),
+        ([segment(5), segment(6), segment(5)], "segment 5 of image 4 appears twice in segments_info"),
         ([segment(5, category_id=8)], "segment 5 of image 4 has category_id 8, which `categories` does not list"),
         ([segment(5, category_id=[7])], "segment 5 of image 4 has category_id .7., which"),
         ([segment(5, category_id=None)], "segment 5 of image 4 has category_id None, which"),
-        ([segment(5, iscrowd=2)], "segment 5 of image 4 has iscrowd 2: 0 is one segment"),
+        ([segment(5, iscrowd=2)], "segment 5 of image 4 has iscrowd 2: use 0 for one object"),
     ],
 )
 def test_a_segment_that_cannot_be_used_is_named(tmp_path, segments, sentence):
@@ -74,14 +72,14 @@ def test_a_segment_that_cannot_be_used_is_named(tmp_path, segments, sentence):
 @pytest.mark.parametrize(
     ("annotations", "sentence"),
     [
-        ([], "1 of 1 images have no entry under `annotations` .image 4."),
+        ([], "no entry under `annotations` for 1 of 1 images .image 4."),
         ([annotation(4), annotation(4)], "image 4 has two entries under `annotations`"),
-        ([annotation(4, file_name=None)], "annotation of image 4 has file_name None: needed is its PNG's"),
+        ([annotation(4, file_name=None)], "annotation of image 4 has file_name None: it must name the PNG"),
         ([annotation(4, file_name="")], "annotation of image 4 has file_name ''"),
         ([annotation(4, segments_info=None)], "annotation of image 4 has no list `segments_info`"),
-        ([{"id": 1, "bbox": [0, 0, 1, 1]}], "every annotation needs a whole number as image_id"),
-        ([annotation("4")], "every annotation needs a whole number as image_id"),
-        ([7], "every annotation needs a whole number as image_id, got 7"),
+        ([{"id": 1, "bbox": [0, 0, 1, 1]}], "every annotation needs an integer `image_id`"),
+        ([annotation("4")], "every annotation needs an integer `image_id`"),
+        ([7], "every annotation needs an integer `image_id`, got 7"),
     ],
 )
 def test_an_annotation_that_cannot_be_used_is_named(tmp_path, annotations, sentence):
@@ -92,7 +90,7 @@ def test_an_annotation_that_cannot_be_used_is_named(tmp_path, annotations, sente
 @pytest.mark.parametrize("isthing", [None, 2, "1"])
 def test_categories_must_say_whether_they_are_things(tmp_path, isthing):
     wrong = [*CATEGORIES, {"id": 9, "name": "cow", "isthing": isthing}]
-    with pytest.raises(ValueError, match="category 9 has isthing .*: panoptic categories need 1 for things"):
+    with pytest.raises(ValueError, match="category 9 has isthing .*: it must be 1 for a thing"):
         read_panoptic(write(tmp_path, [annotation()], categories=wrong))
 
 
@@ -100,12 +98,12 @@ def test_files_of_another_format_are_refused_by_theirs(tmp_path):
     ann_file = tmp_path / "panoptic.json"
     for content, sentence in (
         ({"images": []}, "not in the COCO panoptic format"),
-        ([], "a COCO panoptic file holds an"),
+        ([], "a COCO panoptic file must hold an"),
     ):
         ann_file.write_text(json.dumps(content))
         with pytest.raises(ValueError, match=sentence):
             read_panoptic(ann_file)
-    with pytest.raises(ValueError, match="id 4 stands twice in `images`"):
+    with pytest.raises(ValueError, match="id 4 appears twice in `images`"):
         read_panoptic(write(tmp_path, [annotation()], images=IMAGES * 2))
-    with pytest.raises(ValueError, match="id 7 stands twice in `categories`"):
+    with pytest.raises(ValueError, match="id 7 appears twice in `categories`"):
         read_panoptic(write(tmp_path, [annotation()], categories=CATEGORIES[:1] * 2))

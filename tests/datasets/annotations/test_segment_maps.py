@@ -34,7 +34,7 @@ def test_transparency_is_left_aside():
 
 @pytest.mark.parametrize("mode", ["L", "P", "1"])
 def test_maps_without_colours_are_refused(mode):
-    with pytest.raises(ValueError, match=f"has pixels of mode {mode}, but ids are colours"):
+    with pytest.raises(ValueError, match=f"has mode {mode}, but the ids are RGB colours"):
         decode_segment_map(png([[[9, 9, 9]]], mode))
 
 
@@ -48,7 +48,7 @@ def test_files_are_named(tmp_path):
         with pytest.raises(ValueError, match=r"panoptic map .*4\.png cannot be read as an image"):
             read_segment_map(path)
     path.write_bytes(png([[7]]))
-    with pytest.raises(ValueError, match=r"panoptic map .*4\.png has pixels of mode L"):
+    with pytest.raises(ValueError, match=r"panoptic map .*4\.png has mode L"):
         read_segment_map(path)
     with pytest.raises(OSError, match="panoptic map .* cannot be read"):
         read_segment_map(tmp_path)
