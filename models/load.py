@@ -12,22 +12,15 @@ import torch
 from torch import Tensor, nn
 
 from models import build_model
-from models.segmentation import DETRsegm
 from util.arguments import get_args_parser
 from util.checkpoint import CheckpointError, load_checkpoint, load_weights
 from util.checkpoint_entries import count_classes, detector_weights, model_of
 from util.coco_names import COCO_NUM_CLASSES, PANOPTIC_NUM_CLASSES, coco_categories, panoptic_categories, thing_ids
 from util.device import resolve_device
-from util.logging import get_logger
 
 # Blocks in layer3 → the ResNet, for those with bottlenecks and those without.
 _BY_DEPTH = {True: {6: "resnet50", 23: "resnet101", 36: "resnet152"}, False: {2: "resnet18", 6: "resnet34"}}
 _BODY = "backbone.0.body."
-# What makes a detector compute what it does, and leaves its trace in the weights or none.
-DETECTOR = (
-    "backbone dilation backbone_norm position_embedding pos_temperature hidden_dim nheads enc_layers dec_layers "
-    "dim_feedforward pre_norm num_queries dropout"
-).split()
 
 
 class Detector(NamedTuple):
@@ -79,33 +72,6 @@ def load_detector(
     load_weights(model, weights, source)
     model.to(memory_format=torch.channels_last).eval()  # the same numbers, faster convolutions
     return Detector(model, postprocessors, args, sorted(categories, key=lambda category: category["id"]))
-
-
-def follow_detector(args: argparse.Namespace, checkpoint: Mapping[str, Any], source: str) -> None:
-    """Take the settings of a detector that is not to be trained from the checkpoint that brings it, and say so.
-
-    What the command line names itself (`args.given`) stays; loading tells if it does not fit.
-
-    Raises:
-        CheckpointError: a setting in the checkpoint is of no usable kind.
-    """
-    saved, given = checkpoint.get("args") or {}, getattr(args, "given", ())
-    changed = []
-    for name in DETECTOR:
-        value, own = saved.get(name), getattr(args, name)
-        if name in given or value is None or value == own:
-            continue
-        if not isinstance(value, int | float if isinstance(own, int | float) else str):
-            raise CheckpointError(f"{source} names {value!r} as its --{name}: it is damaged, use another")
-        setattr(args, name, value)
-        changed.append(f"--{name} {value}")
-    if changed:
-        get_logger().info(f"from {source}: {', '.join(changed)}")
-
-
-def load_frozen(model: DETRsegm, checkpoint: Mapping[str, Any], source: str) -> None:
-    """Load the detector under a mask head from a checkpoint of boxes or masks; CheckpointError if it does not fit."""
-    load_weights(model.detr, detector_weights(model_of(checkpoint, source)), source)
 
 
 def _settings_in(weights: Mapping[str, Tensor], source: str) -> dict[str, Any]:

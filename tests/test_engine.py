@@ -11,13 +11,11 @@ import torch.nn.functional as F
 
 from datasets import build_dataset, get_coco_api_from_dataset
 from datasets.loader import build_data_loader
-from engine import evaluate, train_one_epoch, weighted_sum
+from engine import Monitor, Window, evaluate, train_one_epoch, weighted_sum
 from models import build_model
 from tests.helpers.runs import parse
 from training.optim import build_lr_scheduler, build_optimizer
-from util.checkpoint import load_checkpoint
 from util.nested_tensor import NestedTensor, collate_fn
-from util.signals import StopSignals
 
 CPU = torch.device("cpu")
 
@@ -80,9 +78,9 @@ def test_a_per_step_schedule_is_stepped_with_every_step(parts):
     assert per_step and optimizer.param_groups[0]["lr"] == pytest.approx(0, abs=1e-9)
 
 
-def test_max_steps_ends_the_epoch(parts):
+def test_a_window_ends_the_epoch(parts):
     _, model, criterion, _, loader, optimizer = parts
-    train_one_epoch(model, criterion, loader, optimizer, CPU, 0, max_steps=1)
+    train_one_epoch(model, criterion, loader, optimizer, CPU, 0, window=Window(stop=1))
     assert {int(state["step"]) for state in optimizer.state.values()} == {1}
 
 
@@ -95,41 +93,64 @@ def test_a_loss_that_is_not_finite_stops_before_the_step(parts):
     assert all(torch.equal(a, b) for a, b in zip(before, model.parameters()))
 
 
-def test_a_gradient_that_is_not_finite_stops_before_the_step(parts, tmp_path):
+def test_a_gradient_that_is_not_finite_stops_before_the_step(parts):
     _, model, criterion, _, loader, optimizer = parts
     model.class_embed.weight.register_hook(lambda gradient: gradient * math.nan)
     before = [p.clone() for p in model.parameters()]
-    message = r"norm nan, in epoch 7, step 0.* gradient of class_embed\.weight is not"
-    with pytest.raises(FloatingPointError, match=message):
-        train_one_epoch(model, criterion, loader, optimizer, CPU, 7, 0.1, output_dir=str(tmp_path))
+    with pytest.raises(FloatingPointError, match=r"norm nan, in epoch 7, step 0, images \[\d"):
+        train_one_epoch(model, criterion, loader, optimizer, CPU, 7, 0.1)
     assert all(torch.equal(a, b) for a, b in zip(before, model.parameters()))
-    saved = load_checkpoint(tmp_path / "non_finite_rank0.pth")
-    assert saved["epoch"] == 7 and saved["images"].shape[0] == len(saved["targets"]) == 4
 
 
-def test_the_gradient_norm_is_watched_but_no_result(parts):
+class Recording(Monitor):
+    """Notes what it observes; asks for a save after the first step and for a stop after the second."""
+
+    def __init__(self, optimizer=None):
+        self.optimizer, self.observed, self.responses = optimizer, [], []
+
+    def requests(self):
+        return {"save": float(not self.responses), "stop": float(len(self.responses) == 1)}
+
+    def observe(self, step, values, optimizer, meters):
+        self.observed.append((step, dict(values), meters.watched()))
+
+    def respond(self, requested, step=None, meters=None):
+        taken = {int(state["step"]) for state in self.optimizer.state.values()}
+        self.responses.append((requested, step, taken, meters and meters.loss.count))
+
+
+def test_the_monitor_observes_every_step_and_the_gradient_norm_is_not_a_result(parts):
     _, model, criterion, _, loader, optimizer = parts
-    watched = []
+    monitor = Recording(optimizer)
+    stats = train_one_epoch(model, criterion, loader, optimizer, CPU, 0, monitor=monitor)
+    steps, values, watched = zip(*monitor.observed)
+    assert list(steps) == list(range(len(loader))) and "grad_norm" not in stats
+    assert all(value["grad_norm"] > 0 for value in values)
+    assert {"grad_norm", "time/images_per_second", "time/data_share", "memory/rss_mb"} <= watched[-1].keys()
+
+
+def test_a_request_is_answered_after_its_step(parts):
+    _, model, criterion, _, loader, optimizer = parts
+    monitor = Recording(optimizer)
+    train_one_epoch(model, criterion, loader, optimizer, CPU, 0, monitor=monitor)
+    assert monitor.responses == [({"save"}, 1, {1}, 1), ({"stop"}, 2, {2}, 2)]
+
+
+def test_a_window_continues_an_epoch_where_its_meters_were(parts):
+    _, model, criterion, _, loader, optimizer = parts
+    batches, monitor = list(loader), Recording(optimizer)
+    saved = []
+    monitor.respond = lambda requested, step, meters: saved.append(meters.state_dict())
+    whole = train_one_epoch(model, criterion, batches, optimizer, CPU, 0, monitor=monitor)
+    losses = [state["meters"]["loss"]["window"][-1] for state in saved]
+    assert len(losses) == 2 and whole["loss"] == pytest.approx(sum(losses) / 2)
+    monitor = Recording(optimizer)
     stats = train_one_epoch(
-        model, criterion, loader, optimizer, CPU, 0, print_freq=1, watch=lambda step, values: watched.append(values)
+        model, criterion, batches[1:], optimizer, CPU, 0, window=Window(1, None, saved[0]), monitor=monitor
     )
-    assert len(watched) == len(loader) and "grad_norm" not in stats
-    assert all(values["grad_norm"] > 0 and values["lr_1"] == 1e-3 for values in watched)
-    assert {"time/images_per_second", "time/data_share", "memory/rss_mb"} <= watched[-1].keys()
-
-
-def test_a_wish_is_answered_after_the_step(parts):
-    _, model, criterion, _, loader, optimizer = parts
-    wishes, answered = StopSignals(), []
-    wishes.save = True
-
-    def at_request(step, meters, stop):
-        taken = {int(state["step"]) for state in optimizer.state.values()}
-        answered.append((step, stop, taken, meters.loss.count))
-        wishes.save, wishes.stop = False, step == 1
-
-    train_one_epoch(model, criterion, loader, optimizer, CPU, 0, signals=wishes, at_request=at_request)
-    assert answered == [(1, False, {1}, 1), (2, True, {2}, 2)]
+    ((step, values, _),) = monitor.observed
+    assert step == 1
+    assert stats["loss"] == pytest.approx((saved[0]["meters"]["loss"]["total"] + values["loss"]) / 2)
 
 
 def test_a_target_that_cannot_be_is_named_before_the_model_runs(parts):
@@ -236,7 +257,7 @@ def test_mask_losses_in_training_know_the_padding(shapes: Path):
     criterion = Recorder(criterion)
     loader = build_data_loader(build_dataset("train", args), 4, train=True)
     loader.collate_fn = padded_to_128
-    train_one_epoch(model, criterion, loader, build_optimizer(model, args), CPU, 0, 0.1, max_steps=1)
+    train_one_epoch(model, criterion, loader, build_optimizer(model, args), CPU, 0, 0.1, window=Window(stop=1))
     assert [named for _, named in criterion.calls] == [{"padded_size": (128, 128)}]
 
 

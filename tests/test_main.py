@@ -13,7 +13,9 @@ import pytest
 import torch
 
 import main
+import training.run
 from tests.helpers.runs import flags, parse
+from training.run_folder import RunFolder
 from util.checkpoint import load_checkpoint
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -67,21 +69,6 @@ def test_per_class_results_are_saved_with_the_batch_size(finished: Path):
     assert [row["name"] for row in saved["per_class"]] == ["circle", "square", "triangle"]
 
 
-def test_resume_goes_on_with_the_next_epoch(finished: Path, shapes: Path, tmp_path: Path):
-    resume = ["--resume", str(finished / "checkpoint0000.pth"), "--epochs", "2", "--output_dir", str(tmp_path)]
-    assert main.run(flags(shapes, *resume)) == 0
-    went_on, at_once = (load_checkpoint(folder / "checkpoint.pth") for folder in (tmp_path, finished))
-    assert went_on["epoch"] == 1
-    assert went_on["lr_scheduler"] == at_once["lr_scheduler"]
-    for name, value in at_once["model"].items():
-        torch.testing.assert_close(went_on["model"][name], value, msg=name)
-
-
-def test_resume_with_nothing_left_is_an_error(finished: Path, shapes: Path, capsys: pytest.CaptureFixture):
-    assert main.run(flags(shapes, "--resume", str(finished / "checkpoint.pth"), "--epochs", "2")) == 1
-    assert "nothing is left to train" in capsys.readouterr().err
-
-
 def test_eval_repeats_the_numbers_of_the_run(finished: Path, shapes: Path, tmp_path: Path):
     evaluate = ["--eval", "--resume", str(finished / "checkpoint.pth"), "--output_dir", str(tmp_path)]
     assert main.run(flags(shapes, *evaluate)) == 0
@@ -113,10 +100,15 @@ def test_max_steps_ends_training_with_an_evaluation(shapes: Path, tmp_path: Path
 
 
 def test_the_epoch_reaches_sampler_and_data(shapes: Path, monkeypatch: pytest.MonkeyPatch):
-    seen = []
-    monkeypatch.setattr(main, "set_epoch", lambda loader, epoch, first_step: seen.append(epoch))
-    main.main(parse(shapes, "--epochs", "2", "--start_epoch", "0", "--eval_every", "9"))
-    assert seen == [0, 1]
+    seen, train = [], training.run.train_one_epoch
+
+    def record(model, criterion, loader, *rest, **options):
+        seen.append((loader.sampler.epoch, int(loader.dataset._epoch)))
+        return train(model, criterion, loader, *rest, **options)
+
+    monkeypatch.setattr(training.run, "train_one_epoch", record)
+    main.main(parse(shapes, "--epochs", "3", "--start_epoch", "1", "--eval_every", "9"))
+    assert seen == [(1, 1), (2, 2)]
 
 
 def test_classes_come_from_the_annotations_unless_named(shapes: Path, tmp_path: Path):
@@ -173,8 +165,8 @@ def test_a_best_checkpoint_that_could_not_be_saved_leaves_its_place_to_the_next(
         asked.append("checkpoint_best.pth" in names)
         return len(asked) > 1  # the disk was full only once
 
-    monkeypatch.setattr(main, "score", lambda stats: next(scores))
-    monkeypatch.setattr(main.RunFolder, "save", save)
-    monkeypatch.setattr(main, "write_evaluation", lambda *args, **more: {})
+    monkeypatch.setattr(training.run, "score", lambda stats: next(scores))
+    monkeypatch.setattr(RunFolder, "save", save)
+    monkeypatch.setattr("training.validation.write_evaluation", lambda *args, **more: {})
     assert main.run(flags(shapes, "--output_dir", str(tmp_path), "--epochs", "3")) == 0
     assert asked == [True, True, False]

@@ -15,6 +15,7 @@ import torch
 
 import main
 import run_with_submitit
+import training.run
 from run_with_submitit import Task, get_parser, introduce, settle_cluster, submit
 from tests.helpers.runs import flags
 from util.checkpoint import load_checkpoint
@@ -108,7 +109,7 @@ def test_off_slurm_the_numbers_are_this_machines(monkeypatch):
         (["--tasks_per_node", "0"], "--tasks_per_node 0"),
         (["--timeout", "2"], "--signal_delay 120 leaves nothing of --timeout 2"),
         (["--job_dir", "a", "--output_dir", "b"], "pass one of them"),
-        (["--dropout", "2"], "--dropout 2.0"),  # main.py's flags are checked before the job waits in the queue
+        (["--dropout", "2"], "--dropout must be"),  # main.py's flags are checked before the job waits in the queue
         (["--job_dir", __file__ + "/below"], "cannot be created"),
     ],
 )
@@ -224,13 +225,13 @@ class TimesOut(Task):
 
     def __call__(self):
         if self.attempt == 0:
-            begin = main.set_epoch
+            begin = training.run.set_epoch
 
             def reach_the_limit(*args):
                 os.kill(os.getpid(), signal.SIGUSR2)  # as SLURM and submitit do, to every process
                 begin(*args)
 
-            main.set_epoch = reach_the_limit
+            training.run.set_epoch = reach_the_limit
         super().__call__()
 
 

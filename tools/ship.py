@@ -1,4 +1,4 @@
-"""A checkpoint → the part of it that inference needs, small enough to hand out.
+"""Reduce a checkpoint to what inference needs, for distribution.
 
 python -m tools.ship RUN/checkpoint_best.pth weights/NAME.pth
 """
@@ -9,19 +9,19 @@ import argparse
 import hashlib
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from models.load import load_detector
-from util.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
-from util.errors import one_sentence
+from tools.command import run_tool, tool_parser
+from util.checkpoint import load_checkpoint, save_checkpoint
 
-KEPT = ("epoch", "best_ap", "categories", "versions")
-# Settings that say where and how a run was done, on a machine that is not the reader's, and not what came out of it.
-LEFT_OUT = frozenset(
+KEPT = ("epoch", "best_score", "best_ap", "categories", "versions")
+# Settings that describe where and how a run was done, not its result.
+DROPPED = frozenset(
     "coco_path coco_panoptic_path train_ann train_images val_ann val_images train_panoptic val_panoptic output_dir "
     "resume init_from frozen_weights device num_workers print_freq tensorboard preflight given world_size dist_url "
     "distributed rank gpu dist_backend eval start_epoch".split()
@@ -29,17 +29,17 @@ LEFT_OUT = frozenset(
 
 
 def ship(checkpoint_path: str | os.PathLike[str], out: Path) -> tuple[int, str]:
-    """Write the weights of a checkpoint in float32, with the settings, classes and versions they were made with.
+    """Write the weights of a checkpoint in float32, with their settings, classes and versions.
 
-    What is written loads by `models.load.load_detector`, which is tried first. The optimizer and all else that only
-    serves to go on training stay out, and so do the settings in `LEFT_OUT`.
+    The file can be loaded by `models.load.load_detector`, which is checked first. The optimizer, everything else that
+    only serves to resume training, and the settings in `DROPPED` are dropped.
 
     Args:
         checkpoint_path: a file, or an http(s) address.
-        out: the file to write, whole or not at all.
+        out: the file to write; it is written completely or not at all.
 
     Returns:
-        Its size in bytes, and its SHA-256 in hexadecimal digits.
+        The size in bytes and the SHA-256, in hexadecimal digits.
 
     Raises:
         CheckpointError: the checkpoint cannot be read, or no detector can be built from it.
@@ -48,7 +48,7 @@ def ship(checkpoint_path: str | os.PathLike[str], out: Path) -> tuple[int, str]:
     """
     source = os.fspath(checkpoint_path)
     if out.exists() and Path(source).exists() and out.samefile(source):
-        raise ValueError(f"{out} is the checkpoint itself, which training may still need: name another file to write")
+        raise ValueError(f"{out} is the checkpoint itself, which training may still need: choose another output file")
     shipped = stripped(load_checkpoint(source))
     load_detector(shipped, "cpu")
     save_checkpoint(out, shipped)
@@ -57,33 +57,32 @@ def ship(checkpoint_path: str | os.PathLike[str], out: Path) -> tuple[int, str]:
 
 
 def stripped(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
-    """What `ship` writes of a checkpoint; an entry that is not there stays away."""
+    """The entries of a checkpoint that `ship` writes, as far as the checkpoint has them."""
     shipped = {name: checkpoint[name] for name in KEPT if name in checkpoint}
     if isinstance(checkpoint.get("model"), Mapping):
         shipped["model"] = {name: _plain_tensor(value) for name, value in checkpoint["model"].items()}
     if checkpoint.get("args"):
-        shipped["args"] = {name: value for name, value in checkpoint["args"].items() if name not in LEFT_OUT}
+        shipped["args"] = {name: value for name, value in checkpoint["args"].items() if name not in DROPPED}
     return shipped
 
 
 def _plain_tensor(value: Tensor) -> Tensor:
-    """In float32 and in order, with no more memory behind it than it shows."""
+    """A contiguous float32 copy that does not keep a larger storage alive."""
     return (value.float() if value.is_floating_point() else value).contiguous().clone()
 
 
-def run(argv: list[str] | None = None) -> int:
-    """The command; the exit code is 1 where something cannot be used."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("checkpoint", help="a checkpoint's file or address")
-    parser.add_argument("out", type=Path, metavar="OUT.pth", help="file to write")
-    options = parser.parse_args(argv)
-    try:
-        size, digest = ship(options.checkpoint, options.out)
-    except (ValueError, OSError, CheckpointError) as error:
-        print(f"error: {one_sentence(error)}", file=sys.stderr)
-        return 1
+def main(options: argparse.Namespace) -> None:
+    """Write the file, and print its size and hash."""
+    size, digest = ship(options.checkpoint, options.out)
     print(f"wrote {options.out}: {size:,} bytes, sha256 {digest}")
-    return 0
+
+
+def run(argv: Sequence[str] | None = None) -> int:
+    """The command; returns the exit code."""
+    parser = tool_parser(__doc__)
+    parser.add_argument("checkpoint", help="a file or an http(s) address")
+    parser.add_argument("out", type=Path, metavar="OUT.pth", help="the file to write")
+    return run_tool(parser, main, argv)
 
 
 if __name__ == "__main__":

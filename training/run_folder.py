@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 from collections.abc import Iterable, Mapping
@@ -107,7 +106,7 @@ class RunFolder:
         found = self._checkpoints()
         for path in found:
             try:
-                return path, _load(path)
+                return path, load_resumable(path)
             except CheckpointError as error:
                 get_logger().warning(f"{error}; trying an older one")
         if found:
@@ -128,22 +127,10 @@ class RunFolder:
         get_logger().error(f"{self.failed}; training goes on. Free some space: the next save tries again")
 
 
-def find_checkpoint(args: argparse.Namespace, folder: RunFolder) -> dict[str, Any]:
-    """What `--resume` names, empty without it; `auto`, settled here, is the newest in `folder` or a fresh start."""
-    if args.resume != "auto":
-        return _load(args.resume) if args.resume else {}
-    found = folder.newest()
-    if found is None:
-        get_logger().info(f"--resume auto: no checkpoint in {folder.path} yet, a fresh start")
-        args.resume = ""
-        return {}
-    args.resume, args.init_from = str(found[0]), ""
-    return found[1]
-
-
-def _load(source: str | os.PathLike[str]) -> dict[str, Any]:
+def load_resumable(source: str | os.PathLike[str]) -> dict[str, Any]:
+    """A checkpoint that a run can resume from: one that holds weights; CheckpointError if it cannot be used."""
     checkpoint = load_checkpoint(source)
-    model_of(checkpoint, str(source))  # nothing can go on without weights
+    model_of(checkpoint, str(source))
     return checkpoint
 
 

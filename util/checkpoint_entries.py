@@ -22,7 +22,7 @@ def check_entries(checkpoint: Mapping[Any, Any], source: str) -> None:
     Raises:
         CheckpointError: names `source`, the entry, and what it should be.
     """
-    for name, (is_right, kind) in _KINDS.items():
+    for name, (is_right, kind) in ENTRIES.items():
         value = checkpoint.get(name)
         if value is not None and not is_right(value):
             raise CheckpointError(
@@ -77,6 +77,14 @@ def _is_dict(value: Any) -> bool:
     return isinstance(value, dict)
 
 
+def _is_list(value: Any) -> bool:
+    return isinstance(value, list)
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
 def _is_settings(value: Any) -> bool:
     return isinstance(value, dict) and all(isinstance(n, str) and not _holds_tensor(v) for n, v in value.items())
 
@@ -99,7 +107,8 @@ def _is_progress(value: Any) -> bool:
     return all(part is None or isinstance(part, dict) for part in parts) and is_count(value.get("step"))
 
 
-_KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
+# Entry → (check, what it must be). `training.state` documents the meaning.
+ENTRIES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "model": (_is_weights, "dictionary of names and tensors"),
     "optimizer": (_is_dict, "dictionary"),
     "lr_scheduler": (_is_dict, "dictionary"),
@@ -107,8 +116,12 @@ _KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "step": (is_count, "number of steps"),
     "args": (_is_settings, "dictionary of settings"),
     "categories": (_is_categories, "list of ids and names"),
-    "best_ap": (is_number, "number"),
+    "best_score": (is_number, "number"),
+    "best_ap": (is_number, "number"),  # best_score in files written earlier
     "record": (_is_record, "line of a log"),
     "world_size": (is_count, "number of processes"),
     "progress": (_is_progress, "place inside of an epoch"),
+    "rng": (_is_list, "list of the generators' states"),
+    "data": (_is_text, "fingerprint of the data"),
+    "versions": (_is_dict, "dictionary of versions"),
 }

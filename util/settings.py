@@ -232,8 +232,6 @@ class SettledArgs(argparse.Namespace):
     def __setattr__(self, name: str, value: Any) -> None:
         raise AttributeError(f"args.{name} cannot be set: the settings of a run do not change once it has started")
 
-    __delattr__ = None  # type: ignore[assignment]
-
     @classmethod
     def of(cls, args: argparse.Namespace) -> SettledArgs:
         """A read-only copy of `args`."""

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 import main
-from engine import score
+from evaluation.evaluation import score
 from tests.helpers.runs import flags
 from util.checkpoint import load_checkpoint
 
@@ -25,7 +25,7 @@ PANOPTIC = ("--dataset_file", "coco_panoptic")
 def no_reports():
     """The evaluation's report has tests of its own."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(main, "write_evaluation", lambda *args, **more: {})
+        patch.setattr("training.validation.write_evaluation", lambda *args, **more: {})
         yield
 
 

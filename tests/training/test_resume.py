@@ -14,7 +14,8 @@ import torch
 import engine
 import main
 from tests.helpers.runs import flags
-from training.resume import Position, check_same_position, restore_training
+from training.run_folder import RunFolder
+from training.state import Position, TrainingState, check_same_position
 from util.checkpoint import load_checkpoint, save_checkpoint
 from util.rng import get_rng_state
 
@@ -24,7 +25,7 @@ STEPS = 4  # eight images, two a step
 @pytest.fixture(autouse=True)
 def no_reports(monkeypatch: pytest.MonkeyPatch) -> None:
     """Evaluations without their files and pictures, which take longer than the trainings here."""
-    monkeypatch.setattr(main, "write_evaluation", lambda *args, **more: None)
+    monkeypatch.setattr("training.validation.write_evaluation", lambda *args, **more: None)
 
 
 def train(data: Path, out: Path, *more: str) -> int:
@@ -71,7 +72,7 @@ def assert_same(one: object, other: object, where: str = "") -> None:
 def assert_same_run(one: Path, other: Path) -> None:
     """The same weights, optimizer, schedule, generators, best score and log."""
     first, second = (load_checkpoint(folder / "checkpoint.pth") for folder in (one, other))
-    for name in ("model", "optimizer", "lr_scheduler", "epoch", "step", "best_ap", "progress", "rng", "record"):
+    for name in ("model", "optimizer", "lr_scheduler", "epoch", "step", "best_score", "progress", "rng", "record"):
         assert_same(first[name], second[name], name)
     assert log_of(one) == log_of(other)
 
@@ -116,8 +117,8 @@ def test_a_schedule_by_steps_goes_on_to_the_bit(shapes, tmp_path, monkeypatch):
 
 def test_sigusr1_saves_and_changes_nothing(shapes, undisturbed, tmp_path, monkeypatch, capsys):
     saved = []
-    save = main.RunFolder.save
-    monkeypatch.setattr(main.RunFolder, "save", lambda *args: saved.append(args[1]["progress"]) or save(*args))
+    save = RunFolder.save
+    monkeypatch.setattr(RunFolder, "save", lambda *args: saved.append(args[1]["progress"]) or save(*args))
     signal_at(monkeypatch, 2, signal.SIGUSR1)
     assert train(shapes, tmp_path) == 0
     assert [progress and (progress["epoch"], progress["step"]) for progress in saved] == [(0, 2), None, None]
@@ -140,7 +141,7 @@ def test_a_stop_without_output_dir_says_that_nothing_is_saved(shapes, monkeypatc
 
 def test_auto_without_a_checkpoint_is_a_fresh_start(shapes, undisturbed, tmp_path, capsys):
     assert train(shapes, tmp_path, "--resume", "auto") == 0
-    assert "a fresh start" in capsys.readouterr().out
+    assert "starting fresh" in capsys.readouterr().out
     assert_same_run(tmp_path, undisturbed)
 
 
@@ -161,7 +162,7 @@ def test_lines_of_epochs_to_be_trained_again_go(shapes, undisturbed, tmp_path):
 
 def test_checkpoint_carries_what_the_published_code_ignores(undisturbed):
     checkpoint = torch.load(undisturbed / "checkpoint.pth", weights_only=True)
-    assert {"step", "progress", "rng", "record", "best_ap", "categories", "world_size", "data", "versions"} <= set(
+    assert {"step", "progress", "rng", "record", "best_score", "categories", "world_size", "data", "versions"} <= set(
         checkpoint
     )
     assert checkpoint["step"] == 2 * STEPS and checkpoint["progress"] is None
@@ -184,7 +185,7 @@ def test_other_data_are_named(shapes, undisturbed, tmp_path, capsys):
     (tmp_path / "fewer.json").write_text(json.dumps(annotations))
     more = ["--resume", str(undisturbed / "checkpoint.pth"), "--train_ann", str(tmp_path / "fewer.json")]
     assert train(shapes, tmp_path / "out", *more, "--epochs", "3", "--max_steps", "9") == 0
-    assert "the training data are not those of the checkpoint" in capsys.readouterr().out
+    assert "the training data differ from the checkpoint's" in capsys.readouterr().out
 
 
 def test_another_setting_is_named(shapes, undisturbed, tmp_path, capsys):
@@ -216,7 +217,7 @@ def test_rates_follow_the_checkpoint_unless_given(shapes, tmp_path, capsys):
     assert resumed_rates(shapes, first, tmp_path / "a") == pytest.approx([3e-6, 2e-7])
     assert "--lr 0.0003 from the checkpoint" in capsys.readouterr().out
     assert resumed_rates(shapes, first, tmp_path / "b", "--lr", "1e-4") == pytest.approx([1e-6, 2e-7])
-    assert "--lr 0.0001 as given now; the checkpoint was made with 0.0003" in capsys.readouterr().out
+    assert "--lr 0.0001 as given; the checkpoint was made with 0.0003" in capsys.readouterr().out
     assert resumed_rates(shapes, first, tmp_path / "c", "--lr_drop", "2") == pytest.approx([3e-5, 2e-6])
     assert load_checkpoint(tmp_path / "b" / "checkpoint.pth")["args"]["lr"] == 1e-4
 
@@ -284,16 +285,18 @@ def test_another_number_of_processes_is_named_and_its_generators_are_left(tmp_pa
     schedule = torch.optim.lr_scheduler.StepLR(optimizer, 200)
     checkpoint = {"optimizer": optimizer.state_dict(), "lr_scheduler": schedule.state_dict(), "epoch": 0, "step": 7}
     checkpoint |= {"best_ap": 0.5, "world_size": 2, "rng": [get_rng_state()] * 2, "progress": {"epoch": 1, "step": 3}}
-    args = argparse.Namespace(resume="two.pth", epochs=2, max_steps=None, batch_size=2, seed=0)
+    args = argparse.Namespace(resume="two.pth", epochs=2, max_steps=None, batch_size=2, seed=0, start_epoch=0)
+    training = TrainingState(args, torch.nn.Linear(1, 1), optimizer, schedule, steps_per_epoch=4, data="pictures")
     torch.manual_seed(5)
-    position = restore_training(args, checkpoint, optimizer, schedule, steps_per_epoch=4, data="pictures")
+    training.load_state_dict(checkpoint)
+    position = training.position
     assert torch.equal(torch.rand(3), torch.rand(3, generator=torch.Generator().manual_seed(5)))
-    assert (position.epoch, position.step, position.steps_taken, position.best_ap) == (1, 0, 4, 0.5)
-    assert "the number of processes is 1, it was 2: this is no longer the same run" in capsys.readouterr().out
+    assert (position.epoch, position.step, position.steps_taken, position.best_score) == (1, 0, 4, 0.5)
+    assert "the number of processes is 1, it was 2: the run is no longer the same" in capsys.readouterr().out
 
 
 def test_processes_at_different_places_are_refused(monkeypatch):
     check_same_position(Position(1, 2, 3), "auto")
-    monkeypatch.setattr("training.resume.all_gather", lambda place: [place, (0, 0, 0)])
-    with pytest.raises(RuntimeError, match="process 0 goes on at epoch 1, step 2, but process 1 at epoch 0, step 0"):
+    monkeypatch.setattr("training.state.all_gather", lambda place: [place, (0, 0, 0)])
+    with pytest.raises(RuntimeError, match="process 0 is at epoch 1, step 2, but process 1 at epoch 0, step 0"):
         check_same_position(Position(1, 2, 3), "auto")

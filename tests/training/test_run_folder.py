@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import errno
 import re
 from pathlib import Path
@@ -11,7 +10,7 @@ import pytest
 import torch
 
 from training import run_folder
-from training.run_folder import RunFolder, find_checkpoint
+from training.run_folder import RunFolder, load_resumable
 from util.checkpoint import load_checkpoint
 from util.errors import CheckpointError
 
@@ -154,17 +153,7 @@ def test_a_checkpoint_without_weights_is_nothing_to_go_on_from(tmp_path):
     folder.save(WEIGHTS | {"epoch": 1}, ["checkpoint0001.pth"])
     assert folder.newest()[1]["epoch"] == 1
     with pytest.raises(CheckpointError, match="checkpoint.pth"):
-        find_checkpoint(argparse.Namespace(resume=str(tmp_path / "checkpoint.pth")), folder)
-
-
-def test_auto_is_settled_in_the_arguments(tmp_path):
-    folder = RunFolder(tmp_path)
-    args = argparse.Namespace(resume="auto", init_from="weights.pth")
-    assert find_checkpoint(args, folder) == {} and (args.resume, args.init_from) == ("", "weights.pth")
-    folder.save(WEIGHTS | {"epoch": 0})
-    args.resume = "auto"
-    assert find_checkpoint(args, folder)["epoch"] == 0
-    assert (args.resume, args.init_from) == (str(tmp_path / "checkpoint.pth"), "")
+        load_resumable(tmp_path / "checkpoint.pth")
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What the fuzzer damages and who has to read it: annotation files, images, checkpoints."""
+"""What the fuzzer damages and which code reads it: annotation files, images, checkpoints."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ from evaluation.coco_eval import CocoEvaluator
 from tools.reliability.fuzz_mutations import VALUES, mutate_bytes, mutate_tree
 from training.init_weights import init_weights
 from training.optim import build_optimizer
-from training.resume import follow_checkpoint, restore_training
+from training.start import follow_checkpoint
+from training.state import TrainingState
 from util.arguments import check_args, get_args_parser
 from util.checkpoint import CheckpointError, load_checkpoint, load_weights
 from util.checkpoint_entries import model_of
@@ -39,13 +40,14 @@ CATEGORIES = [{"id": 1, "name": "cat", "supercategory": "animal"}, {"id": 3, "na
 
 @dataclass(frozen=True)
 class Target:
-    """A kind of file: how a damaged one is made, who reads it, and which errors are an answer.
+    """A kind of file: how to make a damaged one, which code reads it, and which errors are expected.
 
     Attributes:
-        name, suffix: of the kind, and of its files.
-        make: random generator → content of a file.
-        read: path → None; raises what the readers raise.
-        refusals: types that a reader may raise, from code of this repository.
+        name: of the kind of file.
+        suffix: of its files.
+        make: random generator → file content.
+        read: reads a file, and raises the readers' errors.
+        refusals: types of errors that this repository's readers may raise.
     """
 
     name: str
@@ -96,7 +98,7 @@ def _make_annotations(rng: random.Random) -> bytes:
         return mutate_bytes(whole, [whole, b"[" * 5000, b'{"a":' * 5000], rng)
     text = json.dumps(mutate_tree(_annotations(), rng))
     if rng.random() < 0.05:
-        text = text.replace(', "', ', "id": 5, "', rng.randrange(1, 9))  # a key twice, which a dict cannot hold
+        text = text.replace(', "', ', "id": 5, "', rng.randrange(1, 9))  # a duplicate key, which a dict cannot hold
     return text.encode(rng.choice(("utf-8", "utf-8", "utf-8", "utf-8-sig", "utf-16")))
 
 
@@ -162,7 +164,7 @@ def _images() -> tuple[bytes, ...]:
     contents = []
     for image, kind, options in kinds:
         if kind not in Image.SAVE:
-            continue  # Pillow can be built without
+            continue  # Pillow may be built without it
         file = io.BytesIO()
         image.save(file, kind, **options)
         contents.append(file.getvalue())
@@ -184,7 +186,7 @@ def _read_image(path: Path) -> None:
 
 
 class _Detector(nn.Module):
-    """The parts of a detector that loading looks at, as small as they can be."""
+    """The parts of a detector that loading checks, as small as possible."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -272,13 +274,13 @@ def _make_checkpoint(rng: random.Random) -> bytes:
 
 
 def _with_damaged_pickle(content: bytes, rng: random.Random) -> bytes:
-    """A checkpoint whose archive and checksums are right, and what is packed in it is not."""
+    """A checkpoint with a valid archive and valid checksums, but damaged content."""
     file = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(content)) as source, zipfile.ZipFile(file, "w") as archive:
         for name in source.namelist():
             part = source.read(name)
             damaged = mutate_bytes(part, [part], rng) if name.endswith("data.pkl") else part
-            archive.writestr(zipfile.ZipInfo(name), damaged)  # without the time of day
+            archive.writestr(zipfile.ZipInfo(name), damaged)  # without a timestamp
     return file.getvalue()
 
 
@@ -292,7 +294,9 @@ def _read_checkpoint(path: Path) -> None:
     check_args(args)
     model, optimizer, lr_scheduler = _training(args)
     load_weights(model, model_of(checkpoint, str(path)), str(path))
-    position = restore_training(args, checkpoint, optimizer, lr_scheduler, steps_per_epoch=4, data="0123abcd")
+    state = TrainingState(args, model, optimizer, lr_scheduler, steps_per_epoch=4, data="0123abcd")
+    state.load_state_dict(checkpoint)
+    position = state.position
     if position.meters is not None:
         MetricLogger().load_state_dict(position.meters)
     _take_step(model, optimizer, lr_scheduler)

@@ -1,4 +1,4 @@
-"""How many classes a model has: the command line's, the checkpoint's, or the data's."""
+"""The start of a run: its checkpoint, the settings that follow it, its classes."""
 
 from argparse import Namespace
 
@@ -7,7 +7,8 @@ import torch
 
 from datasets.coco_panoptic import CocoPanoptic
 from tests.helpers.panoptic_files import map_of, segment, write_panoptic
-from training.classes import settle_classes
+from training.run_folder import RunFolder
+from training.start import find_checkpoint, follow_checkpoint, settle_classes
 from util.errors import CheckpointError
 
 
@@ -19,7 +20,9 @@ def data(tmp_path):
 
 def settled(data, checkpoint=None, num_classes=None):
     args = Namespace(num_classes=num_classes, resume="box.pth")
-    return args, settle_classes(args, checkpoint or {}, [data])
+    changes, categories = settle_classes(args, checkpoint or {}, [data])
+    assert vars(args) == {"num_classes": num_classes, "resume": "box.pth"}
+    return Namespace(**changes), categories
 
 
 def test_the_data_decide_and_their_kinds_travel_along(data):
@@ -52,3 +55,23 @@ def test_things_are_those_of_the_categories_and_without_kinds_nothing_is_said(da
     assert settled(data, {"model": model, "categories": other})[0].thing_ids == [2], "the checkpoint's go first"
     plain = [{"id": 2, "name": "sky"}]
     assert not hasattr(settled(data, {"model": model, "categories": plain})[0], "thing_ids")
+
+
+def test_auto_is_settled_in_the_arguments(tmp_path):
+    folder = RunFolder(tmp_path)
+    args = Namespace(resume="auto", init_from="weights.pth")
+    assert find_checkpoint(args, folder) == {} and (args.resume, args.init_from) == ("", "weights.pth")
+    folder.save({"model": {"weight": torch.zeros(1)}, "epoch": 0})
+    args.resume = "auto"
+    assert find_checkpoint(args, folder)["epoch"] == 0
+    assert (args.resume, args.init_from) == (str(tmp_path / "checkpoint.pth"), "")
+
+
+def test_a_list_and_a_tuple_are_the_same_setting(capsys):
+    saved = {"args": {"train_sizes": [480, 512]}, "optimizer": {}}
+    args = Namespace(train_sizes=(480, 512), resume="old.pth")
+    follow_checkpoint(args, saved)
+    assert capsys.readouterr().out == ""
+    args.train_sizes = (480,)
+    follow_checkpoint(args, saved)
+    assert "--train_sizes (480,) (was [480, 512])" in capsys.readouterr().out

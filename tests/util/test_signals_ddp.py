@@ -44,7 +44,7 @@ def test_sigterm_to_torchrun_stops_all_ranks_at_one_step_and_the_run_goes_on_to_
 
     stop = torchrun(stopped, tmp_path, ASK)
     assert "SIGTERM: finishing this step, then saving and stopping" in stop.stderr, stop
-    assert stop.stdout.count("to go on, run the same command with --resume auto") == 1, stop
+    assert stop.stdout.count("to resume, run the same command with --resume auto") == 1, stop
     saved = load_checkpoint(tmp_path / "stopped" / "checkpoint.pth")
     assert (saved["progress"]["epoch"], saved["progress"]["step"]) == (0, 3)
     assert len(saved["rng"]) == 2

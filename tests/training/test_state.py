@@ -1,4 +1,4 @@
-"""Putting a checkpoint's training state back, without a training: what is taken, kept, named and refused."""
+"""The state of a training: what is saved, restored, kept, reported and refused."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from training.optim import build_lr_scheduler
-from training.resume import Position, check_same_position, follow_checkpoint, restore_training
-from util.checkpoint import CheckpointError
+from training.state import Position, TrainingState, check_same_position
+from util.checkpoint_entries import ENTRIES
+from util.errors import CheckpointError
 from util.rng import get_rng_state
 
 
@@ -36,12 +37,27 @@ def restore(checkpoint: dict[str, Any], optimizer=None, schedule=None, **setting
         optimizer, schedule = parts()
     args = {"resume": "old.pth", "epochs": 2, "max_steps": None, "batch_size": 2, "seed": 0, "start_epoch": 0}
     args = argparse.Namespace(**(args | settings))
-    return restore_training(args, checkpoint, optimizer, schedule, steps_per_epoch=4, data="pictures")
+    training = TrainingState(args, torch.nn.Linear(1, 1), optimizer, schedule, steps_per_epoch=4, data="pictures")
+    training.load_state_dict(checkpoint)
+    return training.position
+
+
+def test_every_entry_that_is_saved_has_a_type_that_loading_checks():
+    optimizer, schedule = parts()
+    args = argparse.Namespace(start_epoch=0)
+    training = TrainingState(args, torch.nn.Linear(1, 1), optimizer, schedule, steps_per_epoch=4, data="pictures")
+    saved = training.state_dict() | {"record": {}}
+    assert set(saved) <= set(ENTRIES)
+    assert all(ENTRIES[name][0](value) for name, value in saved.items() if value is not None)
 
 
 def test_the_best_score_so_far_comes_back():
-    assert restore(state(best_ap=0.4)).best_ap == 0.4
-    assert restore(state()).best_ap == -1.0
+    assert restore(state(best_score=0.4)).best_score == 0.4
+    assert restore(state()).best_score == -1.0
+
+
+def test_files_written_earlier_call_the_best_score_best_ap():
+    assert restore(state(best_ap=0.4)).best_score == 0.4
 
 
 def test_another_seed_inside_an_epoch_is_named_and_begins_the_epoch_anew(capsys):
@@ -70,14 +86,14 @@ def test_this_machines_choice_of_kernels_stays():
 def test_an_optimizer_without_its_moments_is_refused():
     damaged = state()
     del damaged["optimizer"]["state"][0]["exp_avg"]
-    with pytest.raises(CheckpointError, match="old.pth: its training state cannot be continued .*exp_avg"):
+    with pytest.raises(CheckpointError, match="old.pth: the training state cannot be restored .*exp_avg"):
         restore(damaged)
 
 
 def test_a_schedule_that_would_replace_its_own_methods_is_refused():
     damaged = state()
     damaged["lr_scheduler"]["get_lr"] = 3.0
-    with pytest.raises(CheckpointError, match="old.pth: its training state cannot be continued"):
+    with pytest.raises(CheckpointError, match="old.pth: the training state cannot be restored"):
         restore(damaged)
 
 
@@ -109,16 +125,6 @@ def test_a_longer_training_changes_the_rate_of_a_schedule_by_steps_at_once():
 
 
 def test_processes_that_differ_in_the_steps_taken_alone_are_refused(monkeypatch):
-    monkeypatch.setattr("training.resume.all_gather", lambda place: [place, (*place[:2], place[2] + 1)])
+    monkeypatch.setattr("training.state.all_gather", lambda place: [place, (*place[:2], place[2] + 1)])
     with pytest.raises(CheckpointError, match="they see different checkpoints"):
         check_same_position(Position(1, 2, 3), "auto")
-
-
-def test_a_list_and_a_tuple_are_the_same_setting(capsys):
-    saved = {"args": {"train_sizes": [480, 512]}, "optimizer": {}}
-    args = argparse.Namespace(train_sizes=(480, 512), resume="old.pth")
-    follow_checkpoint(args, saved)
-    assert capsys.readouterr().out == ""
-    args.train_sizes = (480,)
-    follow_checkpoint(args, saved)
-    assert "--train_sizes (480,) (was [480, 512])" in capsys.readouterr().out

@@ -1,0 +1,185 @@
+"""A training run: epochs, evaluations and checkpoints, from wherever it starts to its last epoch."""
+
+from __future__ import annotations
+
+import math
+import time
+import warnings
+from contextlib import closing
+from datetime import timedelta
+
+import torch
+from torch import nn
+
+from datasets.loader import build_data_loader, fingerprint, set_epoch
+from engine import Window, train_one_epoch, trial_step
+from evaluation.evaluation import score
+from training.advice import more_objects_than_queries, too_short_training
+from training.monitor import RunMonitor
+from training.optim import build_lr_scheduler, build_optimizer
+from training.preflight import preflight
+from training.run_folder import CHECKPOINT
+from training.start import Data, Start
+from training.state import Position, TrainingState
+from training.tensorboard import TensorBoardWriter
+from training.validation import Validation, loading
+from training.worst_batch import objects_per_image, typical_batches, worst_batch
+from util.dist import get_world_size, is_main_process
+from util.logging import get_logger
+from util.meters import MetricLogger
+from util.signals import StopRequested, StopSignals
+
+
+class Training:
+    """One training run.
+
+    Args:
+        start: where it starts.
+        data: its data sets and settled settings.
+        model: the model itself, on its device, with the weights that the run starts from.
+        validation: evaluates it, and holds the model as all processes run it.
+
+    Raises:
+        CheckpointError, ValueError: the training state of the checkpoint cannot be restored, or nothing is left to do.
+    """
+
+    def __init__(self, start: Start, data: Data, model: nn.Module, validation: Validation):
+        self.args, self.folder, self.validation = data.args, start.folder, validation
+        self.model, self.dataset = model, data.train
+        args = self.args
+        self.device = torch.device(args.device)
+        self.loader = build_data_loader(data.train, args.batch_size, train=True, **loading(args))
+        self.optimizer = build_optimizer(model, args)
+        self.lr_scheduler, self.per_step = build_lr_scheduler(self.optimizer, args, len(self.loader))
+        about = {"steps_per_epoch": len(self.loader), "data": fingerprint(data.train), "categories": data.categories}
+        self.state = TrainingState(args, model, self.optimizer, self.lr_scheduler, **about)
+        checkpoint = start.checkpoint
+        own_log = bool(checkpoint) and self.folder.owns(args.resume)
+        if own_log:  # also if nothing is left to train
+            self.folder.align_log(checkpoint.get("epoch", -1), checkpoint.get("record"), drop_later=False)
+        self.state.load_state_dict(checkpoint)
+        self.advise()
+        self.folder.clean()
+        if own_log:
+            self.folder.align_log(self.state.position.epoch - 1, checkpoint.get("record"))
+
+    def advise(self) -> None:
+        """Warn of what will disappoint and, with `--preflight`, try the largest batch and forecast the run."""
+        args, data, steps_taken = self.args, self.dataset, self.state.position.steps_taken
+        steps = min(args.epochs * len(self.loader), args.max_steps or math.inf)
+        plan = {"backbone": args.backbone, "from_scratch": not (args.resume or args.init_from)}
+        for advice in (
+            more_objects_than_queries(objects_per_image(data), args.num_queries, data.ids),
+            too_short_training(steps, args.batch_size * get_world_size(), len(data), **plan),
+        ):
+            if advice and is_main_process():
+                get_logger().warning(advice)
+        if args.preflight:
+            step = trial_step(self.model, self.validation.criterion, self.device)
+            batches = worst_batch(data, args.batch_size), typical_batches(data, args.batch_size, 5)
+            trial = {"device": self.device, "optimizer": self.optimizer, "steps": steps - steps_taken}
+            get_logger().info(preflight(self.model, step, *batches, **trial))
+
+    def fit(self) -> None:
+        """Train the epochs that are left.
+
+        Raises:
+            FloatingPointError: a number is not finite.
+            StopRequested: a signal asked for a stop, and the state is saved.
+            OSError: the last checkpoint could not be saved.
+        """
+        args, first, log = self.args, self.state.position.epoch, get_logger()
+        curves = f"{args.output_dir}/tensorboard" if args.tensorboard else None
+        writer = TensorBoardWriter(curves, purge_step=self.state.position.steps_taken + 1)
+        start = time.time()
+        log.info(f"start training: epochs {first} to {args.epochs - 1}, {len(self.loader)} steps each")
+        with StopSignals() as signals, closing(writer):
+            options = {"every": args.print_freq, "output_dir": args.output_dir}
+            monitor = RunMonitor(signals, writer, self._save_now, lambda: self.state.position.epoch_start, **options)
+            for epoch in range(first, args.epochs):
+                last = self._train_epoch(epoch, monitor)
+                _log_pace(epoch + 1 - first, args.epochs - first, time.time() - start)
+                if last:
+                    break
+        log.info(f"Training time {timedelta(seconds=int(time.time() - start))}")
+        if self.folder.failed:
+            raise OSError(self.folder.failed)
+
+    def _train_epoch(self, epoch: int, monitor: RunMonitor) -> bool:
+        """Train, evaluate where it is due, save; True after the last epoch."""
+        args, position = self.args, self.state.position
+        steps = len(self.loader) if args.max_steps is None else args.max_steps - position.epoch_start
+        steps = min(steps, len(self.loader))
+        taken = position.epoch_start + steps
+        last = epoch + 1 == args.epochs or taken == args.max_steps
+
+        stats = position.train_stats
+        if stats is None:
+            set_epoch(self.loader, epoch, position.step)
+            stats = train_one_epoch(
+                self.validation.model,
+                self.validation.criterion,
+                self.loader,
+                self.optimizer,
+                self.device,
+                epoch,
+                args.clip_max_norm,
+                lr_scheduler=self.lr_scheduler if self.per_step else None,
+                window=Window(position.step, steps, position.meters),
+                print_freq=args.print_freq,
+                monitor=monitor,
+            )
+        self.state.position = Position(epoch, steps, taken, position.best_score, train_stats=stats)
+
+        record = {f"train_{name}": value for name, value in stats.items()}
+        names = []
+        if (epoch + 1) % args.lr_drop == 0 or (epoch + 1) % args.checkpoint_every == 0:
+            names.append(f"checkpoint{epoch:04}.pth")
+        best_score = position.best_score
+        if last or (epoch + 1) % args.eval_every == 0:
+            test_stats = self.validation.run(monitor)
+            self.validation.report(epoch)
+            record |= {f"test_{name}": value for name, value in test_stats.items()}
+            reached = score(test_stats)
+            if reached > best_score:
+                best_score = reached
+                names.append("checkpoint_best.pth")
+        if not self.per_step:
+            with warnings.catch_warnings():  # if only an evaluation was left, the optimizer took no step
+                warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step")
+                self.lr_scheduler.step()
+        trainable = sum(parameter.numel() for parameter in self.model.parameters() if parameter.requires_grad)
+        record |= {"epoch": epoch, "n_parameters": trainable}
+        self.state.position = Position(epoch + 1, 0, taken, best_score)
+        # checkpoint.pth comes last: after a kill in between, the epoch is trained again and writes the others again.
+        if not self.folder.save(self.state.state_dict() | {"record": record}, [*names, CHECKPOINT]):
+            self.state.position.best_score = position.best_score  # this best was not saved: the next may be
+        self.folder.log(record)
+        monitor.curves.epoch(record, taken)
+        return last
+
+    def _save_now(self, stop: bool, step: int | None, meters: MetricLogger | None) -> None:
+        """Save as a signal asks, and stop if it asks for that.
+
+        Inside an epoch `step` of its steps are done. In the evaluation after it, `step` is None: a resumed run repeats
+        only the evaluation.
+        """
+        at = self.state.position
+        if step is not None and meters is not None:
+            at = Position(at.epoch, step, at.epoch_start + step, at.best_score, meters=meters.state_dict())
+            self.state.position = at
+        saved = self.folder.save(self.state.state_dict())
+        where = f"epoch {at.epoch}, step {at.step} of {len(self.loader)}"
+        if stop and not saved:
+            raise OSError(f"stopped at {where}, but {self.folder.failed}")
+        if stop and self.folder.path is None:
+            raise StopRequested(f"stopped at {where}; nothing is saved, since there is no --output_dir")
+        kept = f"saved {where} to {self.folder.path}/{CHECKPOINT}"
+        if stop:
+            raise StopRequested(f"{kept}; to resume, run the same command with --resume auto")
+        get_logger().info(f"{kept}, continuing")
+
+
+def _log_pace(done: int, total: int, seconds: float) -> None:
+    left = timedelta(seconds=int(seconds / done * (total - done)))
+    get_logger().info(f"{done} of {total} epochs in {timedelta(seconds=int(seconds))}, about {left} to go")

@@ -1,0 +1,93 @@
+"""The evaluation of a run: validation images, ground truth and report, built once and used after every epoch."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+import torch
+from torch import nn
+
+from datasets import get_coco_api_from_dataset
+from datasets.annotated_images import AnnotatedImages
+from datasets.loader import build_data_loader
+from datasets.same_size import resized_sizes
+from engine import UNMONITORED, Monitor, evaluate
+from evaluation.coco_eval import format_per_class
+from evaluation.evaluation import Evaluation
+from evaluation.report import write_evaluation
+from training.run_folder import RunFolder
+from util.dist import is_main_process
+from util.logging import get_logger
+
+
+class Validation:
+    """Evaluates the model of a run on its validation images.
+
+    Args:
+        args: the settings of the run.
+        model: as all processes run it.
+        criterion, postprocessors: as `build_model` returns them.
+        dataset: the validation images.
+        folder: of the run.
+
+    Raises:
+        ImportError, ValueError: the ground truth or the settings cannot be evaluated; found here, before any training.
+    """
+
+    def __init__(
+        self,
+        args: argparse.Namespace,
+        model: nn.Module,
+        criterion: nn.Module,
+        postprocessors: dict[str, nn.Module],
+        dataset: AnnotatedImages,
+        folder: RunFolder,
+    ):
+        self.args, self.folder, self.image_folder = args, folder, dataset.img_folder
+        self.model, self.criterion, self.postprocessors = model, criterion, postprocessors
+        sizes = resized_sizes(dataset, args.val_size, args.max_size) if args.eval_no_pad else None
+        self.loader = build_data_loader(dataset, args.batch_size, train=False, sizes=sizes, **loading(args))
+        self.ground_truth = get_coco_api_from_dataset(dataset)
+        self.evaluation = Evaluation(
+            postprocessors, self.ground_truth, dataset, backend=args.evaluator, output_dir=args.output_dir
+        )
+
+    def run(self, monitor: Monitor = UNMONITORED) -> dict[str, Any]:
+        """The losses and COCO's numbers on the validation images, see `engine.evaluate`."""
+        args = self.args
+        device, options = torch.device(args.device), {"print_freq": args.print_freq, "monitor": monitor}
+        parts = (self.model, self.criterion, self.postprocessors, self.loader, self.ground_truth, device)
+        return evaluate(*parts, args.output_dir, evaluation=self.evaluation, **options)[0]
+
+    def report(self, epoch: int | None) -> None:
+        """Log the results of each class, and write everything about the last evaluation to `eval/`.
+
+        Args:
+            epoch: the last finished epoch, None if unknown.
+
+        Raises:
+            OSError: nothing can be written, unless a training goes on: then that is logged.
+        """
+        if not is_main_process():
+            return
+        coco = self.evaluation.coco
+        tables = [f"{kind}\n{format_per_class(coco.per_class(kind))}" for kind in self.evaluation.kinds]
+        get_logger().info("\n".join([f"evaluated at batch size {self.args.batch_size}", *tables]))
+        if not self.folder.writes:
+            return
+        training = not self.args.eval
+        about = {"epoch": epoch, "batch_size": self.args.batch_size, "training": training}
+        try:
+            write_evaluation(self.folder.path, coco, image_folder=self.image_folder, **about)
+        except OSError as error:
+            if not training:
+                raise
+            get_logger().error(
+                f"the evaluation could not be written to {self.folder.path} ({error}): training continues"
+            )
+
+
+def loading(args: argparse.Namespace) -> dict[str, Any]:
+    """The options that all loaders of a run share."""
+    return {"num_workers": args.num_workers, "seed": args.seed, "pin_memory": args.device.startswith("cuda")}
