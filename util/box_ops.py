@@ -1,6 +1,6 @@
 """Boxes: formats, IoU and generalised IoU (paper, equation 10; Rezatofighi et al. 2019).
 
-Formats: xyxy = (x0, y0, x1, y1) corners; cxcywh = (centre x, centre y, width, height). Any unit, one for both sides.
+Formats: xyxy = (x0, y0, x1, y1) corners; cxcywh = (centre x, centre y, width, height). Any unit, the same for all.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def generalized_box_iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
         [..., N, M]
 
     Raises:
-        ValueError: a box with NaN or whose second corner lies before its first, named by side and row.
+        ValueError: a box contains NaN or its second corner is before its first; the message names argument and row.
     """
     _refuse_degenerate(boxes1, "boxes1")
     _refuse_degenerate(boxes2, "boxes2")
@@ -61,7 +61,7 @@ def generalized_box_iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
 
 
 def unchecked_generalized_box_iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
-    """`generalized_box_iou` for boxes known to be ordered: asks nothing of the host, NaN comes out as NaN."""
+    """`generalized_box_iou` for boxes known to be valid: no check, so no device synchronization; NaN gives NaN."""
     iou, union = box_iou(boxes1, boxes2)
     boxes1, boxes2 = boxes1.unsqueeze(-2), boxes2.unsqueeze(-3)
     hull = _extent_area(torch.min(boxes1[..., :2], boxes2[..., :2]), torch.max(boxes1[..., 2:], boxes2[..., 2:]))
@@ -69,13 +69,13 @@ def unchecked_generalized_box_iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
 
 
 def masks_to_boxes(masks: Tensor) -> Tensor:
-    """The tightest xyxy boxes around masks: first and last covered column and row.
+    """The tightest xyxy boxes around masks, from the first to the last non-zero column and row.
 
     Args:
-        masks: [N, H, W], covered where non-zero.
+        masks: [N, H, W], non-zero inside.
 
     Returns:
-        float32 [N, 4]; zeros for a mask that covers nothing.
+        float32 [N, 4]; zeros for an empty mask.
     """
     boxes = torch.zeros(masks.shape[0], 4, dtype=torch.float32, device=masks.device)
     for index, mask in enumerate(masks):
@@ -86,7 +86,7 @@ def masks_to_boxes(masks: Tensor) -> Tensor:
 
 
 def _extent_area(top_left: Tensor, bottom_right: Tensor) -> Tensor:
-    """Areas [...] between corners [..., 2], zero where they do not enclose any."""
+    """Areas [...] between corners [..., 2]; zero if the second corner is before the first."""
     return (bottom_right - top_left).clamp(min=0).prod(dim=-1)
 
 
@@ -95,6 +95,6 @@ def _refuse_degenerate(boxes: Tensor, name: str) -> None:
     if not ordered.all():
         row = (~ordered).nonzero()[0].tolist()
         raise ValueError(
-            f"row {row[-1]} of {name} is {boxes[tuple(row)].tolist()}, which is no box: its corners must satisfy "
-            "x0 <= x1 and y0 <= y1 and be finite; convert cxcywh boxes with box_cxcywh_to_xyxy first"
+            f"row {row[-1]} of {name} is {boxes[tuple(row)].tolist()}, which is not a valid box: corners must be "
+            "finite with x0 <= x1 and y0 <= y1; convert cxcywh boxes with box_cxcywh_to_xyxy first"
         )

@@ -1,9 +1,9 @@
-"""Batches of images of different sizes: padded tensors with a mask (paper, section 3.2: zero padding to the largest).
+"""Batches of images of different sizes: padded tensors with a mask (paper, section 3.2: zero-padded to the largest).
 
 Shapes: `B` batch, `C` channels, `H`, `W` the batch's largest height and width.
 """
 
-# TorchScript reads the annotations of a class as objects only: no `annotations` from __future__ in this file.
+# TorchScript needs the annotations of a class as objects, so this file does not import `annotations` from __future__.
 from collections.abc import Sequence
 from typing import Optional
 
@@ -13,11 +13,11 @@ from torch import Tensor
 
 
 class NestedTensor:
-    """Padded images and the mask that tells padding from picture.
+    """Padded images and their padding mask.
 
     Args:
         tensors: [B, C, H, W], zero where padded.
-        mask: bool [B, H, W], **True where padded**; None when nobody asked for one.
+        mask: bool [B, H, W], **True where padded**; may be None.
     """
 
     def __init__(self, tensors: Tensor, mask: Tensor | None):
@@ -25,14 +25,14 @@ class NestedTensor:
         self.mask = mask
 
     def to(self, device: torch.device, non_blocking: bool = False) -> "NestedTensor":
-        """The same batch on another device; with pinned memory and `non_blocking` the copy overlaps with work."""
+        """The same batch on another device; with pinned memory and `non_blocking`, the copy is asynchronous."""
         mask = self.mask
         if mask is not None:
             mask = mask.to(device, non_blocking=non_blocking)
         return NestedTensor(self.tensors.to(device, non_blocking=non_blocking), mask)
 
     def pin_memory(self) -> "NestedTensor":
-        """The same batch in page-locked memory; data loaders call this by name."""
+        """The same batch in page-locked memory; data loaders call this method by its name."""
         mask = self.mask
         if mask is not None:
             mask = mask.pin_memory()
@@ -47,16 +47,16 @@ class NestedTensor:
 
 
 def nested_tensor_from_tensor_list(tensor_list: list[Tensor]) -> NestedTensor:
-    """Pad images right and bottom to the largest height and width among them.
+    """Pad images on the right and at the bottom to the largest height and width among them.
 
     Args:
-        tensor_list: images [C, h_i, w_i] of one channel count, type and device, or one tensor [B, C, H, W].
+        tensor_list: images [C, h_i, w_i] with the same channel count, type and device, or one tensor [B, C, H, W].
 
     Returns:
         NestedTensor of [B, C, H, W] and a mask that is True on padding.
 
     Raises:
-        ValueError: no image, or an image that is not [C, h, w] with the first one's channels.
+        ValueError: there is no image, or one is not [C, h, w] with the channel count of the first.
     """
     if len(tensor_list) == 0:
         raise ValueError("a batch needs at least one image, got an empty list")
@@ -64,7 +64,7 @@ def nested_tensor_from_tensor_list(tensor_list: list[Tensor]) -> NestedTensor:
         if image.ndim != 3 or image.shape[0] != tensor_list[0].shape[0]:
             raise ValueError(
                 f"image {index} of the batch has shape {list(image.shape)}, but every image must be "
-                f"[{tensor_list[0].shape[0]}, height, width]: add or drop dimensions before batching"
+                f"[{tensor_list[0].shape[0]}, height, width]: add or remove dimensions before batching"
             )
     channels = tensor_list[0].shape[0]
     height = max([image.shape[1] for image in tensor_list])
@@ -90,5 +90,5 @@ def interpolate(
     mode: str = "nearest",
     align_corners: bool | None = None,
 ) -> Tensor:
-    """`torch.nn.functional.interpolate`, which handles empty batches itself by now; kept for its published name."""
+    """`torch.nn.functional.interpolate`, which now handles empty batches itself; kept for its published name."""
     return F.interpolate(input, size, scale_factor, mode, align_corners)

@@ -1,4 +1,4 @@
-"""How a loop over batches is getting on: its clock, its memory, and its voice on a terminal or in a log."""
+"""Progress of a loop over batches: times, memory, and the bar on a terminal or the lines in a log."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ from util.dist import get_world_size, is_main_process
 from util.logging import get_logger
 
 MEGABYTE = 1024.0 * 1024.0
-WINDOW = 20  # steps that the shown speed is an average of, as many as a meter's window
+WINDOW = 20  # the speed shown is averaged over so many steps, as many as a meter's window
 
 
 class _Step(NamedTuple):
-    seconds: float  # from one batch asked for to the next
-    waited: float  # of these, until the batch was there
+    seconds: float  # from the request for one batch to the request for the next
+    waited: float  # of these, until the batch arrived
     images: int
 
 
 class Progress:
-    """The clock and the voice of one loop. Only rank 0 speaks: a bar on a terminal, lines elsewhere.
+    """Times and reports one loop. Only rank 0 reports: a bar on a terminal, lines elsewhere.
 
-    A batch counts as a step from the moment it was handed out: who asks in the middle of the loop's body, as a
-    checkpoint does, finds the work of that body included.
+    A batch counts as a step once it is handed out, so that a state taken inside the loop's body, as for a checkpoint,
+    includes the work of that body.
 
     Args:
-        describe: says what the meters hold.
+        describe: returns the text on the meters.
         delimiter: between the parts of a line.
         header: first part of a line.
-        length: batches of the whole epoch; None where nobody knows.
+        length: number of batches of the whole epoch; None if unknown.
         start: batches of this epoch done before this loop.
-        earlier: `state_dict` of the loop that did them; the time it took counts in the total.
+        earlier: `state_dict` of the loop that did them; its time counts in the total.
     """
 
     def __init__(
@@ -58,16 +58,16 @@ class Progress:
         self.steps, self.images = int(earlier.get("steps", 0)), int(earlier.get("images", 0))
         self.window: deque[_Step] = deque(maxlen=WINDOW)
         self.step_start = time.perf_counter()
-        self.begun = self.step_start - earlier.get("seconds", 0.0)
+        self.start_time = self.step_start - earlier.get("seconds", 0.0)
         self.ended: float | None = None
-        self.waited: float | None = None  # for the batch in hand; None between batches
-        self.images_in_hand = 0
+        self.waited: float | None = None  # for the current batch; None between batches
+        self.current_images = 0
         self.bar: Any = None
-        self.bar_drawn = -math.inf
-        self.shown = start
+        self.bar_drawn = -math.inf  # time at which the bar was last drawn
+        self.shown = start  # batches done at the last printed line
 
     def open_bar(self) -> AbstractContextManager[Any]:
-        """The bar, to be held open during the loop; nothing where lines are printed."""
+        """A context manager with the bar on a terminal; one that does nothing if lines are printed."""
         if not (sys.stdout.isatty() and is_main_process()):
             return nullcontext()
         from tqdm import tqdm
@@ -84,14 +84,14 @@ class Progress:
         return self.bar
 
     def data_arrived(self, batch: Any) -> None:
-        """The batch is there: the wait for it is over, the step goes on until `step_done`."""
+        """To be called when a batch has arrived; its step lasts until `step_done`."""
         self.waited = time.perf_counter() - self.step_start
-        self.images_in_hand = _count_images(batch)
+        self.current_images = _count_images(batch)
 
     def step_done(self, print_freq: int) -> None:
-        """The loop's body has ended; show it, if it is its turn."""
+        """To be called at the end of the loop's body; reports every `print_freq` steps."""
         now = time.perf_counter()
-        self.window.append(self._step_in_hand(now))
+        self.window.append(self._current_step(now))
         self.waited, self.step_start = None, now
         self.done, self.steps, self.images = self.done + 1, self.steps + 1, self.images + self.window[-1].images
         if self.bar is not None:
@@ -102,23 +102,23 @@ class Progress:
             self._print()
 
     def finish(self) -> None:
-        """Say where the loop ended, however it came to that, and what it took."""
+        """Report the last step and the total time."""
         self.ended = time.perf_counter()
         if self.bar is not None:
             self._draw(self.ended)
-            self.bar.close()  # first, or the total would be printed above it
+            self.bar.close()  # before the total, which would otherwise be printed above the bar
         elif self.shown < self.done:
             self._print()
         get_logger().info(self._summary())
 
     def watched(self) -> dict[str, float]:
-        """Speed and memory of the last steps, by names that a curve can carry.
+        """Speed and memory over the last steps, by the names of their curves.
 
-        time/step_seconds, time/data_seconds (waiting for data), time/data_share (per cent of a step),
-        time/images_per_second (of all processes, taken as equally fast), memory/rss_mb (this process, workers not
-        counted), memory/cuda_peak_mb. What cannot be known here is left out.
+        time/step_seconds, time/data_seconds (waiting for data), time/data_share (percent of a step),
+        time/images_per_second (of all processes, assuming that they are equally fast), memory/rss_mb (this process,
+        without workers), memory/cuda_peak_mb. Values that are unknown here are left out.
         """
-        steps = [*self.window, *([] if self.waited is None else [self._step_in_hand(time.perf_counter())])]
+        steps = [*self.window, *([] if self.waited is None else [self._current_step(time.perf_counter())])]
         values: dict[str, float] = {}
         if steps:
             seconds, waited, images = (sum(column) for column in zip(*steps))
@@ -130,14 +130,14 @@ class Progress:
         return values | memory()
 
     def state_dict(self) -> dict[str, float]:
-        """Seconds, steps and images of the epoch so far, the batch in hand included."""
-        in_hand = self.waited is not None
-        seconds = (time.perf_counter() if self.ended is None else self.ended) - self.begun
-        images = self.images + (self.images_in_hand if in_hand else 0)
-        return {"seconds": seconds, "steps": self.steps + in_hand, "images": images}
+        """Seconds, steps and images of the epoch so far, including the current batch."""
+        in_step = self.waited is not None
+        seconds = (time.perf_counter() if self.ended is None else self.ended) - self.start_time
+        images = self.images + (self.current_images if in_step else 0)
+        return {"seconds": seconds, "steps": self.steps + in_step, "images": images}
 
-    def _step_in_hand(self, now: float) -> _Step:
-        return _Step(now - self.step_start, self.waited or 0.0, self.images_in_hand)
+    def _current_step(self, now: float) -> _Step:
+        return _Step(now - self.step_start, self.waited or 0.0, self.current_images)
 
     def _draw(self, now: float) -> None:
         self.bar.set_postfix_str(self.delimiter.join(self._facts()).replace("\t", "  "))
@@ -148,7 +148,7 @@ class Progress:
         if self.length is None:
             parts = [self.header, f"[{self.done - 1}]"]
         else:
-            left = (self.step_start - self.begun) / self.steps * (self.length - self.done)
+            left = (self.step_start - self.start_time) / self.steps * (self.length - self.done)
             place = f"[{self.done - 1:>{len(str(self.length))}}/{self.length}]"
             parts = [self.header, place, f"eta: {timedelta(seconds=int(left))}"]
         get_logger().info(self.delimiter.join(parts + self._facts()))
@@ -176,20 +176,20 @@ class Progress:
 
 
 def memory() -> dict[str, float]:
-    """memory/rss_mb, this process's resident memory (Linux), and memory/cuda_peak_mb once cuda is in use."""
+    """memory/rss_mb, the resident memory of this process (Linux only), and memory/cuda_peak_mb if cuda is in use."""
     values = {}
     try:
         pages = int(Path("/proc/self/statm").read_text().split()[1])
         values["memory/rss_mb"] = pages * os.sysconf("SC_PAGE_SIZE") / MEGABYTE
     except OSError:
-        pass  # other systems tell only the peak without a package for it
+        pass  # without a further package, other systems report the peak only
     if torch.cuda.is_initialized():
         values["memory/cuda_peak_mb"] = torch.cuda.max_memory_allocated() / MEGABYTE
     return values
 
 
 def length_of(iterable: Iterable[Any]) -> int | None:
-    """Batches that `iterable` says it gives; None for a generator, or a loader over an endless data set."""
+    """The number of batches in `iterable`; None if unknown, as for a generator or a loader over an endless data set."""
     try:
         return len(iterable)  # type: ignore[arg-type]
     except TypeError:

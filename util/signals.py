@@ -1,4 +1,4 @@
-"""Clean stops: what a scheduler, a launcher or Ctrl-C asks for is heard at once and done between two steps."""
+"""Clean stops: signals of a scheduler, a launcher or Ctrl-C set flags that the training loop reads between steps."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from typing import Any
 from util.dist import is_main_process
 
 STOP = ("SIGTERM", "SIGINT")
-SAVE = ("SIGUSR1",)  # what SLURM's --signal=USR1@SECONDS sends ahead of a time-out; absent on Windows
-ECHO = 1.0  # seconds; Ctrl-C under a launcher reaches a process twice, from the terminal and from the launcher
+SAVE = ("SIGUSR1",)  # SLURM's --signal=USR1@SECONDS sends it before the time limit; absent on Windows
+ECHO = 1.0  # seconds; under a launcher, Ctrl-C reaches a process twice: from the terminal and from the launcher
 
 
 class StopRequested(Exception):
@@ -22,14 +22,14 @@ class StopRequested(Exception):
 
 
 class StopSignals:
-    """Inside the `with` block, signals become wishes that the training loop reads once a step.
+    """A context in which signals set flags that the training loop reads after each step.
 
-    SIGTERM and SIGINT: stop after this step. SIGUSR1: save after this step and go on. A second SIGINT raises
-    KeyboardInterrupt on the spot. Handlers can be set in the main thread only; in another one nothing is heard.
+    SIGTERM and SIGINT: stop after this step. SIGUSR1: save after this step and continue. A second SIGINT raises
+    KeyboardInterrupt immediately. Python allows handlers in the main thread only; in other threads this does nothing.
 
     Attributes:
-        stop: a stop is wished for.
-        save: a save is wished for; whoever saves sets it back.
+        stop: a stop was requested.
+        save: a save was requested; the code that saves resets it.
     """
 
     def __init__(self) -> None:
@@ -43,7 +43,7 @@ class StopSignals:
             for name in (*STOP, *SAVE):
                 if hasattr(signal, name):
                     number = getattr(signal, name)
-                    self._before[number] = signal.signal(number, self._hear)
+                    self._before[number] = signal.signal(number, self._handle)
         return self
 
     def __exit__(
@@ -53,7 +53,7 @@ class StopSignals:
             signal.signal(number, handler)
         self._before.clear()
 
-    def _hear(self, number: int, frame: FrameType | None) -> None:
+    def _handle(self, number: int, frame: FrameType | None) -> None:
         name = signal.Signals(number).name
         if name in SAVE:
             self.save = True
@@ -65,30 +65,30 @@ class StopSignals:
             self._interrupted_at = self._interrupted_at or now
         if not self.stop:
             self.stop = True
-            again = "; Ctrl-C once more stops at once" if name == "SIGINT" else ""
-            if is_main_process():  # past Python's own streams, in the middle of which the signal may have come
+            again = "; press Ctrl-C again to stop immediately" if name == "SIGINT" else ""
+            if is_main_process():  # not through sys.stderr, whose lock the interrupted code may hold
                 os.write(2, f"\n{name}: finishing this step, then saving and stopping{again}\n".encode())
 
 
 def ignore_in_worker() -> None:
-    """For processes that load data: what reaches the whole group is the training process's to answer.
+    """In data loader workers: ignore signals sent to the whole process group, which the training process handles.
 
-    Without this, workers die before the last step is done. A SIGTERM from the training process itself, which shuts its
-    workers down with it, is obeyed.
+    Otherwise the workers would die before the last step is done. A SIGTERM from the training process itself, which
+    shuts down its workers with it, still ends them.
     """
-    for name in ("SIGINT", *SAVE, "SIGUSR2"):  # the last one is how submitit hears of a time limit
+    for name in ("SIGINT", *SAVE, "SIGUSR2"):  # submitit uses SIGUSR2 for its time limit
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
-    if not hasattr(signal, "sigwaitinfo"):  # who has sent a signal is not to be learnt on macOS and Windows
+    if not hasattr(signal, "sigwaitinfo"):  # macOS and Windows do not say who sent a signal
         return
 
-    started_by = multiprocessing.parent_process()
-    parent = os.getppid() if started_by is None else started_by.pid
+    parent_process = multiprocessing.parent_process()
+    parent = os.getppid() if parent_process is None else parent_process.pid
 
-    def obey_parent() -> None:
+    def exit_on_parents_signal() -> None:
         while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
             pass
-        os._exit(0)  # as torch's own workers answer their parent
+        os._exit(0)  # like torch's own workers
 
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # else it would be answered before it is looked at
-    threading.Thread(target=obey_parent, daemon=True).start()
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # so that sigwaitinfo receives it
+    threading.Thread(target=exit_on_parents_signal, daemon=True).start()

@@ -1,4 +1,4 @@
-"""Box formats, IoU and generalised IoU: figures worked out by hand, and properties of the geometry."""
+"""Box formats, IoU and generalised IoU: values calculated by hand, and geometric properties."""
 
 import pytest
 import torch
@@ -16,7 +16,7 @@ from util.box_ops import (
 
 
 def random_boxes(*shape: int, seed: int = 0) -> torch.Tensor:
-    """xyxy boxes [*shape, 4] inside the unit square, some of them apart from each other."""
+    """xyxy boxes [*shape, 4] inside the unit square, some of them disjoint."""
     generator = torch.Generator().manual_seed(seed)
     corners = torch.rand(*shape, 4, generator=generator)
     size = corners[..., 2:] * 0.4 + 0.01
@@ -66,7 +66,7 @@ def test_generalised_iou_is_symmetric_and_between_minus_one_and_one():
     assert (giou >= -1).all() and (giou <= box_iou(a, b)[0] + 1e-6).all()
 
 
-def test_generalised_iou_does_not_depend_on_scale_or_place():
+def test_generalised_iou_does_not_depend_on_scale_or_position():
     a, b = random_boxes(7), random_boxes(5, seed=1)
     moved = generalized_box_iou(a * 640 + 32, b * 640 + 32)
     torch.testing.assert_close(moved, generalized_box_iou(a, b), rtol=1e-4, atol=1e-5)
@@ -82,7 +82,7 @@ def test_leading_dimensions_are_batches():
         torch.testing.assert_close(union[image], box_iou(a[image], b[image])[1])
 
 
-def test_a_reversed_box_is_named_by_side_and_row():
+def test_a_reversed_box_is_named_by_argument_and_row():
     good, bad = random_boxes(3), random_boxes(3)
     bad[1] = torch.tensor([0.5, 0.5, 0.4, 0.9])
     with pytest.raises(ValueError, match="row 1 of boxes1"):
@@ -98,7 +98,7 @@ def test_a_reversed_box_in_a_batch_is_named_too():
         generalized_box_iou(bad, good)
 
 
-def test_nan_is_no_box():
+def test_nan_is_not_a_box():
     bad = random_boxes(2)
     bad[0, 2] = float("nan")
     with pytest.raises(ValueError, match="row 0 of boxes2"):
@@ -128,7 +128,7 @@ def test_float64_is_kept():
         assert result.dtype == torch.float64
 
 
-def test_boxes_apart_still_have_a_gradient_that_draws_them_together():
+def test_disjoint_boxes_have_a_gradient_that_draws_them_together():
     a = torch.tensor([[0.0, 0.0, 1.0, 1.0]], requires_grad=True)
     generalized_box_iou(a, torch.tensor([[3.0, 0.0, 4.0, 1.0]])).sum().backward()
     assert a.grad[0, 2] > 0  # moving the right side right raises the value

@@ -1,4 +1,4 @@
-"""Meters: windows, averages, what is shown of them, and going on from their state."""
+"""Meters: windows, averages, what is shown, and their state."""
 
 import copy
 import json
@@ -24,7 +24,7 @@ def test_a_meter_shows_its_window_and_its_whole_past():
     assert (meter.avg, meter.max, meter.value, meter.global_avg) == (2.5, 4.0, 2.0, 22.0)
 
 
-def test_a_meter_weighs_values_by_the_samples_they_stand_for():
+def test_a_meter_weights_values_by_their_samples():
     meter = SmoothedValue()
     meter.update(1.0, n=3)
     meter.update(5.0)
@@ -53,11 +53,11 @@ def test_meters_are_made_on_demand_from_numbers_and_tensors():
     assert str(logger) == "loss: 1.5000 (1.5000)\tcount: 3.0000 (3.0000)\terror: 2.0000 (2.0000)"
 
 
-def test_an_accelerator_is_waited_for_once_an_update(monkeypatch):
+def test_an_update_synchronizes_with_an_accelerator_once(monkeypatch):
     fetched = []
 
     class Remote(torch.Tensor):
-        """A CPU tensor that claims to live elsewhere."""
+        """A CPU tensor that reports another device."""
 
         device = torch.device("cuda", 0)
 
@@ -73,14 +73,14 @@ def test_an_accelerator_is_waited_for_once_an_update(monkeypatch):
     assert len(fetched) == 1
 
 
-def test_what_is_no_number_is_refused_by_the_name_of_its_meter():
-    with pytest.raises(TypeError, match="'loss' takes numbers .* not str"):
+def test_a_value_that_is_not_a_number_is_refused_with_the_meters_name():
+    with pytest.raises(TypeError, match="'loss' takes numbers .* got str"):
         MetricLogger().update(loss="low")
-    with pytest.raises(ValueError, match=r"'loss' takes single numbers, but was given a tensor \[2\]"):
+    with pytest.raises(ValueError, match=r"'loss' takes single numbers, got a tensor of shape \[2\]"):
         MetricLogger().update(loss=torch.zeros(2))
 
 
-def test_a_meter_of_ones_own_is_kept_and_a_missing_one_is_an_attribute_error():
+def test_an_added_meter_is_kept_and_a_missing_one_is_an_attribute_error():
     logger = MetricLogger()
     logger.add_meter("lr", SmoothedValue(window_size=1, fmt="{value:.6f}"))
     logger.update(lr=1e-4)
@@ -89,13 +89,13 @@ def test_a_meter_of_ones_own_is_kept_and_a_missing_one_is_an_attribute_error():
         _ = logger.loss
 
 
-def test_only_the_meters_asked_for_are_shown():
+def test_only_the_requested_meters_are_shown():
     logger = MetricLogger(shown=["loss", "absent"])
     logger.update(loss=1, noise=2)
     assert str(logger) == "loss: 1.0000 (1.0000)"
 
 
-def test_what_is_only_watched_is_shown_but_no_result():
+def test_watch_only_meters_are_shown_but_are_not_results():
     logger = MetricLogger(shown=["loss"], watch_only=["grad_norm", "absent"])
     logger.update(loss=1, noise=2, grad_norm=3)
     logger.update(loss=2, noise=2, grad_norm=5)
@@ -117,7 +117,7 @@ def figures(logger):
 
 
 @pytest.mark.parametrize("kept", [lambda state: state, lambda state: json.loads(json.dumps(state))])
-def test_meters_go_on_from_their_state_to_the_bit(kept):
+def test_meters_continue_exactly_from_their_state(kept):
     values = torch.rand(70, generator=torch.Generator().manual_seed(0), dtype=torch.float64).tolist()
     whole = filled(MetricLogger(watch_only=["grad_norm"]), values)
     half = filled(MetricLogger(watch_only=["grad_norm"]), values[:33])
@@ -154,12 +154,12 @@ def test_a_state_is_a_copy():
         {"meters": {"loss": {"window": [], "total": 0.0}}, "progress": {}},
     ],
 )
-def test_a_state_of_something_else_is_refused(state):
+def test_an_invalid_state_is_refused(state):
     with pytest.raises(ValueError, match="state|progress"):
         MetricLogger().load_state_dict(state)
 
 
-def test_accuracy_is_per_cent_within_the_best_k():
+def test_accuracy_is_a_percentage_within_the_best_k():
     output = torch.tensor([[0.1, 0.7, 0.2], [0.5, 0.3, 0.2], [0.2, 0.3, 0.5], [0.4, 0.35, 0.25]])
     target = torch.tensor([1, 1, 2, 2])
     assert [value.item() for value in accuracy(output, target, topk=[1, 2, 3])] == [50.0, 75.0, 100.0]

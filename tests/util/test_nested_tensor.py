@@ -1,4 +1,4 @@
-"""Padding, the mask, and what a data loader does with a batch."""
+"""Padding, the mask, collation and pinning."""
 
 import pytest
 import torch
@@ -54,7 +54,7 @@ def test_an_empty_batch_is_refused():
 
 
 @pytest.mark.parametrize("odd", [torch.ones(1, 4, 4), torch.ones(4, 4), torch.ones(1, 3, 4, 4)])
-def test_an_image_of_another_kind_is_named(odd):
+def test_an_image_of_another_shape_is_named(odd):
     with pytest.raises(ValueError, match="image 1 of the batch has shape"):
         nested_tensor_from_tensor_list([torch.ones(3, 4, 4), odd])
 
@@ -101,5 +101,5 @@ def test_interpolate_passes_align_corners_on():
     assert torch.equal(ends_on_corners[..., -1, -1], x[..., -1, -1])
 
 
-def test_interpolate_takes_a_batch_of_nothing():
+def test_interpolate_takes_an_empty_batch():
     assert interpolate(torch.zeros(0, 1, 4, 4), [8, 8]).shape == (0, 1, 8, 8)

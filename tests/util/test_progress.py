@@ -1,4 +1,4 @@
-"""What a loop over batches says about itself: lines, bars, the total, and values to watch."""
+"""The progress of a loop: lines, the bar, the total time, and values to watch."""
 
 import io
 import os
@@ -14,7 +14,7 @@ from util.meters import MetricLogger
 
 
 class Clock:
-    """Time that passes only when told to."""
+    """A clock that advances only on request."""
 
     def __init__(self):
         self.now = 0.0
@@ -38,7 +38,7 @@ def batches(clock, count, images=4, wait=0.5):
 
 
 class Sized:
-    """An iterable that knows its length, as a loader does."""
+    """An iterable with a length, like a loader."""
 
     def __init__(self, items, length):
         self.items, self.length = items, length
@@ -83,7 +83,7 @@ def test_a_loader_without_a_length_is_reported_without_an_eta(clock, capsys):
     assert "eta" not in lines[0]
 
 
-def test_batches_that_are_not_images_are_timed_all_the_same(clock, capsys):
+def test_batches_that_are_not_images_are_timed_too(clock, capsys):
     assert list(MetricLogger().log_every(["a", "b"], 1)) == ["a", "b"]
     assert "images/s" not in capsys.readouterr().out
 
@@ -94,7 +94,7 @@ def test_an_empty_loader_passes_without_batches(clock, capsys):
 
 
 def test_print_freq_must_be_positive():
-    with pytest.raises(ValueError, match="print_freq is 0"):
+    with pytest.raises(ValueError, match="print_freq must be at least 1, got 0"):
         list(MetricLogger().log_every([1], 0))
 
 
@@ -118,7 +118,7 @@ def test_a_terminal_gets_a_bar_with_the_same_facts(clock, monkeypatch):
     assert "Epoch: [0] Total time: 0:00:06 (2.0000 s / it, 2.0 images/s)" in drawn
 
 
-def test_the_last_line_comes_where_nobody_knew_that_it_was_the_last(clock, capsys):
+def test_the_last_line_is_printed_if_the_length_is_unknown(clock, capsys):
     run(clock, MetricLogger(delimiter="  "), 2, 5, sized=False)
     assert places(capsys.readouterr().out.splitlines()[:-1]) == ["[0]", "[1]"]
 
@@ -141,7 +141,7 @@ def test_an_error_in_the_loop_reaches_the_caller(clock, capsys):
     assert "Epoch: [0] Total time" in capsys.readouterr().out
 
 
-def test_an_interrupted_epoch_goes_on_at_its_batch_with_the_time_that_is_left(clock, capsys):
+def test_an_interrupted_epoch_continues_at_its_batch_with_the_time_left(clock, capsys):
     first = MetricLogger(delimiter="  ")
     state = {}
     for number, _ in enumerate(first.log_every(Sized(batches(clock, 12), 12), 5, "Epoch: [0]")):
@@ -167,7 +167,7 @@ def test_an_interrupted_epoch_goes_on_at_its_batch_with_the_time_that_is_left(cl
     assert "Total time: 0:00:02" in capsys.readouterr().out
 
 
-def test_the_length_of_an_epoch_can_be_told(clock, capsys):
+def test_the_length_of_an_epoch_can_be_given(clock, capsys):
     run(clock, MetricLogger(delimiter="  "), 100, 5, start=3, length=18, stop=4)
     lines = capsys.readouterr().out.splitlines()
     assert places(lines[:-1]) == ["[ 5/18]", "[ 7/18]"]
@@ -211,7 +211,7 @@ def test_only_the_main_process_reports(clock, monkeypatch, capsys):
     assert capsys.readouterr().out == ""
 
 
-def test_speed_and_memory_can_be_asked_for_inside_the_loop(clock):
+def test_speed_and_memory_are_available_inside_the_loop(clock):
     logger = MetricLogger()
     assert logger.watched() == {}
     for _ in logger.log_every(batches(clock, 3), 100):
@@ -232,7 +232,7 @@ def test_speed_is_that_of_the_last_steps(clock):
     assert logger.watched()["time/step_seconds"] == 2.0
 
 
-def test_images_a_second_are_those_of_all_processes(clock, monkeypatch):
+def test_images_per_second_are_those_of_all_processes(clock, monkeypatch):
     monkeypatch.setattr(util_progress, "get_world_size", lambda: 8)
     logger = MetricLogger()
     run(clock, logger, 2, 1)
@@ -252,7 +252,7 @@ def test_memory_is_that_of_this_process_and_of_cuda_once_in_use(monkeypatch):
     assert util_progress.memory()["memory/cuda_peak_mb"] == 3.0
 
 
-def test_where_the_system_does_not_tell_its_memory_it_is_left_out(monkeypatch):
+def test_memory_is_left_out_where_the_system_does_not_report_it(monkeypatch):
     def refuse(*_):
         raise FileNotFoundError("/proc/self/statm")
 

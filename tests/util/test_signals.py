@@ -1,4 +1,4 @@
-"""Signals as wishes: heard at once, answered between steps; a second Ctrl-C does not wait."""
+"""Signals set flags that are read between steps; a second Ctrl-C stops immediately."""
 
 from __future__ import annotations
 
@@ -18,42 +18,42 @@ def send(number: int) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_stop_is_a_wish(number, capfd):
-    with StopSignals() as wishes:
+def test_a_stop_is_requested(number, capfd):
+    with StopSignals() as requested:
         send(number)
-        assert wishes.stop and not wishes.save
+        assert requested.stop and not requested.save
     assert "finishing this step, then saving and stopping" in capfd.readouterr().err
 
 
-def test_only_the_main_process_speaks_of_it(monkeypatch, capfd):
+def test_only_the_main_process_reports_it(monkeypatch, capfd):
     monkeypatch.setattr(signals, "is_main_process", lambda: False)
-    with StopSignals() as wishes:
+    with StopSignals() as requested:
         send(signal.SIGTERM)
-        assert wishes.stop
+        assert requested.stop
     assert capfd.readouterr().err == ""
 
 
 def test_sigusr1_wishes_for_a_save():
-    with StopSignals() as wishes:
+    with StopSignals() as requested:
         send(signal.SIGUSR1)
-        assert wishes.save and not wishes.stop
+        assert requested.save and not requested.stop
 
 
 def test_a_second_interrupt_stops_at_once(monkeypatch):
-    with StopSignals() as wishes:
+    with StopSignals() as requested:
         send(signal.SIGINT)
         monkeypatch.setattr(signals, "ECHO", -1.0)
         with pytest.raises(KeyboardInterrupt):
             send(signal.SIGINT)
-        assert wishes.stop
+        assert requested.stop
 
 
-def test_the_echo_of_an_interrupt_is_no_second_one(monkeypatch):
+def test_the_echo_of_an_interrupt_is_not_a_second_one(monkeypatch):
     monkeypatch.setattr(signals, "ECHO", 60.0)
-    with StopSignals() as wishes:
+    with StopSignals() as requested:
         send(signal.SIGINT)
-        send(signal.SIGINT)  # a launcher passes on what the terminal has sent to all
-        assert wishes.stop
+        send(signal.SIGINT)  # the launcher forwards what the terminal has sent to all
+        assert requested.stop
 
 
 def test_what_follows_an_echo_is_counted_from_the_interrupt_itself(monkeypatch):
@@ -67,13 +67,13 @@ def test_what_follows_an_echo_is_counted_from_the_interrupt_itself(monkeypatch):
 
 
 def test_a_second_sigterm_changes_nothing():
-    with StopSignals() as wishes:
+    with StopSignals() as requested:
         send(signal.SIGTERM)
         send(signal.SIGTERM)
-        assert wishes.stop
+        assert requested.stop
 
 
-def test_handlers_are_put_back():
+def test_handlers_are_restored():
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)}
     with pytest.raises(RuntimeError, match="inside"), StopSignals():
         assert signal.getsignal(signal.SIGTERM) != before[signal.SIGTERM]
@@ -81,12 +81,12 @@ def test_handlers_are_put_back():
     assert {number: signal.getsignal(number) for number in before} == before
 
 
-def test_outside_of_the_main_thread_nothing_is_heard_and_nothing_breaks():
+def test_in_other_threads_signals_are_not_handled_and_nothing_breaks():
     seen = []
 
     def work() -> None:
-        with StopSignals() as wishes:
-            seen.append(wishes.stop)
+        with StopSignals() as requested:
+            seen.append(requested.stop)
 
     thread = threading.Thread(target=work)
     thread.start()
@@ -94,23 +94,23 @@ def test_outside_of_the_main_thread_nothing_is_heard_and_nothing_breaks():
     assert seen == [False]
 
 
-def test_a_loading_process_outlives_what_reaches_the_whole_group_and_obeys_its_parent():
+def test_a_worker_survives_signals_to_the_whole_group_and_obeys_its_parent():
     reader, writer = os.pipe()
     child = os.fork()
-    if child == 0:  # a process of its own, since a signal is to end it
+    if child == 0:
         try:
-            signal.alarm(100)  # its end should nothing else be
+            signal.alarm(100)  # ends the process if nothing else does
             ignore_in_worker()
             for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM):
                 send(number)
-            while signal.SIGTERM in signal.sigpending():  # until it is looked at; a second one would merge with it
+            while signal.SIGTERM in signal.sigpending():  # until it is handled; a second one would merge with it
                 os.sched_yield()
             os.write(writer, b"alive")
             while True:
                 signal.pause()
         finally:
             os._exit(1)
-    os.close(writer)  # so that a child that is gone is not waited for
+    os.close(writer)  # so that reading ends if the child is gone
     assert os.read(reader, 5) == b"alive"
     os.kill(child, signal.SIGTERM)
     _, status = os.waitpid(child, 0)
