@@ -1,4 +1,4 @@
-"""Batches: samplers, workers, and the seeds that make a sample the same whoever reads it."""
+"""The data loader: samplers, workers, and the seeds that make every sample reproducible."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from util.signals import ignore_in_worker
 
 @contextmanager
 def sample_generators(seed: int, epoch: int, index: int) -> Iterator[None]:
-    """Inside, the global generators of Python, NumPy and torch (CPU) are seeded from (seed, epoch, index) alone.
+    """Context in which the global generators of Python, NumPy and torch (CPU) are seeded from (seed, epoch, index).
 
-    So a sample's augmentation depends neither on the worker that reads it nor on what was read before. Afterwards the
-    generators are where they were, whether or not an error came up; those of other devices are never touched.
+    So a sample's augmentation depends neither on the worker that reads it nor on earlier samples. On exit, also after
+    an error, the generators have their previous states. Generators of other devices are never touched.
     """
-    entropy = [seed % 2**64, epoch, index]  # SeedSequence takes no negative number
+    entropy = [seed % 2**64, epoch, index]  # SeedSequence rejects negative numbers
     torch_seed, python_seed, numpy_seed = np.random.SeedSequence(entropy).generate_state(3, np.uint64).tolist()
     with preserve_rng_state():
         random.seed(python_seed)
@@ -36,7 +36,7 @@ def sample_generators(seed: int, epoch: int, index: int) -> Iterator[None]:
 
 
 class _ResumableSampler(DistributedSampler):
-    """A rank's share of the images, from `start` on; its length stays that of the whole share."""
+    """A rank's share of the images, starting at position `start`; its length remains that of the whole share."""
 
     start = 0
 
@@ -56,27 +56,34 @@ def build_data_loader(
 ) -> DataLoader:
     """Batches of `collate_fn` over this rank's share of `dataset`, `batch_size` images on each rank.
 
-    In training the order is shuffled by (seed, epoch), see `set_epoch`, and the last short batch is dropped; else the
-    order is the data set's and every image comes up. Given the images' `sizes` after the transforms, evaluation has
-    batches of one size each, without padding, see `datasets.same_size`.
+    Args:
+        dataset: its samples are (image [3, h, w], target).
+        batch_size: images per batch and rank.
+        train: shuffle by (seed, epoch), see `set_epoch`, and drop the last short batch. Otherwise keep the data set's
+            order and every image.
+        num_workers: processes that read the images; 0 reads them in this one.
+        seed: seed of the shuffling.
+        pin_memory: see `torch.utils.data.DataLoader`.
+        sizes: for evaluation, (h, w) of each image after the transforms: batches then hold images of one size, without
+            padding, see `datasets.same_size`.
 
     Raises:
-        ValueError: an empty data set, a batch size below 1, or in training fewer images than one batch.
+        ValueError: an empty data set, a batch size below 1, or, in training, fewer images than one batch.
     """
     images = len(dataset)
     if batch_size < 1:
-        raise ValueError(f"a batch holds at least 1 image, got batch_size {batch_size}: pass --batch_size 1 or more")
+        raise ValueError(f"--batch_size must be at least 1, got {batch_size}")
     if images == 0:
-        raise ValueError("the data set has no images: its annotation file lists none under `images`")
+        raise ValueError("the data set has no images: add some under `images` in its annotation file")
     if sizes is not None:
         batching = {"batch_sampler": same_size_batches(sizes, batch_size, get_rank(), get_world_size())}
     else:
-        # Also for one process: one code path, one order, and its shuffle leaves torch's generator alone.
+        # Also used in a single process: the order is the same, and shuffling leaves torch's global generator alone.
         sampler = _ResumableSampler(
             dataset, num_replicas=get_world_size(), rank=get_rank(), shuffle=train, seed=seed, drop_last=False
         )
         if train and len(sampler) < batch_size:
-            share = f" ({len(sampler)} on each of {get_world_size()} processes)" if get_world_size() > 1 else ""
+            share = f" ({len(sampler)} for each of {get_world_size()} processes)" if get_world_size() > 1 else ""
             raise ValueError(
                 f"the training set has {images} images{share}, fewer than one batch of {batch_size}, and training "
                 f"drops short batches: pass --batch_size {len(sampler)} or less"
@@ -90,37 +97,42 @@ def build_data_loader(
         persistent_workers=num_workers > 0,
         worker_init_fn=_set_up_worker,
         pin_memory=pin_memory,
-        # Without its own generator a loader draws from torch's global one each time it is iterated.
+        # Without this, a loader draws from torch's global generator each time it is iterated.
         generator=torch.Generator().manual_seed(seed % 2**64),
     )
 
 
 def set_epoch(loader: DataLoader, epoch: int, first_step: int = 0) -> None:
-    """Tell the sampler (order) and the data set (augmentation) which epoch comes next; call it before iterating.
+    """Set the epoch of the sampler (order) and the data set (augmentation); call it before iterating.
 
-    With `first_step` the epoch begins with that batch: those before it were seen before an interruption.
-    Reaches through `Subset` and `ConcatDataset`, and workers that live on from the epoch before.
+    Data sets inside `Subset` and `ConcatDataset` and persistent workers are updated too.
+
+    Args:
+        loader: from `build_data_loader`.
+        epoch: the epoch that comes next.
+        first_step: the batch to start with, to resume inside an epoch.
     """
     for sampler in (loader.sampler, getattr(loader.batch_sampler, "sampler", None)):
         if hasattr(sampler, "set_epoch"):
             sampler.set_epoch(epoch)
         if isinstance(sampler, _ResumableSampler):
             sampler.start = first_step * (loader.batch_size or 1)
-    _tell_epoch(loader.dataset, epoch)
+    _set_dataset_epoch(loader.dataset, epoch)
 
 
-def _tell_epoch(dataset: Dataset, epoch: int) -> None:
+def _set_dataset_epoch(dataset: Dataset, epoch: int) -> None:
     if hasattr(dataset, "set_epoch"):
         dataset.set_epoch(epoch)
     for inner in (getattr(dataset, "dataset", None), *getattr(dataset, "datasets", ())):
         if inner is not None:
-            _tell_epoch(inner, epoch)
+            _set_dataset_epoch(inner, epoch)
 
 
 def fingerprint(dataset: Dataset) -> str:
-    """Eight hex digits that change with the images' ids and file names, and what the annotations say of each object.
+    """Eight hex digits that depend on the images' ids and file names and on the annotations.
 
-    So a resumed training notices other data, wherever they lie. Empty for data sets that are no `AnnotatedImages`.
+    A resumed training uses them to detect other data, wherever they are stored. Empty unless the data set is an
+    `AnnotatedImages`.
     """
     if not hasattr(dataset, "annotation_rows"):
         return ""
@@ -130,6 +142,6 @@ def fingerprint(dataset: Dataset) -> str:
 
 
 def _set_up_worker(worker_id: int) -> None:
-    # A worker with a thread for each core would take the cores from the training it feeds.
+    # A worker with one thread per core would compete with training for the cores.
     torch.set_num_threads(1)
     ignore_in_worker()

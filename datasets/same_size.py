@@ -1,7 +1,7 @@
-"""Evaluation without padding: batches of images that are of one size when the transforms are done with them.
+"""Evaluation without padding: batches of images that have the same size after the transforms.
 
-DETR's numbers change a little with the padding of a batch. With batches of one size there is none, and a batch of many
-images gives what each of them gives alone.
+DETR's predictions depend slightly on the padding of the batch. Batches of one size have none, so an image gives the
+same result in a batch as alone.
 """
 
 from __future__ import annotations
@@ -20,17 +20,16 @@ Size = tuple[int, int]
 
 
 def resized_sizes(dataset: Dataset, size: int, max_size: int | None = None) -> list[Size | None]:
-    """(h, w) of each sample after `datasets.transforms.resize` to a short side of `size`, no image decoded.
+    """(h, w) in pixels of each sample after `datasets.transforms.resize` to a short side of `size`, without decoding.
 
     Args:
-        dataset: a data set of annotated images (`images`, `ids`, `img_folder`), or a subset of one. The annotation
-            file's width and height count; where they are missing, the image file is asked. An image that is not of the
-            size its annotation states, which the data set warns of, or that stands in for a bad one, is padded as
-            usual.
-        size, max_size: those of the validation transform.
+        dataset: an `AnnotatedImages` (`images`, `ids`, `img_folder`), or a `Subset` of one. Sizes come from the
+            annotation file; if missing, from the header of the image file. An image whose size differs from its
+            annotation (the data set warns about it), or that replaces a bad one, is padded as usual.
+        size, max_size: those of the validation transform, pixels.
 
     Returns:
-        Sizes in the order of the samples; None for a file that cannot be read, which is for the data set to say.
+        Sizes in the order of the samples; None for a file that cannot be read, which the data set will report.
     """
     if isinstance(dataset, Subset):
         sizes = resized_sizes(dataset.dataset, size, max_size)
@@ -50,12 +49,14 @@ def same_size_batches(
 ) -> list[list[int]]:
     """This process's batches: indices of up to `batch_size` images of one size; a `batch_sampler` for a DataLoader.
 
-    The batches of all processes hold every image. The largest images come first, so that a batch that does not fit
-    into memory is met at once, and the processes work on batches of about one size at a time. Every process gets
-    equally many batches; where they do not go round, the last one is given to several.
+    The batches of all processes together contain every image. The largest images come first, so that running out of
+    memory happens at once, and the processes work on batches of similar size at a time. Every process gets the same
+    number of batches; the last batch is repeated if necessary.
 
     Args:
-        sizes: (h, w) of each image; an image of None has a batch of its own.
+        sizes: (h, w) of each image; an image with None gets a batch to itself.
+        batch_size: the largest number of images per batch.
+        rank, world_size: this process and the number of processes.
     """
     groups: dict[Size, list[int]] = defaultdict(list)
     for index, size in enumerate(sizes):
@@ -72,11 +73,11 @@ def same_size_batches(
 
 
 def _stored_size(path: Path) -> Size | None:
-    """(w, h) of the pixels as `datasets.image_decoding.read_image` gives them when it knows of no other frame."""
+    """(w, h) that `datasets.image_decoding.read_image` returns without an `annotated_size`; None if unreadable."""
     try:
         with Image.open(path) as image:
-            if image.format == "TIFF":  # Pillow states the size after turning, but the pixels are taken as stored
+            if image.format == "TIFF":  # Pillow gives the size after turning, but the pixels are used as stored
                 return image.tag_v2[TIFF_WIDTH], image.tag_v2[TIFF_HEIGHT]
             return image.size
-    except Exception:  # of almost any type; `read_image` will say what is wrong with the file
+    except Exception:  # almost any type; `read_image` will report what is wrong with the file
         return None

@@ -1,4 +1,4 @@
-"""The last look at a batch's targets before a model is trained or measured on them."""
+"""Checks of a batch's targets before the loss is computed."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from torch import Tensor
 
 
 def check_targets(targets: Sequence[Mapping[str, Tensor]], num_classes: int) -> None:
-    """Refuse a target that no loss can be computed on, by the names of its image and annotation.
+    """Reject a target that no loss can be computed on, by image and annotation id.
 
-    Meant for targets on the CPU: on another device each call would wait for it.
+    Meant for targets on the CPU: with another device, each call would wait for it.
 
     Args:
         targets: for each image boxes [n, 4] (cxcywh, fractions of the image) and labels int64 [n]; `image_id` and
-            `annotation_id` [n] name a culprit where they are present; `thin` bool [n] marks boxes that may have a side
-            of 0, see `datasets.coco_panoptic`.
-        num_classes: labels are 0..num_classes - 1.
+            `annotation_id` [n] are used in messages if present; `thin` bool [n] marks boxes that may have a side of 0,
+            see `datasets.coco_panoptic`.
+        num_classes: labels must be in 0..num_classes - 1.
 
     Raises:
-        ValueError: boxes and labels that do not belong together, a label that is no class of the model, a box that is
-            not finite or has no size.
+        ValueError: the numbers of boxes and labels differ, a label is not a class of the model, or a box is not finite
+            or has no area.
     """
     for target in targets:
         boxes, labels = target["boxes"], target["labels"]
@@ -32,7 +32,7 @@ def check_targets(targets: Sequence[Mapping[str, Tensor]], num_classes: int) -> 
             )
     if not targets:
         return
-    boxes = torch.cat([target["boxes"] for target in targets])  # [N, 4], N objects of all images
+    boxes = torch.cat([target["boxes"] for target in targets])  # [N, 4], N objects in all images
     labels = torch.cat([target["labels"] for target in targets])  # [N]
     finite = boxes.isfinite().all(dim=1)  # [N]
     thin = torch.cat([target.get("thin", torch.zeros(len(target["labels"]), dtype=torch.bool)) for target in targets])
@@ -43,21 +43,21 @@ def check_targets(targets: Sequence[Mapping[str, Tensor]], num_classes: int) -> 
         return
 
     row = int(good.logical_not().nonzero()[0])
-    culprit = _name_of_row(targets, row)
+    name = _name_of_row(targets, row)
     if not known[row]:
         raise ValueError(
-            f"{culprit} has label {int(labels[row])}, but the model has classes 0..{num_classes - 1}: pass "
+            f"{name} has label {int(labels[row])}, but the model has classes 0..{num_classes - 1}: pass "
             "--num_classes with the largest id + 1, or correct the annotation"
         )
-    fault = "no size" if finite[row] else "numbers that are not finite"
+    fault = "no area" if finite[row] else "values that are not finite"
     raise ValueError(
-        f"{culprit} has a box with {fault}: {boxes[row].tolist()} (centre x, y, width, height as fractions of the "
+        f"{name} has a box with {fault}: {boxes[row].tolist()} (centre x, y, width, height as fractions of the "
         "image): correct or remove the annotation"
     )
 
 
 def _name_of_row(targets: Sequence[Mapping[str, Tensor]], row: int) -> str:
-    """The object in `row` of all targets' objects together."""
+    """How messages refer to object `row` of all targets concatenated."""
     for target in targets:
         if row < len(target["labels"]):
             return _name(target, row)

@@ -1,13 +1,13 @@
-"""Geometry of an image and its target together.
+"""Transforms of an image together with its target, and the ImageNet mean and standard deviation they normalise with.
 
-Images are PIL images until `ToTensor`. A target is a dict whose per-object entries move with the image: boxes float32
-[n, 4] (xyxy, pixels), masks [n, h, w], keypoints [n, K, 3] (x, y, visibility), area [n], labels [n], iscrowd [n],
-annotation_id [n], thin [n] (its box may have a side of 0, see `datasets.coco_panoptic`); and `size` int64 [2] = (h, w),
-the image's present size. Every function and transform takes (image, target) and returns a new pair; it never changes
-the dict it was given.
+Images are PIL images until `ToTensor`. A target is a dict whose per-object entries are transformed with the image:
+boxes float32 [n, 4] (xyxy, pixels), masks [n, h, w], keypoints [n, K, 3] (x, y, visibility), area [n] (pixels), labels
+[n], iscrowd [n], annotation_id [n], thin [n] (its box may have a side of 0, see `datasets.coco_panoptic`); and `size`
+int64 [2] = (h, w), the image's current size in pixels. Every function and transform takes (image, target) and returns a
+new pair; the given dict is not changed.
 
-Choices (flip, branch, size) are drawn from Python's `random`, crop positions and erasing from torch's generator, in
-the order of the published augmentation: with both seeded, the same views come out.
+Flips, branches and sizes are drawn from Python's `random`, crop positions and erasing from torch's global generator, in
+the order of the published augmentation: with both seeded, it gives the same views.
 
 `n` objects, `h`, `w` height and width, `K` keypoints.
 """
@@ -28,19 +28,19 @@ from torch.nn.functional import interpolate
 from util.box_ops import box_xyxy_to_cxcywh
 
 Target = dict[str, Any]
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_MEAN = (0.485, 0.456, 0.406)  # of RGB values in 0..1
 IMAGENET_STD = (0.229, 0.224, 0.225)
 Transform = Callable[[Any, "Target | None"], "tuple[Any, Target | None]"]
 
-# Entries of one row an object: when an object goes, it goes from all of them.
+# Entries with one row per object: dropping an object drops its row in all of them.
 PER_OBJECT = ("labels", "area", "iscrowd", "boxes", "masks", "keypoints", "annotation_id", "thin")
 
 
 def crop(image: Image, target: Target, region: tuple[int, int, int, int]) -> tuple[Image, Target]:
-    """Cut `region` = (top, left, height, width), pixels, out of the image; what lies outside the image is black.
+    """Crop to `region` = (top, left, height, width) in pixels; parts of it outside the image are black.
 
-    Boxes are clamped to the region and `area` becomes the area of the cropped box. Objects whose box has no size left
-    go, in every entry alike; in a target without boxes, those whose mask has no pixel left.
+    Boxes are clamped to the region, and `area` becomes the area of the cropped box. Objects whose box has no area left
+    are dropped from every entry; in a target without boxes, those whose mask has no pixel left.
     """
     top, left, height, width = region
     cropped_image = F.crop(image, top, left, height, width)
@@ -57,7 +57,7 @@ def crop(image: Image, target: Target, region: tuple[int, int, int, int]) -> tup
         corners = torch.minimum(corners, limit).clamp(min=0)
         target["boxes"] = corners.reshape(-1, 4)
         target["area"] = (corners[:, 1] - corners[:, 0]).prod(dim=1)
-        keep = (corners[:, 1] > corners[:, 0]).all(dim=1)  # a sliver whose mask is empty still counts by its box
+        keep = (corners[:, 1] > corners[:, 0]).all(dim=1)  # kept by its box, even if its mask is empty
     elif "masks" in target:
         keep = target["masks"].flatten(1).any(1)  # [n]
     if keep is not None:
@@ -66,7 +66,7 @@ def crop(image: Image, target: Target, region: tuple[int, int, int, int]) -> tup
 
 
 def hflip(image: Image, target: Target) -> tuple[Image, Target]:
-    """Mirror left and right. Boxes keep x0 <= x1. Keypoints move but are not renamed (left stays the left one)."""
+    """Flip horizontally. Boxes keep x0 <= x1. Keypoints move, but left and right ones keep their order."""
     width = image.width
     target = target.copy()
     if "boxes" in target:
@@ -79,16 +79,16 @@ def hflip(image: Image, target: Target) -> tuple[Image, Target]:
 
 
 def get_size_with_aspect_ratio(image_size: tuple[int, int], size: int, max_size: int | None = None) -> tuple[int, int]:
-    """(h, w) after the short side of an image of `image_size` = (w, h) has become `size`, the ratio kept.
+    """(h, w) in pixels of an image of `image_size` = (w, h) resized to a short side of `size` in the same ratio.
 
-    Where the long side would pass `max_size`, the short side is lowered first, rounded, and the long side follows from
-    it by truncation. So the long side can end a little past `max_size`: 1000x200 at 1333 becomes 1335x267. That is the
-    published behaviour; clamping it would shift boxes against the published system's.
+    If the long side would exceed `max_size`, the short side is reduced and rounded first; the long side then follows by
+    truncation. It can therefore end slightly above `max_size`: 1000x200 at 1333 becomes 1335x267. This is the published
+    behaviour; clamping it would shift boxes relative to the published system.
     """
     width, height = image_size
     short, long = min(width, height), max(width, height)
     if max_size is not None and long / short * size > max_size:
-        size = max(1, int(round(max_size * short / long)))  # never 0, however thin the image
+        size = max(1, int(round(max_size * short / long)))  # at least 1, however thin the image
     if short == size:
         return height, width
     if width < height:
@@ -101,7 +101,7 @@ def resize(
 ) -> tuple[Image, Target | None]:
     """Resize to a short side of `size` pixels (see `get_size_with_aspect_ratio`), or to exactly `size` = (w, h).
 
-    Boxes and areas scale by the true ratios of the two sizes, masks by nearest neighbour.
+    Boxes and areas are scaled by the exact ratios of the sizes, masks by nearest-neighbour interpolation.
     """
     if isinstance(size, list | tuple):
         new_width, new_height = size
@@ -125,7 +125,7 @@ def resize(
 
 
 def pad(image: Image, target: Target | None, padding: tuple[int, int]) -> tuple[Image, Target | None]:
-    """Add `padding` = (x, y) black pixels at the right and the bottom; boxes stay, masks grow with the image."""
+    """Pad the right and bottom with `padding` = (x, y) black pixels; masks are padded too, boxes do not change."""
     pad_x, pad_y = padding
     padded = F.pad(image, [0, 0, pad_x, pad_y])
     if target is None:
@@ -138,14 +138,14 @@ def pad(image: Image, target: Target | None, padding: tuple[int, int]) -> tuple[
 
 
 def _keep_objects(target: Target, keep: Tensor) -> None:
-    """Filter every per-object entry alike; `keep` bool [n]."""
+    """Keep the objects with `keep` (bool [n]) in every per-object entry."""
     for name in PER_OBJECT:
         if name in target:
             target[name] = target[name][keep]
 
 
 def _resize_masks(masks: Tensor, height: int, width: int) -> Tensor:
-    """Masks [n, h, w] by nearest neighbour to bool [n, height, width]."""
+    """Resize masks [n, h, w] by nearest-neighbour interpolation to bool [n, height, width]."""
     if len(masks) == 0:
         return masks.new_zeros((0, height, width), dtype=torch.bool)
     grown = interpolate(masks[:, None].to(torch.uint8), size=(height, width), mode="nearest")  # [n, 1, height, width]
@@ -153,14 +153,14 @@ def _resize_masks(masks: Tensor, height: int, width: int) -> Tensor:
 
 
 def _move_keypoints(target: Target, scale: tuple[float, float] = (1, 1), shift: tuple[float, float] = (0, 0)) -> None:
-    """Replace x, y of the target's keypoints, if it has any, by scale · (x, y) + shift; visibility stays."""
+    """Map the keypoints' x, y, if there are any, to scale · (x, y) + shift; visibility does not change."""
     if "keypoints" in target:
         factor, offset = torch.tensor([*scale, 1.0]), torch.tensor([*shift, 0.0])
         target["keypoints"] = target["keypoints"] * factor + offset  # [n, K, 3]
 
 
 class RandomCrop:
-    """Cut `size` = (h, w) out at a random place; ValueError from torchvision where the image is smaller."""
+    """Crop to `size` = (h, w) in pixels at a random position; torchvision raises ValueError if the image is smaller."""
 
     def __init__(self, size: Sequence[int]):
         self.size = size
@@ -170,9 +170,9 @@ class RandomCrop:
 
 
 class RandomSizeCrop:
-    """Cut a region out whose width and height are drawn from `min_size`..`max_size` pixels, at a random place.
+    """Crop at a random position to a width and height drawn from `min_size`..`max_size` pixels.
 
-    A side of the image that is shorter than `min_size` is kept whole.
+    A side of the image that is shorter than `min_size` is kept entirely.
     """
 
     def __init__(self, min_size: int, max_size: int):
@@ -190,7 +190,7 @@ class RandomSizeCrop:
 
 
 class CenterCrop:
-    """Cut `size` = (h, w) out of the middle."""
+    """Crop to the central `size` = (h, w) pixels."""
 
     def __init__(self, size: Sequence[int]):
         self.size = size
@@ -203,7 +203,7 @@ class CenterCrop:
 
 
 class RandomHorizontalFlip:
-    """Mirror with probability `p`."""
+    """Flip horizontally with probability `p`."""
 
     def __init__(self, p: float = 0.5):
         self.p = p
@@ -215,7 +215,7 @@ class RandomHorizontalFlip:
 
 
 class RandomResize:
-    """Resize to a short side drawn from `sizes`, the long side limited near `max_size` (see `resize`)."""
+    """Resize to a short side drawn from `sizes`, in pixels; `max_size` limits the long side (see `resize`)."""
 
     def __init__(self, sizes: Sequence[int], max_size: int | None = None):
         if not isinstance(sizes, list | tuple) or not sizes:
@@ -228,7 +228,7 @@ class RandomResize:
 
 
 class RandomPad:
-    """Add 0..`max_pad` pixels at the right and, drawn anew, at the bottom."""
+    """Pad the right and the bottom with 0..`max_pad` pixels each, drawn independently."""
 
     def __init__(self, max_pad: int):
         self.max_pad = max_pad
@@ -240,7 +240,7 @@ class RandomPad:
 
 
 class RandomSelect:
-    """`transforms1` with probability `p`, else `transforms2`."""
+    """Apply `transforms1` with probability `p`, else `transforms2`."""
 
     def __init__(self, transforms1: Transform, transforms2: Transform, p: float = 0.5):
         self.transforms1 = transforms1
@@ -253,14 +253,14 @@ class RandomSelect:
 
 
 class ToTensor:
-    """PIL image to float32 [3, h, w] in 0..1."""
+    """Convert a PIL image to float32 [3, h, w] in 0..1."""
 
     def __call__(self, img: Image, target: Target | None) -> tuple[Tensor, Target | None]:
         return F.to_tensor(img), target
 
 
 class RandomErasing:
-    """torchvision's `RandomErasing` (same parameters) on the image tensor; the target stays as it is."""
+    """Apply torchvision's `RandomErasing` (same parameters) to the image tensor; the target does not change."""
 
     def __init__(self, *args: Any, **kwargs: Any):
         self.eraser = T.RandomErasing(*args, **kwargs)
@@ -270,11 +270,11 @@ class RandomErasing:
 
 
 class Normalize:
-    """(image - mean) / std by channel; boxes from xyxy pixels to cxcywh fractions of this image's own size.
+    """Normalise the image [3, h, w] by channel and convert boxes from xyxy pixels to cxcywh fractions of its size.
 
-    An object whose box has a side of exactly 0 goes, if it is not `thin`: a sliver that a crop left is one rounding
-    away from it, and there is nothing to learn from it. What is not finite stays, for
-    `datasets.targets.check_targets` to name.
+    Objects whose box has a side of exactly 0 are dropped unless `thin`: rounding can leave such slivers after a crop,
+    and there is nothing to learn from them. Boxes that are not finite are kept, and `datasets.targets.check_targets`
+    reports them.
     """
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]):
@@ -299,7 +299,7 @@ class Normalize:
 
 
 class Compose:
-    """One transform after the other."""
+    """Apply the transforms in order."""
 
     def __init__(self, transforms: Sequence[Transform]):
         self.transforms = transforms

@@ -1,5 +1,6 @@
-"""Batches: what comes in which order, and that nobody but (seed, epoch, index) decides how."""
+"""The data loader: the order of the images, and samples that depend only on (seed, epoch, index)."""
 
+import copy
 import random
 
 import numpy as np
@@ -22,7 +23,7 @@ def data(tmp_path):
 
 
 class Numbers(torch.utils.data.Dataset):
-    """As many 1-pixel images as asked for."""
+    """`length` images of one pixel, with their index as id."""
 
     def __init__(self, length):
         self.length = length
@@ -39,7 +40,7 @@ def order(loader):
 
 
 def epochs(data, num_workers, numbers=(0, 1)):
-    """Everything that `numbers` epochs of training batches hold."""
+    """Everything in the training batches of the epochs `numbers`."""
     loader = build_data_loader(data, 2, train=True, num_workers=num_workers, seed=3)
     seen = []
     for epoch in numbers:
@@ -58,10 +59,10 @@ def test_batches_are_the_same_with_0_1_and_2_workers_over_epochs(data):
     alone = epochs(data, 0)
     assert equal(epochs(data, 1), alone)
     assert equal(epochs(data, 2), alone)
-    assert equal(epochs(data, 0, numbers=(1,)), alone[len(alone) // 2 :])  # an epoch needs none before it
+    assert equal(epochs(data, 0, numbers=(1,)), alone[len(alone) // 2 :])  # an epoch does not depend on the one before
 
 
-def test_augmentation_changes_with_the_epoch_also_in_workers_that_live_on(data):
+def test_augmentation_changes_with_the_epoch_also_in_persistent_workers(data):
     loader = build_data_loader(data, 7, train=False, num_workers=1)
     sizes = []
     for epoch in (0, 1, 0):
@@ -115,15 +116,27 @@ def test_a_batch_of_images_without_objects_comes_through(data):
     assert [target["boxes"].shape for target in targets] == [(0, 4), (0, 4)]
 
 
-def test_set_epoch_reaches_through_subsets_and_concatenations(data):
-    class Recorder(Numbers):
-        def set_epoch(self, epoch):
-            self.epoch = epoch
+def test_set_epoch_reaches_the_sampler_and_data_in_subsets_and_concatenations(data):
+    first, second = data, copy.deepcopy(data)
+    loader = build_data_loader(ConcatDataset([Subset(first, [0, 1, 2]), second]), 2, train=True)
 
-    first, second = Recorder(2), Recorder(3)
-    loader = build_data_loader(ConcatDataset([Subset(first, [0, 1]), Numbers(1), second]), 2, train=True)
-    set_epoch(loader, 4)
-    assert (first.epoch, second.epoch, loader.sampler.epoch) == (4, 4, 4)
+    def epoch_of(number):
+        """The order of the images, and the sizes to which each data set's augmentation resizes."""
+        set_epoch(loader, number)
+        sizes = ([part[index][1]["size"].tolist() for index in range(len(part))] for part in (first, second))
+        return order(loader), *sizes
+
+    before, after = epoch_of(0), epoch_of(4)
+    assert all(old != new for old, new in zip(before, after, strict=True))
+    assert epoch_of(0) == before
+
+
+def test_set_epoch_starts_an_epoch_at_a_step():
+    loader = build_data_loader(Numbers(11), 3, train=True, seed=1)
+    set_epoch(loader, 2)
+    whole = order(loader)
+    set_epoch(loader, 2, first_step=1)
+    assert order(loader) == whole[3:]
 
 
 def test_every_process_gets_its_own_share(monkeypatch):
@@ -149,10 +162,10 @@ def test_too_few_images_for_a_training_batch_is_an_error(monkeypatch):
     assert len(build_data_loader(Numbers(3), 4, train=False)) == 1
     with pytest.raises(ValueError, match="no images"):
         build_data_loader(Numbers(0), 1, train=False)
-    with pytest.raises(ValueError, match="at least 1 image"):
+    with pytest.raises(ValueError, match="--batch_size must be at least 1, got 0"):
         build_data_loader(Numbers(3), 0, train=False)
     monkeypatch.setattr("datasets.loader.get_world_size", lambda: 2)
-    with pytest.raises(ValueError, match="2 on each of 2 processes.*--batch_size 2"):
+    with pytest.raises(ValueError, match="2 for each of 2 processes.*--batch_size 2"):
         build_data_loader(Numbers(4), 3, train=True)
 
 

@@ -38,13 +38,13 @@ def test_a_label_that_is_no_class_is_named(label):
 def test_a_box_that_is_not_finite_is_named(place, value):
     box = [0.5, 0.5, 0.2, 0.2]
     box[place] = value
-    with pytest.raises(ValueError, match="annotation 811 of image 17 has a box with numbers that are not finite"):
+    with pytest.raises(ValueError, match="annotation 811 of image 17 has a box with values that are not finite"):
         check_targets([target(image_id=18), target(boxes=(box, box))], 4)
 
 
 @pytest.mark.parametrize("size", [(0, 0.2), (0.2, 0), (-0.1, 0.2), (0.2, -0.0)])
 def test_a_box_of_no_size_is_named(size):
-    with pytest.raises(ValueError, match="annotation 812 of image 17 has a box with no size"):
+    with pytest.raises(ValueError, match="annotation 812 of image 17 has a box with no area"):
         check_targets([target(boxes=((0.5, 0.5, 0.2, 0.2), (0.1, 0.1, *size)))], 4)
 
 
@@ -55,7 +55,7 @@ def test_a_thin_box_may_have_a_side_of_0_but_none_below():
         (((0.5, 0.5, -0.1, 0), (0.1, 0.1, 0.2, 0.2)), 811),
         (((0.5, 0.5, 0, 0.1), (0.1, 0.1, 0, 1)), 812),
     ):
-        with pytest.raises(ValueError, match=f"annotation {name} of image 17 has a box with no size"):
+        with pytest.raises(ValueError, match=f"annotation {name} of image 17 has a box with no area"):
             check_targets([EMPTY, target(boxes=boxes) | {"thin": thin}], 4)
 
 
