@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import lzma
 import os
 import signal
 from pathlib import Path
@@ -300,3 +301,16 @@ def test_processes_at_different_places_are_refused(monkeypatch):
     monkeypatch.setattr("training.state.all_gather", lambda place: [place, (0, 0, 0)])
     with pytest.raises(RuntimeError, match="process 0 is at epoch 1, step 2, but process 1 at epoch 0, step 0"):
         check_same_position(Position(1, 2, 3), "auto")
+
+
+def test_a_checkpoint_written_before_the_state_had_one_owner_resumes(shapes, tmp_path):
+    """The file was written by a stop after step 3 of 4 in epoch 1; the epoch's loss is the one that run went on to."""
+    file = Path(__file__).parent / "files" / "epoch1_step3.pth.xz"
+    (tmp_path / "checkpoint.pth").write_bytes(lzma.decompress(file.read_bytes()))
+    before = load_checkpoint(tmp_path / "checkpoint.pth")
+    earlier = ["--resume", "auto", "--output_dir", str(tmp_path), "--batch_size", "2", "--epochs", "2"]
+    assert main.run(flags(shapes, *earlier, "--dropout", "0.1", "--lr_backbone", "0")) == 0
+    after = load_checkpoint(tmp_path / "checkpoint.pth")
+    assert (after["epoch"], after["step"], after["progress"]) == (1, 8, None)
+    assert log_of(tmp_path)[-1]["train_loss"] == pytest.approx(15.314896, rel=1e-4)
+    assert after["best_score"] == max(before["best_ap"], log_of(tmp_path)[-1]["test_coco_eval_bbox"][0])
