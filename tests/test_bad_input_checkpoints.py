@@ -31,16 +31,16 @@ def with_nan(content):
 
 
 NO_CHECKPOINTS = {
-    "truncated": ("truncated", "is cut off or damaged"),
+    "truncated": ("truncated", "is truncated or damaged"),
     "empty": (b"", "is empty"),
     "text": (b"version https://git-lfs.github.com/spec/v1\n", "is text"),
     "image": (b"\x89PNG\r\n\x1a\n" + bytes(300), "cannot be read"),
-    "nothing in it": (lambda content: {}, "holds no weights under `model`"),
-    "a list": (lambda content: [content], "holds a list"),
+    "nothing in it": (lambda content: {}, "has no weights under `model`"),
+    "a list": (lambda content: [content], "contains a list"),
     "bare weights": (lambda content: content["model"], "`model`"),
     "model missing": (lambda content: without(content, "model"), "`model`"),
     "model a list": (lambda content: content | {"model": [1, 2]}, "`model`"),
-    "not finite": (with_nan, "class_embed.weight holds values that are not finite"),
+    "not finite": (with_nan, "class_embed.weight contains non-finite values"),
 }
 
 

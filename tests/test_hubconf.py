@@ -227,7 +227,7 @@ def test_weights_are_downloaded_once_and_then_come_from_the_cache(small, site, m
 
 def test_weights_that_do_not_have_the_hash_of_their_name_are_refused(small, site):
     save_checkpoint(site.folder / "detr-r50-e632da11.pth", {"model": small_detr("", False, 91, None).state_dict()})
-    with pytest.raises(CheckpointError, match="detr-r50-e632da11.pth does not have the hash in its name"):
+    with pytest.raises(CheckpointError, match="detr-r50-e632da11.pth does not match the hash in its name"):
         hubconf.detr_resnet50(pretrained=True)
     assert not list((site.hub / "checkpoints").iterdir()), "nothing false stays in the cache"
 

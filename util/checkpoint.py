@@ -1,8 +1,8 @@
-"""Checkpoints as plain data: written whole or not at all, read without running anything they contain.
+"""Checkpoints: written atomically as plain data, and read without running code that they contain.
 
-The keys and their meaning are the published ones (`model`, `optimizer`, `lr_scheduler`, `epoch`, `args`), with ours
-beside them. Published files hold a pickled `argparse.Namespace`; it and path classes are all that is let through
-besides tensors and plain data.
+The keys and their meaning are the published ones (`model`, `optimizer`, `lr_scheduler`, `epoch`, `args`), together with
+ours. Besides tensors and plain data, only `argparse.Namespace`, which published files contain, and path classes are
+loaded.
 """
 
 import argparse
@@ -24,8 +24,8 @@ from util.checkpoint_entries import check_entries
 from util.errors import CheckpointError
 from util.files import plain, write_atomically
 
-# Paths are read as their "pure" kind, so that a file from Windows loads on Linux and the other way round. Python 3.13
-# writes them under another module name.
+# Paths are loaded as pure paths, so that a file from Windows loads on Linux and vice versa. Python 3.13 saves them
+# under another module name.
 _PATH_CLASSES = {
     "Path": pathlib.PurePath,
     "PurePath": pathlib.PurePath,
@@ -42,37 +42,37 @@ _ALLOWED = [argparse.Namespace] + [
 
 
 def save_checkpoint(path: str | os.PathLike[str], checkpoint: Mapping[str, Any]) -> None:
-    """Save tensors and plain data so that `load_checkpoint`, and the published code, can read them.
+    """Save a checkpoint that `load_checkpoint` and the published code can load.
 
-    Namespaces, paths and NumPy values are converted by `plain` on the way; the write is atomic.
+    Namespaces, paths and NumPy values are converted by `plain`; the write is atomic.
 
     Raises:
-        TypeError: something in the checkpoint has no plain form; nothing is written.
+        TypeError: something in the checkpoint cannot be converted; nothing is written.
     """
     content = plain(checkpoint)
     write_atomically(path, lambda file: torch.save(content, file))
 
 
 def load_checkpoint(path_or_url: str | os.PathLike[str], *, also_allowed: Sequence[Any] = ()) -> dict[str, Any]:
-    """Read a checkpoint, ours or a published one, onto the CPU without running anything in it.
+    """Load a checkpoint, ours or a published one, onto the CPU without running code from it.
 
-    An http(s) address is downloaded once into torch.hub's cache; a hash in its name (`name-0123abcd.pth`) is checked
-    on the way. `args` comes back as a plain dictionary, whether a Namespace or a dictionary was saved.
+    An http(s) address is downloaded once into torch.hub's cache; a hash in its name (`name-0123abcd.pth`) is checked.
+    `args` is returned as a dictionary, whether a Namespace or a dictionary was saved.
 
     Args:
         path_or_url: the file or its address.
-        also_allowed: further harmless classes to let through, as `torch.serialization.safe_globals` takes them.
+        also_allowed: further harmless classes to load, in the form that `torch.serialization.safe_globals` takes.
 
     Raises:
-        CheckpointError: the file is missing, empty, cut off, no checkpoint, or would run code; or an entry that we
-            know is of another kind, see `util.checkpoint_entries`.
+        CheckpointError: the file is missing, empty, truncated, not a checkpoint, or contains code; or an entry has the
+            wrong type, see `util.checkpoint_entries`.
     """
     source = os.fspath(path_or_url)
     is_url = source.startswith(("http://", "https://"))
     try:
         with torch.serialization.safe_globals([*_ALLOWED, *also_allowed]):
             if is_url and not Path(urlparse(source).path).name:
-                raise CheckpointError(f"the address {source} names no file: add the checkpoint's name")
+                raise CheckpointError(f"the address {source} contains no file name: add the name of the checkpoint")
             if is_url:
                 loaded = torch.hub.load_state_dict_from_url(
                     source, map_location="cpu", check_hash=True, weights_only=True, progress=sys.stderr.isatty()
@@ -82,14 +82,14 @@ def load_checkpoint(path_or_url: str | os.PathLike[str], *, also_allowed: Sequen
                 loaded = torch.load(source, map_location="cpu", weights_only=True)
         if not isinstance(loaded, dict):
             raise CheckpointError(
-                f"checkpoint {source} holds a {type(loaded).__name__}, not a dictionary: save one anew"
+                f"checkpoint {source} contains a {type(loaded).__name__}, not a dictionary: pass another file"
             )
         if "args" in loaded:
             loaded["args"] = plain(loaded["args"], "args")
         check_entries(loaded, source)
     except CheckpointError:
         raise
-    except Exception as error:  # broken files surface as almost any type; the reader should meet one
+    except Exception as error:  # a broken file can raise almost any type
         raise CheckpointError(_explain(source, is_url, error)) from error
     return loaded
 
@@ -97,22 +97,22 @@ def load_checkpoint(path_or_url: str | os.PathLike[str], *, also_allowed: Sequen
 def _check_readable(path: Path) -> None:
     if path.is_dir():
         inside = sorted(file.name for file in path.glob("*.pth"))
-        choice = f"name a file in it, such as {inside[0]}" if inside else "name the checkpoint file itself"
-        raise CheckpointError(f"{path} is a folder, not a checkpoint: {choice}")
+        advice = f"pass a file in it, such as {inside[0]}" if inside else "pass the checkpoint file itself"
+        raise CheckpointError(f"{path} is a folder, not a checkpoint: {advice}")
     if not path.exists():
-        raise CheckpointError(f"there is no checkpoint {path}: check the path (it is taken from {Path.cwd()})")
+        raise CheckpointError(f"there is no checkpoint {path}: check the path (relative paths start at {Path.cwd()})")
     if path.stat().st_size == 0:
-        raise CheckpointError(f"checkpoint {path} is empty, as if its writing or copying was cut off: copy it anew")
+        raise CheckpointError(f"checkpoint {path} is empty, probably after an interrupted copy: copy it again")
 
 
 def _explain(source: str, is_url: bool, error: Exception) -> str:
-    """One sentence or two on why `source` could not be loaded, and the way out."""
+    """The message for a file that could not be loaded: the cause, and what to do."""
     refused = re.search(r"GLOBAL (\S+)", str(error))
     if refused:
         return (
-            f"checkpoint {source} asks for {refused[1]}, and code from a checkpoint is not run here: use a file of "
-            "tensors and plain data; if you trust its maker, load it once yourself with weights_only=False and save "
-            "its `model` entry anew"
+            f"checkpoint {source} contains {refused[1]}, and code from a checkpoint is not run: use a file with only "
+            "tensors and plain data; if you trust its source, load it once yourself with weights_only=False and save "
+            "its `model` entry to a new file"
         )
     if is_url and isinstance(error, URLError | TimeoutError):
         return (
@@ -120,28 +120,28 @@ def _explain(source: str, is_url: bool, error: Exception) -> str:
             "or download the file elsewhere and pass its path"
         )
     if is_url and "invalid hash value" in str(error):
-        return f"checkpoint {source} does not have the hash in its name, so it is damaged or not the real file: retry"
+        return f"checkpoint {source} does not match the hash in its name: it is damaged or a different file; try again"
     file = Path(torch.hub.get_dir(), "checkpoints", Path(urlparse(source).path).name) if is_url else Path(source)
-    remedy = f"delete {file} so that it is downloaded anew" if is_url else "copy or download it anew"
+    advice = f"delete {file} to download it again" if is_url else "copy or download it again"
     with suppress(OSError), file.open("rb") as content:
         start = content.read(60)
         if start[:2] == b"PK":
-            return f"checkpoint {source} is cut off or damaged ({_cause(error)}): {remedy}"
+            return f"checkpoint {source} is truncated or damaged ({_cause(error)}): {advice}"
         if start.isascii() and start[:1] != b"\x80":
             line = start.decode().strip().split("\n")[0]
-            return f"{source} is text (it begins with {line!r}), not a checkpoint: {remedy}"
-    return f"checkpoint {source} cannot be read ({_cause(error)}): if it should be one, {remedy}"
+            return f"{source} is text (it begins with {line!r}), not a checkpoint: {advice}"
+    return f"checkpoint {source} cannot be read ({_cause(error)}): if it is the right file, {advice}"
 
 
 def _cause(error: Exception) -> str:
-    """The error's own words on one line, without the advice that torch puts around them."""
+    """The error's message on one line, without the advice that torch adds to it."""
     found = re.search(r"WeightsUnpickler error:\s*(.+)", str(error))
     text = (found[1] if found else str(error).strip()).split("\n")[0]
     return text if " " in text else f"{type(error).__name__} {text}".strip()
 
 
-# What differs in the names → the flags that are likely to have been different.
-_CAUSES = {
+# Part of the names that differ → the flags that probably differed.
+_FLAGS = {
     "class_embed": "--num_classes",
     "query_embed": "--num_queries, --hidden_dim",
     "encoder.layers": "--enc_layers, --dim_feedforward, --hidden_dim",
@@ -156,16 +156,16 @@ _CAUSES = {
 
 
 def load_weights(model: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
-    """Load `state` into `model`, every name and shape fitting; else the model is left as it was.
+    """Load `state` into `model` if every name and shape matches; otherwise the model stays unchanged.
 
-    `num_batches_tracked` counters, which frozen norms do not have, are left to the modules.
+    `num_batches_tracked` counters, which frozen norms do not have, are handled by the modules.
 
     Raises:
-        CheckpointError: names `source`, the first entries that are missing, unexpected or of another shape, how many
-            there are, and the flags that may have differed; or entries that are no usable numbers.
+        CheckpointError: the message names `source`, the first entries that are missing, unexpected or of a different
+            shape, their number, and the flags that probably differed; or the entries that are unusable.
     """
     if not isinstance(state, Mapping):
-        raise CheckpointError(f"the weights of {source} are no dictionary of names and tensors: pass another file")
+        raise CheckpointError(f"the weights of {source} are not a dictionary of names and tensors: pass another file")
     own = model.state_dict()
     missing = [name for name in own if name not in state and not name.endswith("num_batches_tracked")]
     unexpected = [str(n) for n in state if n not in own and not str(n).endswith("num_batches_tracked")]
@@ -178,17 +178,17 @@ def load_weights(model: nn.Module, state: Mapping[str, Tensor], source: str) -> 
     if not (missing or unexpected or reshaped):
         faults = [f"{name} {fault}" for name in shared if (fault := _fault(state[name], own[name]))]
         if faults:
-            found = _count(faults, "of no use")
-            raise CheckpointError(f"the weights of {source} cannot be loaded: {found}. Use a checkpoint saved before")
+            found = _count(faults, "unusable")
+            raise CheckpointError(f"the weights of {source} cannot be loaded: {found}. Use an earlier checkpoint")
         try:
             model.load_state_dict(state)
         except RuntimeError as error:
             raise CheckpointError(f"the weights of {source} do not fit the model: {error}") from error
         return
     problems = [
-        _count(missing, "missing from it"),
-        _count(unexpected, "unknown to the model"),
-        _count(list(reshaped.values()), "of another shape"),
+        _count(missing, "missing"),
+        _count(unexpected, "not in the model"),
+        _count(list(reshaped.values()), "of a different shape"),
     ]
     found = "; ".join(problem for problem in problems if problem)
     cause = _likely_cause([*missing, *unexpected, *reshaped], unexpected)
@@ -196,15 +196,15 @@ def load_weights(model: nn.Module, state: Mapping[str, Tensor], source: str) -> 
 
 
 def _fault(value: Any, own: Tensor) -> str:
-    """What is wrong with an entry of the right shape; empty if nothing is."""
+    """What is wrong with an entry of the right shape; empty if it can be loaded."""
     if not isinstance(value, Tensor):
         return f"is a {type(value).__name__}"
     if value.layout != torch.strided or value.is_quantized or value.is_meta:
-        return "is stored in another way than as plain numbers"
+        return "is not a plain dense tensor"
     if value.is_complex() or value.is_floating_point() != own.is_floating_point():
-        return f"holds {value.dtype} in place of {own.dtype}"
+        return f"has type {value.dtype} instead of {own.dtype}"
     if own.is_floating_point() and not value.to(own.dtype).isfinite().all():
-        return "holds values that are not finite"
+        return "contains non-finite values"
     return ""
 
 
@@ -217,12 +217,12 @@ def _count(entries: list[str], what: str, shown: int = 3) -> str:
 
 def _likely_cause(names: list[str], unexpected: list[str]) -> str:
     if "model" in unexpected:
-        return "It looks like a whole checkpoint: pass its `model` entry"
+        return "They look like a whole checkpoint: pass its `model` entry"
     if unexpected and all(name.startswith("module.") for name in unexpected):
-        return "They were saved from inside DistributedDataParallel: save model.module.state_dict()"
+        return "They were saved from a model in DistributedDataParallel: save model.module.state_dict() instead"
     if any(name.startswith("detr.") for name in names):
-        return "One of the two was built with --masks and the other without: build the model with the file's flags"
-    flags = [flag for part, flags in _CAUSES.items() if any(part in n for n in names) for flag in flags.split(", ")]
+        return "Either the file or the model was made with --masks, but not both: build the model with the file's flags"
+    flags = [flag for part, flags in _FLAGS.items() if any(part in n for n in names) for flag in flags.split(", ")]
     if not flags:
-        return "It seems to come from another model"
-    return f"Build the model with the flags the file was made with; look first at {', '.join(dict.fromkeys(flags))}"
+        return "They seem to belong to another model"
+    return f"Build the model with the flags of the saved run; check first {', '.join(dict.fromkeys(flags))}"

@@ -1,7 +1,7 @@
-"""What the entries of a checkpoint must be, whoever wrote it.
+"""The types that the entries of a checkpoint must have, whichever program wrote it.
 
-Only what a reader would otherwise stumble over later is looked at; a checkpoint may lack any entry, hold None for it,
-and hold more.
+Only what would otherwise fail later is checked. A checkpoint may lack any entry, contain None for it, and contain
+further entries.
 """
 
 from __future__ import annotations
@@ -17,16 +17,17 @@ from util.files import is_count, is_number
 
 
 def check_entries(checkpoint: Mapping[Any, Any], source: str) -> None:
-    """Refuse a checkpoint with an entry of the wrong kind.
+    """Refuse a checkpoint with an entry of the wrong type.
 
     Raises:
-        CheckpointError: names `source`, the entry, and what it should be.
+        CheckpointError: names `source`, the entry, and what it must be.
     """
-    for name, (is_right, kind) in ENTRIES.items():
+    for name, (is_valid, kind) in ENTRIES.items():
         value = checkpoint.get(name)
-        if value is not None and not is_right(value):
+        if value is not None and not is_valid(value):
             raise CheckpointError(
-                f"`{name}` of checkpoint {source} is no {kind}, so it is damaged or of another program: pass another"
+                f"`{name}` of checkpoint {source} is not {kind}: the file is damaged or from another program; pass "
+                "another file"
             )
 
 
@@ -34,28 +35,28 @@ def model_of(checkpoint: Mapping[str, Any], source: str) -> dict[str, Tensor]:
     """The weights in a checkpoint.
 
     Raises:
-        CheckpointError: there are none under `model`.
+        CheckpointError: `model` is missing or empty.
     """
     check_entries({"model": checkpoint.get("model")}, source)
     if not checkpoint.get("model"):
         bare = any(isinstance(value, Tensor) for value in checkpoint.values())
-        remedy = "it looks like bare weights: save them under the key `model`" if bare else "pass another file"
-        raise CheckpointError(f"{source} holds no weights under `model`, so it is no checkpoint of a model; {remedy}")
+        advice = "these look like bare weights: save them under the key `model`" if bare else "pass another file"
+        raise CheckpointError(f"{source} has no weights under `model`, as a checkpoint of a model must: {advice}")
     return checkpoint["model"]
 
 
 def detector_weights(weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    """The weights of a detector, out of a segmentation model's if these are one's; else the same object."""
+    """The weights of the detector in a segmentation model's weights; a detector's own weights unchanged."""
     if not any(name.startswith("detr.") for name in weights):
         return weights
     return {name.removeprefix("detr."): value for name, value in weights.items() if name.startswith("detr.")}
 
 
 def count_classes(weights: Mapping[str, Tensor], source: str) -> int:
-    """C of the detector or segmentation model that has these weights; CheckpointError if they are none's."""
+    """The number of classes C of a detector or segmentation model; CheckpointError for any other weights."""
     head = detector_weights(weights).get("class_embed.weight")
     if head is None or head.ndim != 2:
-        raise CheckpointError(f"{source} holds no DETR (no class_embed.weight under `model`): pass another file")
+        raise CheckpointError(f"{source} is not a DETR (no class_embed.weight under `model`): pass another file")
     return len(head) - 1
 
 
@@ -70,7 +71,7 @@ def _is_categories(value: Any) -> bool:
 
 
 def _is_epoch(value: Any) -> bool:
-    return is_count(value) or (type(value) is int and value == -1)  # -1: saved inside of epoch 0, none is finished
+    return is_count(value) or (type(value) is int and value == -1)  # -1: saved within epoch 0, none is finished
 
 
 def _is_dict(value: Any) -> bool:
@@ -109,19 +110,19 @@ def _is_progress(value: Any) -> bool:
 
 # Entry → (check, what it must be). `training.state` documents the meaning.
 ENTRIES: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "model": (_is_weights, "dictionary of names and tensors"),
-    "optimizer": (_is_dict, "dictionary"),
-    "lr_scheduler": (_is_dict, "dictionary"),
-    "epoch": (_is_epoch, "number of an epoch"),
-    "step": (is_count, "number of steps"),
-    "args": (_is_settings, "dictionary of settings"),
-    "categories": (_is_categories, "list of ids and names"),
-    "best_score": (is_number, "number"),
-    "best_ap": (is_number, "number"),  # best_score in files written earlier
-    "record": (_is_record, "line of a log"),
-    "world_size": (is_count, "number of processes"),
-    "progress": (_is_progress, "place inside of an epoch"),
-    "rng": (_is_list, "list of the generators' states"),
-    "data": (_is_text, "fingerprint of the data"),
-    "versions": (_is_dict, "dictionary of versions"),
+    "model": (_is_weights, "a dictionary of names and tensors"),
+    "optimizer": (_is_dict, "a dictionary"),
+    "lr_scheduler": (_is_dict, "a dictionary"),
+    "epoch": (_is_epoch, "an epoch number"),
+    "step": (is_count, "a number of steps"),
+    "args": (_is_settings, "a dictionary of settings"),
+    "categories": (_is_categories, "a list of ids and names"),
+    "best_score": (is_number, "a number"),
+    "best_ap": (is_number, "a number"),  # name of best_score in earlier files
+    "record": (_is_record, "a record of the log"),
+    "world_size": (is_count, "a number of processes"),
+    "progress": (_is_progress, "a position within an epoch"),
+    "rng": (_is_list, "a list of the generators' states"),
+    "data": (_is_text, "a fingerprint of the data"),
+    "versions": (_is_dict, "a dictionary of versions"),
 }

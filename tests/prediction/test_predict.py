@@ -301,7 +301,7 @@ def test_checkpoints_without_a_detector_are_refused(tmp_path: Path):
     alone = write_detector(tmp_path / "tiny.pth", keep=())
     with pytest.raises(CheckpointError, match="does not say how its model is built"):
         load_detector(alone)
-    with pytest.raises(CheckpointError, match="look first at --masks"):
+    with pytest.raises(CheckpointError, match="check first --masks"):
         load_detector(write_detector(tmp_path / "masks.pth", "--hidden_dim", "128", "--nheads", "8", prefix="detr."))
     with pytest.raises(CheckpointError, match="no class_embed"):
         load_detector({"model": {"weight": torch.zeros(3)}})

@@ -70,4 +70,4 @@ def test_bare_weights_are_refused_in_one_sentence(shapes: Path, tmp_path: Path, 
     torch.save({"model": {}}, tmp_path / "bare.pth")
     command = [str(tmp_path / "bare.pth"), "--coco_path", str(shapes), "--out", str(tmp_path / "p")]
     assert draw_detections.run(command) == 1
-    assert "holds no weights" in capsys.readouterr().err
+    assert "has no weights" in capsys.readouterr().err

@@ -208,11 +208,11 @@ REFUSED = {
     "not a dictionary": (lambda: {"model": torch.ones(3)}, "names and tensors"),
     "missing": (
         lambda: edited(lambda w: w.pop("bbox_embed.layers.2.bias")),
-        "1 missing from it (bbox_embed.layers.2.b",
+        "1 missing (bbox_embed.layers.2.b",
     ),
-    "no head": (lambda: edited(lambda w: w.pop("class_embed.bias")), "1 missing from it (class_embed.bias)"),
-    "no queries": (lambda: edited(lambda w: w.pop("query_embed.weight")), "1 missing from it (query_embed.weight)"),
-    "unexpected": (lambda: edited(lambda w: w.update(extra=torch.ones(1))), "1 unknown to the model (extra)"),
+    "no head": (lambda: edited(lambda w: w.pop("class_embed.bias")), "1 missing (class_embed.bias)"),
+    "no queries": (lambda: edited(lambda w: w.pop("query_embed.weight")), "1 missing (query_embed.weight)"),
+    "unexpected": (lambda: edited(lambda w: w.update(extra=torch.ones(1))), "1 not in the model (extra)"),
     "other shape": (
         lambda: edited(lambda w: w.update({"input_proj.bias": torch.ones(17)})),
         "input_proj.bias is [17] in the file and [16] in the model",
@@ -244,11 +244,11 @@ REFUSED = {
     ),
     "tensors of another kind": (
         lambda: edited(lambda w: w.update({"input_proj.bias": torch.ones(16, device="meta")})),
-        "input_proj.bias is stored in another way",
+        "input_proj.bias is not a plain dense tensor",
     ),
-    "categories of another kind": (lambda: edited(lambda w: None) | {"categories": "cat dog"}, "no list of ids"),
-    "categories without names": (lambda: edited(lambda w: None) | {"categories": [{"id": 1}]}, "no list of ids"),
-    "ids that are none": (lambda: edited(lambda w: None) | {"categories": named(cat="1")}, "no list of ids"),
+    "categories of another kind": (lambda: edited(lambda w: None) | {"categories": "cat dog"}, "not a list of ids"),
+    "categories without names": (lambda: edited(lambda w: None) | {"categories": [{"id": 1}]}, "not a list of ids"),
+    "ids that are none": (lambda: edited(lambda w: None) | {"categories": named(cat="1")}, "not a list of ids"),
 }
 
 

@@ -148,7 +148,7 @@ def test_a_box_checkpoint_of_other_classes_is_an_error(shapes: Path, tmp_path: P
 def test_a_frozen_checkpoint_that_holds_no_detector_is_an_error(shapes: Path, tmp_path: Path, capsys):
     torch.save({"model": {"weight": torch.zeros(3)}}, tmp_path / "other.pth")
     assert main.run(second_stage(shapes, tmp_path / "other.pth", tmp_path / "out")) == 1
-    assert "other.pth holds no DETR" in capsys.readouterr().err
+    assert "other.pth is not a DETR" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 

@@ -44,7 +44,7 @@ def test_the_command_line_goes_first(data):
 
 
 def test_a_checkpoint_without_a_class_head_is_refused(data):
-    with pytest.raises(CheckpointError, match="box.pth holds no DETR"):
+    with pytest.raises(CheckpointError, match="box.pth is not a DETR"):
         settled(data, {"model": {"weight": torch.zeros(2)}})
 
 

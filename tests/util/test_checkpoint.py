@@ -79,7 +79,7 @@ def test_a_checkpoint_that_would_run_code_is_refused_and_does_not_run_it(tmp_pat
     canary = tmp_path / "canary"
     content = published_checkpoint(model, extra=Canary(canary))
     torch.save(content, tmp_path / "evil.pth", _use_new_zipfile_serialization=zipped)
-    with pytest.raises(CheckpointError, match=r"evil\.pth asks for (posix|nt)\.mkdir, and code .* is not run"):
+    with pytest.raises(CheckpointError, match=r"evil\.pth contains (posix|nt)\.mkdir, and code .* is not run"):
         load_checkpoint(tmp_path / "evil.pth")
     assert not canary.exists()
     torch.load(tmp_path / "evil.pth", weights_only=False)
@@ -96,7 +96,7 @@ def test_the_environment_cannot_switch_the_safety_off(tmp_path, monkeypatch):
 
 def test_a_class_beyond_the_allow_list_is_named(tmp_path):
     torch.save({"lr_scheduler": {"last_lr": np.float64(0.1)}}, tmp_path / "a.pth")
-    with pytest.raises(CheckpointError, match=r"asks for numpy\._?core\.multiarray\.scalar"):
+    with pytest.raises(CheckpointError, match=r"contains numpy\._?core\.multiarray\.scalar"):
         load_checkpoint(tmp_path / "a.pth")
 
 
@@ -107,12 +107,12 @@ def broken_files(folder):
     torch.save([1, 2], folder / "list.pth")
     legacy = (folder / "legacy.pth").read_bytes()
     return {
-        "empty.pth": (b"", "is empty.*copy it anew"),
-        "cut.pth": (whole[: len(whole) // 2], "is cut off or damaged.*copy or download it anew"),
+        "empty.pth": (b"", "is empty.*copy it again"),
+        "cut.pth": (whole[: len(whole) // 2], "is truncated or damaged.*copy or download it again"),
         "old_cut.pth": (legacy[: len(legacy) // 2], "cannot be read"),
         "noise.pth": (bytes(range(128, 256)) * 20, "cannot be read"),
-        "page.pth": (b"<!DOCTYPE html>\n<html>", "is text .it begins with '<!DOCTYPE html>'.*download it anew"),
-        "list.pth": ((folder / "list.pth").read_bytes(), "holds a list, not a dictionary"),
+        "page.pth": (b"<!DOCTYPE html>\n<html>", "is text .it begins with '<!DOCTYPE html>'.*download it again"),
+        "list.pth": ((folder / "list.pth").read_bytes(), "contains a list, not a dictionary"),
     }
 
 
@@ -129,7 +129,7 @@ def test_a_broken_file_is_named_with_cause_and_remedy(tmp_path, name):
 
 def test_a_damaged_pickle_is_told_in_its_own_words(tmp_path):
     rewrite_pickle(tmp_path / "a.pth", b"\x80\x02}q\x00\xe9")
-    with pytest.raises(CheckpointError, match=r"a\.pth is cut off or damaged \(Unsupported operand 233\)") as caught:
+    with pytest.raises(CheckpointError, match=r"a\.pth is truncated or damaged \(Unsupported operand 233\)") as caught:
         load_checkpoint(tmp_path / "a.pth")
     assert "weights_only" not in str(caught.value)  # torch advises to read it without
 
@@ -146,12 +146,12 @@ def test_a_missing_file_and_a_folder_are_errors_that_help(tmp_path):
 
 
 def test_what_is_saved_needs_no_allow_list_and_loads_unchanged(tmp_path, model):
-    saved = published_checkpoint(model, classes=[{"id": np.int64(1), "name": "cell"}], rng=np.arange(3))
+    saved = published_checkpoint(model, classes=[{"id": np.int64(1), "name": "cell"}], order=np.arange(3))
     save_checkpoint(tmp_path / "checkpoint.pth", saved)
     raw = torch.load(tmp_path / "checkpoint.pth", weights_only=True)
     assert raw["args"] == {"lr": 1e-4, "output_dir": "out/run", "betas": (0.9, 0.999), "resume": ""}
     loaded = load_checkpoint(tmp_path / "checkpoint.pth")
-    assert loaded["classes"] == [{"id": 1, "name": "cell"}] and torch.equal(loaded["rng"], torch.arange(3))
+    assert loaded["classes"] == [{"id": 1, "name": "cell"}] and torch.equal(loaded["order"], torch.arange(3))
     assert loaded["optimizer"]["param_groups"] == saved["optimizer"]["param_groups"]
     assert_equal_states(loaded["model"], saved["model"])
     assert loaded["model"]._metadata == saved["model"]._metadata
@@ -202,9 +202,9 @@ def test_what_does_not_fit_is_named_with_the_flags_and_nothing_is_loaded(model):
     message = str(caught.value)
     for part in (
         "the weights of a.pth do not fit the model",
-        "1 missing from it (input_proj.bias)",
-        "5 unknown to the model (transformer.encoder.layers.0.weight, ",
-        "1 of another shape (class_embed.weight is [9, 4] in the file and [5, 4] in the model)",
+        "1 missing (input_proj.bias)",
+        "5 not in the model (transformer.encoder.layers.0.weight, ",
+        "1 of a different shape (class_embed.weight is [9, 4] in the file and [5, 4] in the model)",
         "--num_classes",
         "--enc_layers",
         "--backbone",
@@ -231,13 +231,13 @@ def test_common_mix_ups_are_recognised(model, wrap, hint):
 @pytest.mark.parametrize(
     ("value", "fault"),
     [
-        (torch.full((5, 4), float("nan")), "holds values that are not finite"),
-        (torch.full((5, 4), 1e300, dtype=torch.float64), "holds values that are not finite"),  # in float32
-        (torch.zeros(5, 4, dtype=torch.int64), "holds torch.int64 in place of torch.float32"),
-        (torch.zeros(5, 4, dtype=torch.complex64), "holds torch.complex64"),
-        (torch.zeros(5, 4, device="meta"), "is stored in another way"),
-        (torch.zeros(5, 4).to_sparse(), "is stored in another way"),
-        (torch.quantize_per_tensor(torch.zeros(5, 4), 1.0, 0, torch.qint8), "is stored in another way"),
+        (torch.full((5, 4), float("nan")), "contains non-finite values"),
+        (torch.full((5, 4), 1e300, dtype=torch.float64), "contains non-finite values"),  # in float32
+        (torch.zeros(5, 4, dtype=torch.int64), "has type torch.int64 instead of torch.float32"),
+        (torch.zeros(5, 4, dtype=torch.complex64), "has type torch.complex64"),
+        (torch.zeros(5, 4, device="meta"), "is not a plain dense tensor"),
+        (torch.zeros(5, 4).to_sparse(), "is not a plain dense tensor"),
+        (torch.quantize_per_tensor(torch.zeros(5, 4), 1.0, 0, torch.qint8), "is not a plain dense tensor"),
         ([[0.0] * 4] * 5, "is a list"),
         (None, "is a NoneType"),
     ],
@@ -247,7 +247,7 @@ def test_weights_that_are_no_usable_numbers_are_named_and_nothing_is_loaded(mode
     before = {name: value.clone() for name, value in model.state_dict().items()}
     state = {name: torch.ones_like(value) for name, value in model.state_dict().items()}
     state["class_embed.weight"] = value
-    with pytest.raises(CheckpointError, match=rf"a\.pth cannot be loaded: 1 of no use \(class_embed\.weight {fault}"):
+    with pytest.raises(CheckpointError, match=rf"a\.pth cannot be loaded: 1 unusable \(class_embed\.weight {fault}"):
         load_weights(model, state, "a.pth")
     assert_equal_states(model.state_dict(), before)
 
@@ -262,17 +262,17 @@ def test_weights_of_another_precision_are_loaded(model, dtype):
 
 @pytest.mark.parametrize("state", [None, [], "weights", torch.zeros(3)])
 def test_weights_that_are_no_dictionary_are_refused(model, state):
-    with pytest.raises(CheckpointError, match="the weights of a.pth are no dictionary"):
+    with pytest.raises(CheckpointError, match="the weights of a.pth are not a dictionary"):
         load_weights(model, state, "a.pth")
 
 
 def test_names_that_are_no_strings_are_unknown(model):
-    with pytest.raises(CheckpointError, match=r"1 unknown to the model \(7\)"):
+    with pytest.raises(CheckpointError, match=r"1 not in the model \(7\)"):
         load_weights(model, {**model.state_dict(), 7: torch.zeros(1)}, "a.pth")
 
 
 def test_weights_without_one_name_of_a_detector_are_said_to_be_of_another_model():
-    with pytest.raises(CheckpointError, match=r"1 missing from it \(weight\).*another model"):
+    with pytest.raises(CheckpointError, match=r"1 missing \(weight\).*another model"):
         load_weights(nn.Linear(2, 2, bias=False), {}, "a.pth")
 
 

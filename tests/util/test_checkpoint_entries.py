@@ -41,7 +41,7 @@ RIGHT = {
 )  # fmt: skip
 def test_an_entry_of_another_kind_is_named(tmp_path, name, value):
     torch.save({**RIGHT, "more": 1, name: value}, tmp_path / "a.pth")
-    with pytest.raises(CheckpointError, match=rf"`{name}` of checkpoint .*a\.pth is no "):
+    with pytest.raises(CheckpointError, match=rf"`{name}` of checkpoint .*a\.pth is not "):
         load_checkpoint(tmp_path / "a.pth")
 
 
@@ -60,11 +60,11 @@ def test_a_published_checkpoint_passes(tmp_path):
 @pytest.mark.parametrize(
     ("checkpoint", "sentence"),
     [
-        ({}, "a.pth holds no weights under `model`.*pass another file"),
-        ({"model": {}}, "holds no weights"),
-        ({"model": None}, "holds no weights"),
-        (WEIGHTS, "looks like bare weights: save them under the key `model`"),
-        ({"model": [1]}, "`model` of checkpoint a.pth is no dictionary"),
+        ({}, "a.pth has no weights under `model`.*pass another file"),
+        ({"model": {}}, "has no weights"),
+        ({"model": None}, "has no weights"),
+        (WEIGHTS, "look like bare weights: save them under the key `model`"),
+        ({"model": [1]}, "`model` of checkpoint a.pth is not a dictionary"),
     ],
 )
 def test_a_checkpoint_without_weights_is_refused(checkpoint, sentence):

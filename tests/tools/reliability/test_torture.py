@@ -79,7 +79,7 @@ def test_a_writer_that_writes_in_place_is_found(tmp_path: Path):
     assert code == 1, said
     assert count("violations", said) >= 1
     assert re.search(
-        r"^kill \d+: after a kill, checkpoint \S+\.pth is (cut off or damaged|empty)", said, re.MULTILINE
+        r"^kill \d+: after a kill, checkpoint \S+\.pth is (truncated or damaged|empty)", said, re.MULTILINE
     ), said
 
 

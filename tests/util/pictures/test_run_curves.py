@@ -204,5 +204,5 @@ def test_an_evaluation_file_that_would_run_code_is_refused(tmp_path):
             return print, ("code ran",)
 
     torch.save({**evaluation(), "extra": Canary()}, tmp_path / "latest.pth")
-    with pytest.raises(CheckpointError, match=r"asks for (builtins\.)?print"):
+    with pytest.raises(CheckpointError, match=r"contains (builtins\.)?print"):
         plot_precision_recall([tmp_path / "latest.pth"])
