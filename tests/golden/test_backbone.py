@@ -51,7 +51,7 @@ def test_backbone(key):
 
 
 @pytest.mark.parametrize("name", BACKBONES)
-def test_backbone_returns_the_golden_levels_alone(name):
+def test_backbone_returns_only_the_golden_levels(name):
     golden = {key.split("/")[2] for key in ARRAYS if key.startswith(f"backbone/{name}/")}
     assert set(run_backbone(name)[0]) == golden
 

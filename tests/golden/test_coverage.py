@@ -1,4 +1,4 @@
-"""No golden figure is skipped in silence: each is tested, or excluded by name with a reason."""
+"""Every golden figure is tested or excluded by name with a reason."""
 
 import importlib
 from fnmatch import fnmatchcase
@@ -11,7 +11,7 @@ TESTS = Path(__file__).resolve().parent
 
 def test_every_figure_is_covered_or_excluded():
     for path in sorted(TESTS.glob("test_*.py")):
-        importlib.import_module(f"tests.golden.{path.stem}")  # importing a module books what its tests cover
+        importlib.import_module(f"tests.golden.{path.stem}")  # importing a module registers what its tests cover
     assert [key for key in ALL_KEYS if key not in COVERED and not is_excluded(key)] == []
 
 
@@ -19,12 +19,12 @@ def test_no_figure_is_both_covered_and_excluded():
     assert [key for key in COVERED if is_excluded(key)] == []
 
 
-def test_the_golden_files_are_whole():
+def test_the_golden_files_are_complete():
     assert len(ARRAYS) == 175
     assert len(ALL_KEYS) == len(set(ALL_KEYS))
 
 
-def test_every_exclusion_excludes_something_and_says_why():
-    idle = [pattern for pattern in EXCLUDED if not any(fnmatchcase(key, pattern) for key in ALL_KEYS)]
-    assert idle == []
+def test_every_exclusion_matches_a_figure_and_has_a_reason():
+    unused = [pattern for pattern in EXCLUDED if not any(fnmatchcase(key, pattern) for key in ALL_KEYS)]
+    assert unused == []
     assert all(EXCLUDED.values())

@@ -1,4 +1,4 @@
-"""Facts of the published code that are no numbers: the command line, signatures, and what each build consists of."""
+"""Facts of the published code: the command line, signatures, and the parts of each build."""
 
 import ast
 import importlib
@@ -27,7 +27,7 @@ def test_flag(key):
     action = next(a for a in get_args_parser()._actions if a.dest == dest)
     assert action.option_strings == golden["flags"]
     assert (list(action.choices) if action.choices else None) == golden["choices"]
-    assert action.default == ("auto" if dest == "device" else golden["default"])  # the one default we change
+    assert action.default == ("auto" if dest == "device" else golden["default"])  # the only default that differs
 
 
 @covers("cli/*")
@@ -57,14 +57,14 @@ def parameters(function: Any) -> list[inspect.Parameter]:
 
 
 def described(parameter: inspect.Parameter) -> list[Any]:
-    """A parameter as the golden file writes it: name, kind, default, whether it has one."""
+    """A parameter in the form of the golden file: name, kind, default, whether it has a default."""
     has_default = parameter.default is not parameter.empty
     default = parameter.default if has_default else None
     return [parameter.name, parameter.kind.name, list(default) if isinstance(default, tuple) else default, has_default]
 
 
 def assert_extends(ours: list[inspect.Parameter], golden: list[list[Any]]) -> None:
-    """Ours are the golden parameters, in order; what is added has defaults, and no golden place shifts for it."""
+    """Ours are the golden parameters in order; added ones have defaults and do not shift positional parameters."""
     names = {parameter[0] for parameter in golden}
     assert [described(p) for p in ours if p.name in names] == golden
     added = [p for p in ours if p.name not in names]
@@ -80,7 +80,7 @@ def test_call_signature(key):
     golden, target = FACTS["signatures"][name]["call"], public(name)
     accepts_anything = [kind for _, kind, *_ in golden] == ["VAR_POSITIONAL", "VAR_KEYWORD"]
     if inspect.isclass(target) and accepts_anything:
-        # The published class has no constructor of its own, or hands all arguments on: ours is made without any.
+        # The published class has no constructor or passes all arguments on. Ours must work without arguments.
         required = [p for p in parameters(target) if p.default is p.empty and not p.name.endswith("args")]
         assert not required
         target()
@@ -110,22 +110,22 @@ def test_hub_signature(key):
     assert_extends(parameters(getattr(hubconf, name)), golden)
 
 
-def test_hub_hands_out_the_postprocessor_on_request():
+def test_hub_returns_the_postprocessor_on_request():
     with torch.device("meta"):
         model, postprocessor = hubconf.detr_resnet50(return_postprocessor=True)
     assert isinstance(model, nn.Module) and isinstance(postprocessor, PostProcess)
 
 
-# --- What a build consists of -----------------------------------------------------------------------------------------
+# --- Parts of a build -------------------------------------------------------------------------------------------------
 
 
 @dataclass
 class BuildFacts:
-    """What stays of a build once its weights are thrown away."""
+    """Facts about a build that do not depend on its weights."""
 
     shapes: dict[str, list[int]]
     n_parameters: dict[str, int]
-    groups: list[dict[str, Any]]  # the optimiser's: names (sorted) and lr
+    groups: list[dict[str, Any]]  # of the optimiser: names (sorted) and lr
     weight_dict: dict[str, float] | None = None
     losses: list[str] | None = None
     postprocessors: list[str] | None = None
@@ -150,7 +150,7 @@ def model_facts(model: nn.Module, lr: float, lr_backbone: float) -> BuildFacts:
 
 @cache
 def build_facts(name: str) -> BuildFacts:
-    """Facts of a hub entry called with its defaults, or of `build_model` on the flags of that name."""
+    """Facts of a hub entry with its defaults, or of `build_model` with the flags of that name."""
     if name not in BUILDS:
         with torch.device("meta"):
             return model_facts(getattr(hubconf, name)(), 1e-4, 1e-5)

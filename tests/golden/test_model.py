@@ -15,8 +15,8 @@ from tests.helpers.golden_rules import (
     covers,
 )
 
-# What is left of these gradients is rounding: in post-norm the first decoder layer attends over zeros, and group norm
-# takes away what a bias before it adds.
+# These gradients are zero up to rounding: with post-norm the first decoder layer attends to zeros, and a group norm
+# cancels the bias before it.
 ROUNDING_ONLY = ("transformer.decoder.layers.0.self_attn.in_proj_weight", "mask_head.lay5.bias")
 
 

@@ -14,7 +14,7 @@ from models.postprocess import PostProcess, PostProcessSegm
 from tests.helpers.golden_rules import ARRAYS, FACTS, FORWARD, assert_close, assert_same, boxes, covers, tensor
 
 ORIGINAL = [(120, 160), (90, 75)]  # (h, w) of the images
-SEEN = [(96, 128), (112, 93)]  # as the model saw them
+PROCESSED = [(96, 128), (112, 93)]  # as the model gets them
 
 
 def predictions() -> dict[str, Tensor]:
@@ -41,7 +41,7 @@ def test_postprocess(key):
 def test_masks(key):
     image = int(key.split("/")[2])
     sizes = torch.tensor(ORIGINAL)
-    results = PostProcessSegm()(PostProcess()(predictions(), sizes), predictions(), sizes, torch.tensor(SEEN))
+    results = PostProcessSegm()(PostProcess()(predictions(), sizes), predictions(), sizes, torch.tensor(PROCESSED))
     masks = results[image]["masks"]
     assert masks.shape == (12, 1, *ORIGINAL[image])
     assert_same(masks.numpy(), np.unpackbits(ARRAYS[key], count=masks.numel()).reshape(masks.shape), key)

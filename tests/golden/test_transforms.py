@@ -48,7 +48,7 @@ def test_image(key):
     image, _ = run_operation(name)
     if name == "norm":
         assert_close(image, ARRAYS[key], FORWARD, key)
-    elif name.startswith("resize"):  # Pillow's resampling may round another way in another version
+    elif name.startswith("resize"):  # Pillow's resampling may round differently in other versions
         ours, golden = np.asarray(image), ARRAYS[key]
         assert ours.dtype == golden.dtype and ours.shape == golden.shape
         assert np.abs(ours.astype(int) - golden.astype(int)).max() <= 2

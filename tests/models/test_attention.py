@@ -1,4 +1,4 @@
-"""Attention: PyTorch's own function, in a fused and a plain way that agree in values, weights and gradients."""
+"""Attention: equal to PyTorch's; the fused and the plain implementation agree in outputs, weights and gradients."""
 
 import math
 
@@ -19,7 +19,7 @@ def inputs(dtype: torch.dtype = torch.float32) -> list[Tensor]:
 
 
 def padding() -> Tensor:
-    """bool [B, S]: none in the first image, the last key in the second, half of the keys in the third."""
+    """bool [B, S]: the first image has no padding, the second one padded key, the third half of its keys."""
     mask = torch.zeros(B, S, dtype=torch.bool)
     mask[1, -1] = mask[2, S // 2 :] = True
     return mask
@@ -29,7 +29,7 @@ def masks(name: str) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(1)
     flat = torch.rand(L, S, generator=generator) > 0.6
     per_head = torch.rand(B * H, L, S, generator=generator) > 0.6
-    flat[:, 0] = per_head[:, :, 0] = False  # everybody can attend to something
+    flat[:, 0] = per_head[:, :, 0] = False  # every query can attend to something
     return {
         "none": {},
         "padding": {"key_padding_mask": padding()},
@@ -44,7 +44,7 @@ MASKS = ["none", "padding", "bool", "added", "per head", "both"]
 
 
 def attention(fused: bool = True, dropout: float = 0.0, dtype: torch.dtype = torch.float32) -> MultiheadAttention:
-    """An attention with random biases, so that each of them shows."""
+    """An attention with random biases, so that each of them affects the output."""
     torch.manual_seed(2)
     module = MultiheadAttention(D, H, dropout)
     nn.init.normal_(module.in_proj_bias)
@@ -87,7 +87,7 @@ def test_asking_for_weights_does_not_change_the_output(name):
 
 
 @pytest.mark.parametrize("name", MASKS)
-def test_weights_are_pytorchs_of_every_head(name):
+def test_weights_equal_pytorchs_for_every_head(name):
     ours, theirs = attention(), nn.MultiheadAttention(D, H)
     theirs.load_state_dict(ours.state_dict())
     _, expected = theirs(*inputs(), **masks(name), need_weights=True, average_attn_weights=False)
@@ -114,7 +114,7 @@ def test_padded_keys_and_values_do_not_matter(fused):
 
 
 @pytest.mark.parametrize("fused", [True, False], ids=["fused", "plain"])
-def test_one_tensor_as_query_and_key_is_no_special_case(fused):
+def test_one_tensor_as_query_and_key_gives_the_same_output_as_two(fused):
     module, (_, x, value) = attention(fused), inputs()
     torch.testing.assert_close(module(x, x, value)[0], module(x, x.clone(), value)[0])
 
@@ -134,7 +134,7 @@ def test_one_xavier_draw_over_the_stacked_projection_and_zero_biases():
 
 
 def recorded_rates(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, float]]:
-    """From now on (which way, rate) of each dropout of attention weights."""
+    """A list to which every dropout of attention weights adds (implementation, rate)."""
     calls: list[tuple[str, float]] = []
     fused, dropout = F.scaled_dot_product_attention, F.dropout
 
@@ -153,7 +153,7 @@ def recorded_rates(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, float]]:
 
 @pytest.mark.parametrize("way", ["fused", "plain"])
 @pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
-def test_weights_are_dropped_at_the_given_rate_in_training_alone(monkeypatch, way, training):
+def test_weights_are_dropped_at_the_given_rate_in_training_only(monkeypatch, way, training):
     module = attention(way == "fused", dropout=0.3).train(training)
     calls = recorded_rates(monkeypatch)
     module(*inputs())
@@ -161,7 +161,7 @@ def test_weights_are_dropped_at_the_given_rate_in_training_alone(monkeypatch, wa
 
 
 @pytest.mark.parametrize("way", ["fused", "plain"])
-def test_dropout_changes_the_output_in_training_alone(way):
+def test_dropout_changes_the_output_in_training_only(way):
     module = attention(way == "fused", dropout=0.5)
     assert not torch.equal(module.train()(*inputs())[0], module(*inputs())[0])
     assert torch.equal(module.eval()(*inputs())[0], module(*inputs())[0])
@@ -174,6 +174,6 @@ def test_the_type_is_kept(fused, dtype):
     assert out.dtype == dtype and out.isfinite().all()
 
 
-def test_a_width_that_heads_cannot_share_is_refused():
+def test_a_width_that_the_heads_do_not_divide_is_refused():
     with pytest.raises(ValueError, match="--hidden_dim divisible by --nheads"):
         MultiheadAttention(18, 4)

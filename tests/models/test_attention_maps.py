@@ -1,4 +1,4 @@
-"""Attention recorded from outside: the same outputs, weights that add up, and no trace afterwards."""
+"""Recorded attention: the outputs stay the same, weights sum to 1, and nothing remains changed afterwards."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.helpers.runs import parse
 @pytest.fixture(scope="module")
 def model():
     torch.manual_seed(0)
-    flags = "--num_classes 3 --enc_layers 2 --dec_layers 3 --num_queries 5".split()  # not as many as places
+    flags = "--num_classes 3 --enc_layers 2 --dec_layers 3 --num_queries 5".split()  # fewer queries than positions
     return build_model(parse("nowhere", *flags))[0].eval()
 
 
@@ -34,10 +34,10 @@ def test_outputs_are_the_same_with_and_without(model, image):
 
 
 @torch.no_grad()
-def test_weights_are_shares_over_the_feature_map(model, image):
+def test_weights_sum_to_one_over_the_feature_map(model, image):
     with record_attention(model, encoder_layers=2) as maps:
         model(image)
-        model(image[:1])  # the last pass counts
+        model(image[:1])  # the maps are those of the last pass
     h, w = maps.size
     assert h / w == pytest.approx(64 / 96, abs=0.2)
     assert [part.shape for part in maps.decoder] == [(1, 5, h, w)] * 3
@@ -47,7 +47,7 @@ def test_weights_are_shares_over_the_feature_map(model, image):
 
 
 @torch.no_grad()
-def test_the_encoder_map_of_a_place_is_the_row_of_that_place(model, image):
+def test_the_encoder_map_of_a_position_is_its_row_of_weights(model, image):
     seen = {}
     attention = model.transformer.encoder.layers[-1].self_attn
     handle = attention.register_forward_pre_hook(lambda module, inputs: seen.update(inputs=inputs))
@@ -61,12 +61,12 @@ def test_the_encoder_map_of_a_place_is_the_row_of_that_place(model, image):
 
 
 @torch.no_grad()
-def test_fast_attention_is_in_use_unless_somebody_asks(model, image, monkeypatch):
+def test_fused_attention_is_used_unless_weights_are_recorded(model, image, monkeypatch):
     calls, fused = [], F.scaled_dot_product_attention
     monkeypatch.setattr(F, "scaled_dot_product_attention", lambda *a, **k: calls.append(1) or fused(*a, **k))
     with pytest.raises(KeyboardInterrupt), record_attention(model):
         model(image)
-        assert len(calls) == 4  # the first encoder layer, and self-attention among queries in three decoder layers
+        assert len(calls) == 4  # the first encoder layer and the self-attention of three decoder layers
         raise KeyboardInterrupt
     calls.clear()
     model(image)
@@ -82,7 +82,7 @@ def test_no_more_encoder_layers_are_recorded_than_there_are(model, image, asked,
 
 
 @torch.no_grad()
-def test_what_queries_draw_from_the_image_is_recorded_and_not_from_each_other(model, image):
+def test_decoder_maps_are_the_attention_to_the_image_and_not_among_queries(model, image):
     attention, seen = model.transformer.decoder.layers[-1].multihead_attn, {}
     handle = attention.register_forward_pre_hook(
         lambda module, inputs, options: seen.update(inputs=inputs, options=options), with_kwargs=True

@@ -1,4 +1,4 @@
-"""Frozen batch norm, other norms, the freezing rule, levels and their masks."""
+"""Frozen batch norm, other norms, frozen layers, levels and their masks."""
 
 import warnings
 
@@ -52,13 +52,13 @@ def test_frozen_norm_is_the_same_in_training_and_never_changes():
     assert all(torch.equal(before[key], value) for key, value in frozen.state_dict().items())
 
 
-def test_frozen_norm_holds_buffers_alone():
+def test_frozen_norm_holds_only_buffers():
     frozen = FrozenBatchNorm2d(3)
     assert list(frozen.parameters()) == []
     assert set(frozen.state_dict()) == {"weight", "bias", "running_mean", "running_var"}
 
 
-def test_frozen_norm_drops_the_counter_of_a_live_norm():
+def test_frozen_norm_drops_the_batch_counter():
     state = nn.BatchNorm2d(3).state_dict()
     assert "num_batches_tracked" in state
     FrozenBatchNorm2d(3).load_state_dict(state, strict=True)
@@ -97,7 +97,7 @@ def test_frozen_norm_never_lowers_float64():
 # --- other norms ---
 
 
-def test_group_norms_groups_always_divide():
+def test_the_number_of_groups_divides_the_channels():
     for channels in range(1, 300):
         norm = group_norm(channels)
         assert channels % norm.num_groups == 0 and norm.num_groups <= 32
@@ -121,7 +121,7 @@ def test_unknown_norm_lists_the_choices():
         Backbone("tiny", True, False, False, norm="layer_norm")
 
 
-# --- the freezing rule ---
+# --- frozen layers ---
 
 
 @pytest.mark.parametrize("norm", list(NORM_LAYERS))
@@ -157,10 +157,7 @@ def test_train_backbone_false_freezes_all(trainable_layers):
 
 @pytest.mark.parametrize("trainable_layers", [-1, 6])
 def test_trainable_layers_outside_0_to_5_is_an_error(trainable_layers):
-    with pytest.raises(
-        ValueError,
-        match=rf"trainable_layers must be in 0\.\.5, got {trainable_layers}: pass another --trainable_layers",
-    ):
+    with pytest.raises(ValueError, match=rf"trainable_layers must be in 0\.\.5, got {trainable_layers}"):
         Backbone("tiny", True, False, False, trainable_layers=trainable_layers)
 
 
@@ -182,14 +179,14 @@ def test_levels_have_the_stated_channels_and_strides(interm, dilation):
 
 
 def test_mask_is_resized_by_nearest():
-    images = two_images()  # the second is 33 wide: the half, and one pixel of the next cell
+    images = two_images()  # the second is 33 wide: half of the batch's width and one pixel of the next cell
     masks = [feature.mask for feature in Backbone("tiny", True, True, False)(images).values()]
     for mask, stride in zip(masks, (4, 8, 16, 32)):
         assert mask.dtype == torch.bool
         assert torch.equal(mask, images.mask[:, ::stride, ::stride])
 
 
-def test_keys_are_torchvisions_under_body():
+def test_keys_are_torchvisions_with_the_prefix_body():
     with torch.device("meta"):
         ours = Backbone("resnet50", True, False, False, norm="bn").state_dict()
         theirs = torchvision.models.resnet50(weights=None).state_dict()
@@ -217,7 +214,7 @@ def test_backbone_base_names_a_missing_stage():
 def test_body_compiles_to_torchscript():
     body = Backbone("tiny", True, True, False).eval().body
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # recent releases announce the end of TorchScript
+        warnings.simplefilter("ignore")  # TorchScript's deprecation
         scripted = torch.jit.script(body)
     x = two_images().tensors
     expected, got = body(x), scripted(x)
@@ -225,7 +222,7 @@ def test_body_compiles_to_torchscript():
     assert all(torch.equal(got[level], expected[level]) for level in expected)
 
 
-def test_joiner_gives_an_encoding_for_each_level_in_its_type():
+def test_joiner_returns_an_encoding_of_each_level_in_its_type():
     joiner = Joiner(Backbone("tiny", True, True, False), PositionEmbeddingSine(8, normalize=True)).double()
     images = two_images()
     features, positions = joiner(NestedTensor(images.tensors.double(), images.mask))

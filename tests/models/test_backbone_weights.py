@@ -1,4 +1,4 @@
-"""Where the backbone's weights come from: torchvision's files, a local one, nowhere; what `build_backbone` reads."""
+"""Weights of the backbone: torchvision's, a local file or none; which of them `build_backbone` loads."""
 
 import argparse
 import hashlib
@@ -29,13 +29,13 @@ def backbone_args(**changes) -> argparse.Namespace:
 
 @pytest.fixture
 def hub_cache(tmp_path, monkeypatch) -> Path:
-    """An empty torch.hub cache, the folder where its downloads land."""
+    """The download folder of an empty torch.hub cache."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     return tmp_path / "torch" / "hub" / "checkpoints"
 
 
 def serve(folder: Path, monkeypatch, state: dict, digest: str | None = None) -> Path:
-    """Put a resnet18 state where the ImageNet files are looked for, its hash (or `digest`) in its name."""
+    """Serve a resnet18 state as the ImageNet file, with its hash (or `digest`) in its name."""
     folder.mkdir(exist_ok=True)
     draft = folder / "draft.pth"
     torch.save(state, draft)
@@ -71,7 +71,7 @@ def test_imagenet_weights_are_downloaded_once(norm, tmp_path, monkeypatch, hub_c
         assert torch.equal(first[key], expected) and torch.equal(second[key], expected)
 
 
-def test_imagenet_weights_without_counters_fit_a_live_norm(tmp_path, monkeypatch, hub_cache, imagenet_state):
+def test_imagenet_weights_without_counters_fit_batch_norm(tmp_path, monkeypatch, hub_cache, imagenet_state):
     state = {key: value for key, value in imagenet_state.items() if not key.endswith("num_batches_tracked")}
     serve(tmp_path / "served", monkeypatch, state)
     backbone = Backbone("resnet18", True, False, False, norm="bn", weights="imagenet")
@@ -85,7 +85,7 @@ def test_wrong_hash_is_refused(tmp_path, monkeypatch, hub_cache, imagenet_state)
     assert not (hub_cache / served.name).exists()
 
 
-def test_offline_error_names_file_folder_and_flag(tmp_path, monkeypatch, hub_cache):
+def test_the_offline_error_contains_file_folder_and_flag(tmp_path, monkeypatch, hub_cache):
     monkeypatch.setattr(backbone_module, "IMAGENET_URL", (tmp_path / "nowhere").as_uri() + "/")
     with pytest.raises(RuntimeError) as caught:
         Backbone("resnet50", True, False, False, weights="imagenet")
@@ -94,7 +94,7 @@ def test_offline_error_names_file_folder_and_flag(tmp_path, monkeypatch, hub_cac
 
 
 @pytest.mark.parametrize("damage", [b"", b"<html>not found</html>"])
-def test_damaged_cache_is_named(damage, tmp_path, monkeypatch, hub_cache, imagenet_state):
+def test_a_damaged_cached_file_is_an_error_with_its_name(damage, tmp_path, monkeypatch, hub_cache, imagenet_state):
     served = serve(tmp_path / "served", monkeypatch, imagenet_state)
     hub_cache.mkdir(parents=True)
     (hub_cache / served.name).write_bytes(damage)
@@ -103,7 +103,7 @@ def test_damaged_cache_is_named(damage, tmp_path, monkeypatch, hub_cache, imagen
 
 
 @pytest.mark.parametrize("fault", ["missing", "unknown", "shape"])
-def test_weights_that_do_not_fit_are_an_error_that_names_keys(fault, tmp_path, imagenet_state):
+def test_weights_that_do_not_fit_are_an_error_with_the_keys(fault, tmp_path, imagenet_state):
     if fault == "missing":
         key = "layer3.0.bn2.running_var"
         del imagenet_state[key]
@@ -127,7 +127,7 @@ def test_weights_from_a_local_file(tmp_path):
         assert torch.equal(backbone.state_dict()[f"body.{key}"], value)
 
 
-def test_missing_local_file_is_named(tmp_path):
+def test_a_missing_local_file_is_an_error_with_its_name(tmp_path):
     with pytest.raises(FileNotFoundError, match="absent.pth.*--backbone_weights"):
         Backbone("tiny", True, False, False, weights=str(tmp_path / "absent.pth"))
 
@@ -153,7 +153,7 @@ def test_only_the_main_process_reads_weights(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("weights", [None, "none"])
-def test_no_weights_downloads_nothing_and_warns_of_nothing(weights, monkeypatch, recwarn):
+def test_without_weights_there_is_no_download_and_no_warning(weights, monkeypatch, recwarn):
     monkeypatch.setattr(torch.hub, "load_state_dict_from_url", lambda *args, **options: pytest.fail("downloaded"))
     Backbone("resnet18", True, False, False, weights=weights)
     assert not recwarn.list
@@ -172,7 +172,7 @@ def test_group_norm_has_no_imagenet_weights():
 # --- build_backbone ---
 
 
-def test_build_asks_for_imagenet_weights_by_default(tmp_path, monkeypatch, hub_cache, imagenet_state):
+def test_build_loads_imagenet_weights_by_default(tmp_path, monkeypatch, hub_cache, imagenet_state):
     serve(tmp_path / "served", monkeypatch, imagenet_state)
     model = build_backbone(backbone_args())
     assert torch.equal(model[0].body.conv1.weight, imagenet_state["conv1.weight"])
@@ -180,7 +180,7 @@ def test_build_asks_for_imagenet_weights_by_default(tmp_path, monkeypatch, hub_c
 
 
 @pytest.mark.parametrize("flag", ["resume", "init_from", "frozen_weights"])
-def test_build_loads_nothing_when_a_checkpoint_will(flag, monkeypatch, recwarn):
+def test_build_loads_nothing_if_a_checkpoint_follows(flag, monkeypatch, recwarn):
     monkeypatch.setattr(torch.hub, "load_state_dict_from_url", lambda *args, **options: pytest.fail("downloaded"))
     build_backbone(backbone_args(**{flag: "run/checkpoint.pth"}))
     build_backbone(backbone_args(backbone="tiny", backbone_weights="none", **{flag: "run/checkpoint.pth"}))
@@ -188,7 +188,7 @@ def test_build_loads_nothing_when_a_checkpoint_will(flag, monkeypatch, recwarn):
 
 
 @pytest.mark.parametrize("changes", [{}, {"trainable_layers": 4}, {"trainable_layers": 5, "lr_backbone": 0}])
-def test_build_warns_of_random_frozen_layers_and_leaves_them(changes):
+def test_build_warns_of_random_frozen_layers_and_keeps_them(changes):
     args = backbone_args(backbone="tiny", backbone_weights="none", **changes)
     with pytest.warns(UserWarning, match="random weights.*--trainable_layers 5"):
         model = build_backbone(args)
@@ -203,7 +203,7 @@ def test_build_from_scratch_with_all_layers_does_not_warn(recwarn):
     assert all(parameter.requires_grad for parameter in model.parameters())
 
 
-def test_build_freezes_all_at_learning_rate_zero():
+def test_build_freezes_all_layers_at_learning_rate_zero():
     with pytest.warns(UserWarning):
         model = build_backbone(backbone_args(backbone="tiny", backbone_weights="none", lr_backbone=0))
     assert not any(parameter.requires_grad for parameter in model.parameters())

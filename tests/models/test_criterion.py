@@ -1,4 +1,4 @@
-"""The set loss: each number by hand, what is optimised and what is only logged."""
+"""The set loss: values computed by hand, and which of them are optimised or only logged."""
 
 import argparse
 import math
@@ -14,7 +14,7 @@ from util.box_ops import box_cxcywh_to_xyxy, generalized_box_iou
 CLASSES = 3
 LOSSES = ["labels", "boxes", "cardinality"]
 WEIGHTS = {"loss_ce": 1, "loss_bbox": 5, "loss_giou": 2}
-SURE = 12.0  # a logit that leaves next to nothing for the other classes
+CONFIDENT = 12.0  # a logit that makes the probability of all other classes almost 0
 
 
 def criterion(losses: list[str] = LOSSES, eos_coef: float = 0.1) -> SetCriterion:
@@ -22,7 +22,7 @@ def criterion(losses: list[str] = LOSSES, eos_coef: float = 0.1) -> SetCriterion
 
 
 def random_case(counts: list[int], queries: int = 6, layers: int = 1, seed: int = 0) -> tuple[dict, list[dict]]:
-    """Outputs that want gradients, with `layers - 1` auxiliary ones, and targets of `counts` objects."""
+    """Outputs that require gradients, with `layers - 1` auxiliary ones, and targets of `counts` objects."""
     generator = torch.Generator().manual_seed(seed)
 
     def boxes(*shape: int) -> Tensor:
@@ -38,11 +38,11 @@ def random_case(counts: list[int], queries: int = 6, layers: int = 1, seed: int 
 
 
 def two_objects() -> tuple[dict[str, Tensor], list[dict[str, Tensor]]]:
-    """One image, four queries: query 1 on object 0 and query 3 on object 1, a little beside them."""
+    """One image, four queries: query 1 is close to object 0 and query 3 to object 1."""
     target = {"labels": torch.tensor([2, 0]), "boxes": torch.tensor([[0.25, 0.25, 0.5, 0.5], [0.75, 0.75, 0.5, 0.5]])}
     boxes = torch.full((1, 4, 4), 0.01)
-    boxes[0, 1] = torch.tensor([0.25, 0.25, 0.5, 0.25])  # half of object 0, around its centre
-    boxes[0, 3] = torch.tensor([0.80, 0.75, 0.5, 0.5])  # object 1 moved by a tenth of its width
+    boxes[0, 1] = torch.tensor([0.25, 0.25, 0.5, 0.25])  # half of object 0, with the same centre
+    boxes[0, 3] = torch.tensor([0.80, 0.75, 0.5, 0.5])  # object 1, moved by a tenth of its width
     logits = torch.tensor([[[0.0, 0, 0, 1], [0, 0, 1, 0], [0, 0, 0, 2], [0, 3, 0, 0]]])
     return {"pred_logits": logits, "pred_boxes": boxes}, [target]
 
@@ -50,7 +50,7 @@ def two_objects() -> tuple[dict[str, Tensor], list[dict[str, Tensor]]]:
 # --- Classification ---------------------------------------------------------------------------------------------------
 
 
-def test_classification_is_the_mean_weighted_by_class_not_the_plain_one():
+def test_classification_is_a_mean_weighted_by_class():
     loss = criterion()(*two_objects())["loss_ce"].item()
     log_p = two_objects()[0]["pred_logits"][0].log_softmax(-1)
     wanted, weights = [3, 2, 3, 0], [0.1, 1.0, 0.1, 1.0]  # index 3 is "no object"
@@ -59,24 +59,24 @@ def test_classification_is_the_mean_weighted_by_class_not_the_plain_one():
     assert abs(loss - sum(terms) / len(terms)) > 0.1
 
 
-def test_only_the_last_class_counts_less():
+def test_only_no_object_has_a_lower_weight():
     assert criterion(eos_coef=0.25).empty_weight.tolist() == [1, 1, 1, 0.25]
 
 
-def test_the_class_weights_are_no_parameters_and_follow_the_module():
+def test_the_class_weights_are_a_buffer_that_follows_the_module():
     assert list(criterion().parameters()) == []
     assert list(criterion().state_dict()) == ["empty_weight"]
     assert criterion().to("meta").empty_weight.is_meta
 
 
-def test_unmatched_queries_should_say_no_object():
+def test_unmatched_queries_have_the_target_no_object():
     logits = torch.zeros(1, 4, CLASSES + 1)
-    logits[0, :, -1] = SURE
-    logits[0, 1, :], logits[0, 3, :] = torch.tensor([0, 0, SURE, 0]), torch.tensor([SURE, 0, 0, 0])
+    logits[0, :, -1] = CONFIDENT
+    logits[0, 1, :], logits[0, 3, :] = torch.tensor([0, 0, CONFIDENT, 0]), torch.tensor([CONFIDENT, 0, 0, 0])
     outputs, targets = two_objects()
     assert criterion()(outputs | {"pred_logits": logits}, targets)["loss_ce"] < 1e-4
     wrong = logits.clone()
-    wrong[0, 0] = torch.tensor([0, SURE, 0, 0])
+    wrong[0, 0] = torch.tensor([0, CONFIDENT, 0, 0])
     assert criterion()(outputs | {"pred_logits": wrong}, targets)["loss_ce"] > 0.1
 
 
@@ -98,7 +98,7 @@ def test_the_boxes_of_the_whole_batch_are_counted():
     torch.testing.assert_close(batch["loss_giou"], one_image["loss_giou"])
 
 
-def test_objects_that_no_query_is_left_for_count_in_the_divisor():
+def test_objects_without_a_query_count_in_the_divisor():
     outputs, targets = random_case([5], queries=2)
     losses = criterion()(outputs, targets)
     ((src, tgt),) = HungarianMatcher(1, 5, 2)(outputs, targets)
@@ -116,11 +116,11 @@ def test_a_batch_without_objects_has_finite_losses_with_gradients():
         assert losses["loss_bbox" + suffix] == losses["loss_giou" + suffix] == 0
         sum(losses[name + suffix] for name in WEIGHTS).backward()
         assert layer["pred_logits"].grad.any() and layer["pred_logits"].grad.isfinite().all()
-        assert not layer["pred_boxes"].grad.any()  # there, and zero
+        assert not layer["pred_boxes"].grad.any()  # they exist and are zero
 
 
 def share_boxes_with(monkeypatch: pytest.MonkeyPatch, others: float, world_size: int) -> None:
-    """As if `world_size` processes ran and the others had so many boxes together."""
+    """Simulate `world_size` processes, the others of which have `others` boxes in total."""
     monkeypatch.setattr("util.dist.is_dist_avail_and_initialized", lambda: True)
     monkeypatch.setattr("util.dist.get_world_size", lambda: world_size)
     monkeypatch.setattr("torch.distributed.all_reduce", lambda count: count.add_(others))
@@ -128,33 +128,33 @@ def share_boxes_with(monkeypatch: pytest.MonkeyPatch, others: float, world_size:
 
 def test_the_number_of_boxes_is_averaged_over_the_processes(monkeypatch):
     alone = criterion()(*two_objects())
-    share_boxes_with(monkeypatch, others=7, world_size=3)  # (2 + 7) / 3 boxes a process
+    share_boxes_with(monkeypatch, others=7, world_size=3)  # (2 + 7) / 3 boxes per process
     shared = criterion()(*two_objects())
     torch.testing.assert_close(shared["loss_bbox"], alone["loss_bbox"] * 2 / 3)
     torch.testing.assert_close(shared["loss_giou"], alone["loss_giou"] * 2 / 3)
-    assert torch.equal(shared["loss_ce"], alone["loss_ce"]), "classification averages on its own process"
+    assert torch.equal(shared["loss_ce"], alone["loss_ce"]), "the classification loss is a mean over the process"
 
 
 def test_the_average_number_of_boxes_is_at_least_one(monkeypatch):
     alone = criterion()(*two_objects())
-    share_boxes_with(monkeypatch, others=0, world_size=8)  # 2 / 8 boxes a process
+    share_boxes_with(monkeypatch, others=0, world_size=8)  # 2 / 8 boxes per process
     torch.testing.assert_close(criterion()(*two_objects())["loss_bbox"], alone["loss_bbox"] * 2)
 
 
 # --- Auxiliary layers -------------------------------------------------------------------------------------------------
 
 
-def test_every_layer_is_matched_anew():
+def test_every_layer_is_matched_separately():
     box, elsewhere = [0.3, 0.3, 0.2, 0.2], [0.8, 0.8, 0.1, 0.1]
     targets = [{"labels": torch.tensor([1]), "boxes": torch.tensor([box])}]
-    object_, nothing = [0, SURE, 0, 0], [0, 0, 0, SURE]
+    object_, nothing = [0, CONFIDENT, 0, 0], [0, 0, 0, CONFIDENT]
     last = {"pred_logits": torch.tensor([[object_, nothing]]), "pred_boxes": torch.tensor([[box, elsewhere]])}
-    first = {name: value.flip(1) for name, value in last.items()}  # here it is the other query that has found it
+    first = {name: value.flip(1) for name, value in last.items()}  # the other query has found the object
     losses = criterion()(last | {"aux_outputs": [first]}, targets)
     assert max(losses[name + suffix] for name in WEIGHTS for suffix in ("", "_0")) < 1e-3
 
 
-def test_each_layers_losses_are_those_it_would_have_alone():
+def test_the_losses_of_a_layer_do_not_depend_on_other_layers():
     outputs, targets = random_case([3, 2], layers=3)
     losses = criterion()(outputs, targets)
     for index, layer in enumerate(outputs["aux_outputs"]):
@@ -174,7 +174,7 @@ def test_only_the_last_layer_has_a_class_error():
 # --- Logs -------------------------------------------------------------------------------------------------------------
 
 
-def test_logs_carry_no_gradient_and_no_weight():
+def test_logs_have_no_gradient_and_no_weight():
     args = argparse.Namespace(bbox_loss_coef=5, giou_loss_coef=2, masks=False, aux_loss=True, dec_layers=3)
     weights = build_weight_dict(args)
     for name, value in criterion()(*random_case([3, 2], layers=3)).items():
@@ -183,18 +183,18 @@ def test_logs_carry_no_gradient_and_no_weight():
         assert (name in weights) == (not is_log), name
 
 
-def test_class_error_is_the_share_of_matched_queries_with_another_best_class():
-    assert criterion()(*two_objects())["class_error"] == 50  # query 1 says 2, query 3 says 1 in place of 0
+def test_class_error_is_the_percentage_of_matched_queries_with_a_wrong_class():
+    assert criterion()(*two_objects())["class_error"] == 50  # query 1 predicts 2, query 3 predicts 1 instead of 0
 
 
 def test_class_error_without_objects_is_100():
     assert criterion()(*random_case([0]))["class_error"] == 100
 
 
-def test_cardinality_error_is_the_mean_distance_of_the_counts():
+def test_cardinality_error_is_the_mean_difference_of_the_counts():
     outputs, targets = two_objects()
     quiet = torch.zeros_like(outputs["pred_logits"])
-    quiet[..., -1] = 1.0  # predicts nothing: 2 short; the first image predicts its 2
+    quiet[..., -1] = 1.0  # predicts no object, 2 too few; the first image predicts its 2 objects
     outputs = {
         "pred_logits": torch.cat([outputs["pred_logits"], quiet]),
         "pred_boxes": outputs["pred_boxes"].repeat(2, 1, 1),
@@ -211,7 +211,7 @@ def test_the_order_of_queries_and_objects_does_not_matter():
         torch.testing.assert_close(losses[name], value)
 
 
-def test_losses_come_unweighted():
+def test_losses_are_unweighted():
     outputs, targets = random_case([3])
     heavy = SetCriterion(CLASSES, HungarianMatcher(1, 5, 2), {"loss_ce": 100}, 0.1, LOSSES)
     assert torch.equal(heavy(outputs, targets)["loss_ce"], criterion()(outputs, targets)["loss_ce"])
@@ -234,7 +234,7 @@ def test_half_types_are_raised_and_float64_is_kept(dtype, raised):
         assert torch.equal(losses[name], expected[name]) and math.isfinite(losses[name])
 
 
-def test_only_the_losses_asked_for_are_computed():
+def test_only_the_requested_losses_are_computed():
     assert set(criterion(["boxes"])(*random_case([3], layers=2))) == {
         f"{name}{suffix}" for name in ("loss_bbox", "loss_giou") for suffix in ("", "_0")
     }

@@ -1,4 +1,4 @@
-"""The set loss given what it cannot use: on its own it is an error, among processes all of them learn of it."""
+"""The set loss with invalid targets or predictions: an error in one process, NaN on all processes of a group."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def criterion(losses: list[str] = LOSSES) -> SetCriterion:
 
 
 class Toy(nn.Module):
-    """Two layers' predictions for any images, each from its own parameters and the images' mean."""
+    """Predictions of two layers for any images, from parameters of each layer and the mean of the images."""
 
     def __init__(self):
         super().__init__()
@@ -49,7 +49,7 @@ class Toy(nn.Module):
 
 
 def batch(value: float = 0.0) -> tuple[NestedTensor, list[dict[str, Tensor]]]:
-    """Two images of one value, of three objects and none."""
+    """Two images filled with `value`; the first has three objects, the second none."""
     targets = [
         {"labels": torch.tensor([0, 2, 1]), "boxes": torch.full((3, 4), 0.4), "image_id": torch.tensor([8])},
         {"labels": torch.zeros(0, dtype=torch.int64), "boxes": torch.zeros(0, 4), "image_id": torch.tensor([9])},
@@ -61,16 +61,16 @@ def batch(value: float = 0.0) -> tuple[NestedTensor, list[dict[str, Tensor]]]:
 
 
 @pytest.mark.parametrize("label", [CLASSES, CLASSES + 40, -1])
-def test_a_label_beyond_the_classes_is_an_error_that_names_image_and_label(label):
+def test_a_label_beyond_the_classes_is_an_error_with_image_and_label(label):
     samples, targets = batch()
-    targets.reverse()  # the objects are image 1's
+    targets.reverse()  # now image 1 has the objects
     targets[1] = targets[1] | {"labels": torch.tensor([0, label, 2])}
     with pytest.raises(ValueError, match=rf"image 1 of the batch .* label {label}, but the model has classes 0\.\.2"):
         criterion()(Toy()(samples), targets)
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_a_target_box_that_is_not_finite_is_an_error_that_names_image_and_box(value):
+def test_a_target_box_that_is_not_finite_is_an_error_with_image_and_box(value):
     samples, targets = batch()
     boxes = targets[0]["boxes"].clone()
     boxes[2, 1] = value
@@ -79,23 +79,23 @@ def test_a_target_box_that_is_not_finite_is_an_error_that_names_image_and_box(va
         criterion()(Toy()(samples), targets)
 
 
-def test_targets_on_other_devices_are_not_waited_for(monkeypatch):
+def test_targets_on_other_devices_are_not_checked(monkeypatch):
     samples, targets = batch()
     outputs = Toy()(samples)
 
-    def looked(self: Tensor) -> bool:
-        raise AssertionError("the host has read a tensor of the device")
+    def fail(self: Tensor) -> bool:
+        raise AssertionError("the host has waited for the device")
 
-    # As if they lay on a device: any look at their values is a `bool()` of a tensor.
+    # Simulate tensors on a device. A check of their values would call `bool()` on a tensor.
     monkeypatch.setattr(Tensor, "is_cpu", property(lambda self: False))
-    monkeypatch.setattr(Tensor, "__bool__", looked)
+    monkeypatch.setattr(Tensor, "__bool__", fail)
     criterion()(outputs, targets)
 
 
 # --- Predictions ------------------------------------------------------------------------------------------------------
 
 
-def test_alone_predictions_that_are_not_finite_are_an_error():
+def test_in_one_process_predictions_that_are_not_finite_are_an_error():
     samples, targets = batch(math.nan)
     with pytest.raises(FloatingPointError, match="image 0 of the batch"):
         criterion()(Toy()(samples), targets)
@@ -103,7 +103,7 @@ def test_alone_predictions_that_are_not_finite_are_an_error():
 
 @pytest.fixture
 def group(monkeypatch):
-    """As if a second process ran that has no boxes; collects what this one contributes."""
+    """Simulate a second process without boxes; returns the list of numbers that this process contributes."""
     contributed: list[float] = []
     for module in ("models.criterion", "util.dist"):
         monkeypatch.setattr(f"{module}.is_dist_avail_and_initialized", lambda: True)
@@ -115,22 +115,22 @@ def group(monkeypatch):
 @pytest.mark.parametrize("losses", [LOSSES, ["labels"], ["boxes"]], ids=str)
 def test_among_processes_all_losses_become_nan_and_keep_their_names_and_gradients(group, losses):
     model = Toy()
-    sound = criterion(losses)(model(batch()[0]), batch()[1])
-    spoilt = criterion(losses)(model(batch(math.nan)[0]), batch()[1])
-    assert list(spoilt) == list(sound) and all(value.isnan() for value in spoilt.values())
-    assert {name: value.requires_grad for name, value in spoilt.items()} == {
-        name: value.requires_grad for name, value in sound.items()
+    valid = criterion(losses)(model(batch()[0]), batch()[1])
+    failed = criterion(losses)(model(batch(math.nan)[0]), batch()[1])
+    assert list(failed) == list(valid) and all(value.isnan() for value in failed.values())
+    assert {name: value.requires_grad for name, value in failed.items()} == {
+        name: value.requires_grad for name, value in valid.items()
     }
-    assert group[0] == 3 and math.isnan(group[1]), "the one exchange takes place, and carries the news"
-    weighted_sum(spoilt, WEIGHTS).backward()
+    assert group[0] == 3 and math.isnan(group[1]), "the count of boxes is exchanged and carries the NaN"
+    weighted_sum(failed, WEIGHTS).backward()
     used = [model.logits] if losses == ["labels"] else [model.boxes] if losses == ["boxes"] else model.parameters()
     assert all(parameter.grad is not None for parameter in used)  # DDP waits for each of them
 
 
-def test_a_given_number_of_boxes_needs_no_other_process(group):
+def test_a_given_number_of_boxes_needs_no_communication(group):
     outputs, targets = Toy()(batch()[0]), batch()[1]
     counted, given = criterion()(outputs, targets), criterion()(outputs, targets, num_boxes=6.0)
-    assert len(group) == 1, "only the first was exchanged"
+    assert len(group) == 1, "only the first call communicated"
     torch.testing.assert_close(given["loss_bbox"], counted["loss_bbox"] * 1.5 / 6)
     with pytest.raises(FloatingPointError):
         criterion()(Toy()(batch(math.nan)[0]), targets, num_boxes=6.0)
@@ -140,7 +140,7 @@ def test_a_given_number_of_boxes_needs_no_other_process(group):
 
 
 def one_of_two(rank: int, folder: str) -> None:
-    """Process 1 meets NaN: in its only call of the criterion, then in its second step of training."""
+    """Process 1 gets NaN in its only call of the criterion, then in its second training step."""
     torch.set_num_threads(1)
     dist.init_process_group(
         "gloo", f"file://{folder}/meeting_point", rank=rank, world_size=2, timeout=timedelta(seconds=60)
@@ -157,10 +157,10 @@ def one_of_two(rank: int, folder: str) -> None:
         "the loss is nan", model, samples, targets, criterion(), epoch=4, step=6, output_dir=folder
     )
 
-    if rank == 0:  # what a study or a trial does alone, the wrapper around the model must not notice
+    if rank == 0:  # work of one process on its own, which must not involve DistributedDataParallel
         samples, targets = batch()
         weighted_sum(criterion()(model.module(samples), targets, num_boxes=3.0), WEIGHTS).backward()
-        facts["alone"] = find_non_finite(model, samples, targets, criterion()).sentence  # gradients are NaN from above
+        facts["alone"] = find_non_finite(model, samples, targets, criterion()).sentence  # with NaN gradients
     model.zero_grad()
 
     values = [0.0, math.nan if rank == 1 else 1.0, 2.0]
@@ -171,7 +171,7 @@ def one_of_two(rank: int, folder: str) -> None:
         facts["error"] = str(error)
     facts["finite weights"] = all(bool(parameter.isfinite().all()) for parameter in model.parameters())
     facts["sum of weights"] = sum(parameter.double().sum().item() for parameter in model.parameters())
-    dist.barrier()  # neither is a collective ahead of the other
+    dist.barrier()  # both processes have run the same number of collectives
     Path(folder, f"facts_{rank}.json").write_text(json.dumps(facts))
     dist.destroy_process_group()
 
@@ -190,18 +190,18 @@ def test_nan_on_one_process_reaches_the_averaged_losses_of_both(pair):
     assert pair[0]["nan on average"] == pair[1]["nan on average"] == pair[0]["names"]
 
 
-def test_nan_on_one_process_ends_the_training_of_both_at_the_same_step(pair):
+def test_nan_on_one_process_stops_the_training_of_both_at_the_same_step(pair):
     for facts in pair[:2]:
         assert "epoch 0, step 1" in facts["error"]
         assert facts["finite weights"]
     assert pair[0]["sum of weights"] == pair[1]["sum of weights"]
 
 
-def test_a_process_can_compute_gradients_alone_without_waiting_for_the_other(pair):
+def test_a_process_can_compute_gradients_without_waiting_for_the_other(pair):
     assert "but those recomputed for this batch are" in pair[0]["alone"]
 
 
-def test_the_report_of_both_names_the_process_it_happened_on_and_only_that_one_saves(pair):
+def test_both_report_the_failing_process_and_only_that_one_saves_its_batch(pair):
     assert pair[0]["report"] == pair[1]["report"]
     assert (
         "process 1, images [8, 9]: image 0 of the batch" in pair[0]["report"] and "process 0" not in pair[0]["report"]

@@ -1,4 +1,4 @@
-"""The detector as a whole: what goes in, what comes out, how its heads start, and what `build_model` puts together."""
+"""The whole detector: inputs, outputs, initialisation, and what `build_model` builds."""
 
 import argparse
 import math
@@ -41,7 +41,7 @@ def images() -> list[Tensor]:
 
 
 class Features(nn.Module):
-    """In the place of a backbone: given features [B, 6, h, w], mask and positions [B, 16, h, w]."""
+    """Replaces a backbone: returns the given features [B, 6, h, w], mask and positions [B, 16, h, w]."""
 
     num_channels = 6
 
@@ -63,12 +63,12 @@ def test_logits_have_one_entry_more_than_classes_and_boxes_are_fractions():
     assert (outputs["pred_boxes"] > 0).all() and (outputs["pred_boxes"] < 1).all()
 
 
-def test_the_heads_read_each_decoder_layers_output():
+def test_the_heads_are_applied_to_every_decoder_layer():
     model, _ = detector()
     seen: list[Tensor] = []
     model.transformer.register_forward_hook(lambda module, args, out: seen.append(out[0]))
     outputs = model(images())
-    layers = [*outputs["aux_outputs"], outputs]  # first layer first, the last one apart
+    layers = [*outputs["aux_outputs"], outputs]  # first layer first; the last layer is not auxiliary
     assert len(seen[0]) == len(layers) == 3
     for hs, layer in zip(seen[0], layers):
         torch.testing.assert_close(layer["pred_logits"], F.linear(hs, *model.class_embed.parameters()))
@@ -76,7 +76,7 @@ def test_the_heads_read_each_decoder_layers_output():
     assert not torch.allclose(layers[0]["pred_logits"], layers[1]["pred_logits"])
 
 
-def test_auxiliary_outputs_come_on_request():
+def test_auxiliary_outputs_are_optional():
     assert set(detector()[0](images())) == {"pred_logits", "pred_boxes", "aux_outputs"}
     assert set(detector("--no_aux_loss")[0](images())) == {"pred_logits", "pred_boxes"}
 
@@ -99,7 +99,7 @@ def test_detect_returns_the_features_behind_the_detections_by_name():
     assert not torch.equal(found.memory, found.projected)
 
 
-def test_features_under_the_mask_do_not_matter_to_the_detections():
+def test_features_under_the_mask_do_not_affect_the_detections():
     generator = torch.Generator().manual_seed(2)
     features, pos = torch.randn(2, 6, 3, 4, generator=generator), torch.randn(2, 16, 3, 4, generator=generator)
     mask = torch.zeros(2, 3, 4, dtype=torch.bool)
@@ -113,7 +113,7 @@ def test_features_under_the_mask_do_not_matter_to_the_detections():
     assert not torch.allclose(model(images())["pred_logits"], before)
 
 
-def test_evaluation_is_deterministic_and_training_drops():
+def test_evaluation_is_deterministic_and_training_is_not():
     model, _ = detector()
     assert torch.equal(model(images())["pred_logits"], model(images())["pred_logits"])
     model.train()
@@ -121,7 +121,7 @@ def test_evaluation_is_deterministic_and_training_drops():
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
-def test_a_model_of_another_type_stays_in_it_and_its_losses_are_at_least_float32(dtype):
+def test_a_model_of_another_type_returns_it_and_its_losses_are_at_least_float32(dtype):
     model, criterion = (module.to(dtype) for module in detector())
     outputs = model([image.to(dtype) for image in images()])
     assert outputs["pred_logits"].dtype == outputs["pred_boxes"].dtype == dtype
@@ -146,11 +146,11 @@ def test_the_device_auto_is_resolved_when_building(monkeypatch):
 
 
 @pytest.mark.parametrize("flags", ["", "--no_aux_loss", "--pre_norm", "--position_embedding learned"])
-def test_every_trainable_parameter_takes_part_in_the_loss(flags):
-    model, criterion = detector(flags)  # DDP waits for each of them
+def test_every_trainable_parameter_gets_a_gradient(flags):
+    model, criterion = detector(flags)
     weighted_sum(criterion(model(images()), targets("detr", [2, 3], 5)), criterion.weight_dict).backward()
     trainable = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
-    assert [name for name, parameter in trainable.items() if parameter.grad is None] == []
+    assert [name for name, parameter in trainable.items() if parameter.grad is None] == []  # DDP waits for all of them
     assert all(parameter.grad.isfinite().all() for parameter in trainable.values())
 
 
@@ -167,7 +167,7 @@ def test_query_embeddings_start_standard_normal():
     assert (queries.abs() < 1).float().mean().item() == pytest.approx(0.683, abs=0.02)  # normal, not uniform
 
 
-def test_heads_and_projection_keep_pytorchs_own_start():
+def test_heads_and_projection_keep_pytorchs_initialisation():
     torch.manual_seed(0)
     backbone = Features(*[torch.zeros(0)] * 3)
     backbone.num_channels = 512
@@ -195,7 +195,7 @@ def test_one_seed_sets_every_generator():
 # --- The box head -----------------------------------------------------------------------------------------------------
 
 
-def test_the_mlp_has_relu_between_its_layers_and_not_behind_the_last():
+def test_the_mlp_has_relu_between_its_layers_and_not_after_the_last():
     torch.manual_seed(0)
     mlp = MLP(6, 10, 4, 3)
     assert [tuple(layer.weight.shape) for layer in mlp.layers] == [(10, 6), (10, 10), (4, 10)]
@@ -216,7 +216,7 @@ def test_the_box_head_has_three_layers_of_the_transformers_width():
 # --- Building ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_detector_built_by_hand_equals_that_of_the_flags():
+def test_a_detector_built_by_hand_equals_the_built_model():
     backbone = Backbone("tiny", True, False, False, trainable_layers=5, norm="gn")
     joiner = Joiner(backbone, PositionEmbeddingSine(16, normalize=True))
     transformer = Transformer(32, 4, 1, 3, 64, dropout=0.1, return_intermediate_dec=True)
@@ -238,18 +238,18 @@ def test_a_backbone_of_unknown_width_takes_it_from_the_caller():
     ("flags", "classes"),
     [("", 91), ("--dataset_file coco_panoptic", 250), ("--num_classes 4", 4)],
 )
-def test_classes_are_the_published_ones_where_nothing_else_is_known(flags, classes):
+def test_the_default_numbers_of_classes_are_the_published_ones(flags, classes):
     assert resolve_num_classes(parse(flags)) == classes
 
 
-def test_classes_do_not_need_our_flag():
+def test_classes_need_no_num_classes_attribute():
     assert resolve_num_classes(argparse.Namespace(dataset_file="coco")) == 91
 
 
 def test_the_published_flags_alone_build_a_model():
     published = {name: fact["default"] for name, fact in FACTS["cli"].items()}
     published |= {"backbone": "resnet18", "device": "cpu", "enc_layers": 1, "dec_layers": 1, "dim_feedforward": 32}
-    published |= {"resume": "a checkpoint, which brings the backbone's weights"}
+    published |= {"resume": "a checkpoint, which provides the weights of the backbone"}
     model, criterion, _ = build_model(argparse.Namespace(**published))
     assert model.class_embed.out_features == 92
     assert set(criterion.weight_dict) == {"loss_ce", "loss_bbox", "loss_giou"}
@@ -267,7 +267,7 @@ def test_the_parts_of_a_build_follow_the_flags():
     assert list(postprocessors) == ["bbox"] and isinstance(postprocessors["bbox"], PostProcess)
 
 
-def test_masks_bring_their_loss_and_postprocessors():
+def test_masks_add_their_losses_and_postprocessors():
     flags = "--hidden_dim 128 --nheads 8 --masks --mask_loss_coef 3"
     model, criterion, postprocessors = build_model(parse(f"{TINY} {flags}"))
     assert isinstance(model, DETRsegm) and model.detr.num_queries == 8 and not model.freeze_detr
@@ -276,7 +276,7 @@ def test_masks_bring_their_loss_and_postprocessors():
 
 
 @pytest.mark.parametrize("thing_ids, expected", [(None, [0, 1, 2, 3, 4]), ([1, 3], [1, 3])])
-def test_panoptic_maps_know_things_from_the_settings_or_as_published(thing_ids, expected):
+def test_things_come_from_the_settings_or_are_the_published_ones(thing_ids, expected):
     args = parse(f"{TINY} --hidden_dim 128 --nheads 8 --masks --dataset_file coco_panoptic")
     args.thing_ids, args.panoptic_threshold = thing_ids, 0.6
     postprocessors = build_model(args)[2]

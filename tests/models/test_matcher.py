@@ -1,4 +1,4 @@
-"""Matching: the best of all assignments, on costs computed one pair at a time."""
+"""Matching: the cheapest of all assignments, with costs computed one pair at a time."""
 
 import argparse
 import itertools
@@ -28,14 +28,14 @@ def random_boxes(*shape: int, generator: torch.Generator) -> Tensor:
 
 
 def objects(count: int, seed: int) -> dict[str, Tensor]:
-    """A target without two labels alike, which would tie where only classes count."""
+    """A target with distinct labels: equal ones would tie when only the class cost has a weight."""
     generator = torch.Generator().manual_seed(seed + 1000)
     labels = torch.randperm(CLASSES, generator=generator)[:count]
     return {"labels": labels, "boxes": random_boxes(count, generator=generator)}
 
 
 def pair_cost(logits: list[float], box: list[float], label: int, target: list[float], weights: tuple) -> float:
-    """The cost of one pair from the paper's equations, with nothing of ours."""
+    """The cost of one pair from the equations of the paper, without our code."""
     prob = math.exp(logits[label]) / sum(math.exp(x) for x in logits)
     l1 = sum(abs(a - b) for a, b in zip(box, target))
     (ax0, ay0, ax1, ay1), (bx0, by0, bx1, by1) = (
@@ -73,8 +73,8 @@ def test_the_assignment_is_the_cheapest_of_all(queries, count, weights):
 
 
 def test_the_class_cost_is_minus_the_probability_not_its_logarithm():
-    # Of class 0 and 1 the first query gives .6 and .3, the second .3 and .05. Straight, the probabilities sum to .65,
-    # crosswise to .60; the products are .03 and .09, so the log-likelihood would choose crosswise.
+    # The probabilities of class 0 and 1 are .6 and .3 for the first query, .3 and .05 for the second. In order they sum
+    # to .65, swapped to .60. Their products are .03 and .09, so the log-likelihood would choose the swapped pairs.
     prob = torch.tensor([[[0.6, 0.3, 0.1], [0.3, 0.05, 0.65]]])
     outputs = {"pred_logits": prob.log(), "pred_boxes": torch.full((1, 2, 4), 0.5)}
     target = {"labels": torch.tensor([0, 1]), "boxes": torch.full((2, 4), 0.5)}
@@ -82,14 +82,14 @@ def test_the_class_cost_is_minus_the_probability_not_its_logarithm():
     assert (src.tolist(), tgt.tolist()) == ([0, 1], [0, 1])
 
 
-def test_the_last_index_takes_its_share_of_the_probability():
-    # The first query's logit for class 0 is higher, its probability lower: "no object" has most of it.
+def test_no_object_is_part_of_the_softmax():
+    # The first query has the higher logit for class 0 but the lower probability: "no object" has most of it.
     outputs = {"pred_logits": torch.tensor([[[2.0, 0.0, 9.0], [1.0, 0.0, 0.0]]]), "pred_boxes": torch.rand(1, 2, 4)}
     ((src, _),) = HungarianMatcher(1, 0, 0)(outputs, [{"labels": torch.tensor([0]), "boxes": torch.rand(1, 4)}])
     assert src.tolist() == [1]
 
 
-def test_each_image_is_matched_as_if_it_were_alone():
+def test_images_are_matched_independently():
     outputs = predictions(6, seed=0, images=4)
     truth = [objects(count, seed) for seed, count in enumerate([2, 0, 8, 5])]
     together = HungarianMatcher(1, 5, 2)(outputs, truth)
@@ -112,7 +112,7 @@ def test_no_objects_anywhere_give_empty_pairs():
         assert src.dtype == tgt.dtype == torch.int64
 
 
-def test_predictions_that_want_gradients_are_matched_without_any():
+def test_predictions_that_require_gradients_are_matched_without_them():
     outputs = {name: value.requires_grad_() for name, value in predictions(5, seed=0).items()}
     ((src, tgt),) = HungarianMatcher()(outputs, [objects(3, 0)])
     assert len(src) == 3 and not src.requires_grad and not tgt.requires_grad
@@ -120,7 +120,7 @@ def test_predictions_that_want_gradients_are_matched_without_any():
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 @pytest.mark.parametrize("place", ["pred_logits", "pred_boxes", "target"])
-def test_what_is_not_finite_is_an_error_that_names_the_image(place, value):
+def test_values_that_are_not_finite_are_an_error_with_the_image(place, value):
     outputs, truth = predictions(5, seed=0, images=2), [objects(3, 0), objects(3, 1)]
     spoiled = truth[1]["boxes"] if place == "target" else outputs[place][1]
     spoiled[0, 0] = value
@@ -128,7 +128,7 @@ def test_what_is_not_finite_is_an_error_that_names_the_image(place, value):
         HungarianMatcher(1, 5, 2)(outputs, truth)
 
 
-def test_an_image_without_objects_hides_no_other():
+def test_an_image_without_objects_does_not_hide_another_ones_nan():
     outputs, truth = predictions(5, seed=0, images=2), [objects(0, 0), objects(3, 1)]
     outputs["pred_boxes"][1, 2] = float("nan")
     with pytest.raises(FloatingPointError, match="image 1 of the batch"):
@@ -145,7 +145,7 @@ def test_half_types_are_raised_before_the_costs(dtype):
 
 
 def test_float64_is_not_lowered():
-    # The second query is nearer by 1e-10, which float32 cannot tell; a tie would go to the first.
+    # The second query is closer by 1e-10, which float32 cannot represent; a tie would go to the first.
     boxes = torch.tensor([[[0.5, 0.5, 0.2, 0.2], [0.5, 0.5, 0.2, 0.2]]], dtype=torch.float64)
     target = {"labels": torch.tensor([0]), "boxes": boxes[0, :1] + 0.1}
     boxes[0, 1] += 1e-10

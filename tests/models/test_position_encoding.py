@@ -1,4 +1,4 @@
-"""Sine and learned position encodings: one value at a time by hand, and what padding must not change."""
+"""Sine and learned position encodings: values computed by hand, and independence from padding."""
 
 import argparse
 import math
@@ -11,7 +11,7 @@ from util.nested_tensor import NestedTensor
 
 
 def features(h: int, w: int, real: tuple[int, int] | None = None, dtype: torch.dtype = torch.float32) -> NestedTensor:
-    """One image's features [1, 3, h, w], padded where they lie outside `real` = (rows, columns)."""
+    """Features [1, 3, h, w] of one image, padded outside of `real` = (rows, columns)."""
     rows, columns = real or (h, w)
     mask = torch.ones(1, h, w, dtype=torch.bool)
     mask[:, :rows, :columns] = False
@@ -19,7 +19,7 @@ def features(h: int, w: int, real: tuple[int, int] | None = None, dtype: torch.d
 
 
 def expected_sine(row: int, column: int, rows: int, columns: int, feats: int, scale: float) -> list[float]:
-    """All 2P channels of one place, from the definition: y before x, sine on even channels, cosine on odd ones."""
+    """All 2P channels of one position by definition: y before x, sine on even channels, cosine on odd ones."""
     values = []
     for position, length in ((row + 1, rows), (column + 1, columns)):  # positions count from 1
         phase = position / (length + 1e-6) * scale
@@ -39,8 +39,8 @@ def test_sine_values_by_hand(row, column):
 def test_sine_has_the_y_channels_first():
     encoding = PositionEmbeddingSine(8, normalize=True)(features(4, 7))[0]  # [16, 4, 7]
     y, x = encoding[:8], encoding[8:]
-    assert torch.equal(y, y[:, :, :1].expand_as(y)), "the first half depends on the row alone"
-    assert torch.equal(x, x[:, :1].expand_as(x)), "the second half depends on the column alone"
+    assert torch.equal(y, y[:, :, :1].expand_as(y)), "the first half depends only on the row"
+    assert torch.equal(x, x[:, :1].expand_as(x)), "the second half depends only on the column"
     assert not torch.equal(y[:, 0], y[:, 1]) and not torch.equal(x[:, :, 0], x[:, :, 1])
 
 
@@ -54,7 +54,7 @@ def test_sine_is_finite_in_rows_and_columns_that_are_all_padding():
     assert PositionEmbeddingSine(8, normalize=True)(features(5, 7, real=(3, 4))).isfinite().all()
 
 
-def test_sine_counts_the_unpadded_part_alone():
+def test_sine_counts_only_the_unpadded_part():
     encode = PositionEmbeddingSine(8, normalize=True)
     padded, alone = encode(features(5, 7, real=(3, 4))), encode(features(3, 4))
     assert torch.equal(padded[:, :, :3, :4], alone)
@@ -89,7 +89,7 @@ def test_learned_has_the_x_channels_first():
     assert torch.equal(encoding[8:, 2, 5], embedding.row_embed.weight[2])
 
 
-def test_learned_is_the_same_for_every_image_and_learns():
+def test_learned_is_the_same_for_every_image_and_gets_gradients():
     embedding = PositionEmbeddingLearned(8)
     batch = NestedTensor(torch.zeros(3, 2, 4, 7), torch.zeros(3, 4, 7, dtype=torch.bool))
     encoding = embedding(batch)
@@ -107,12 +107,12 @@ def test_learned_starts_uniform_between_0_and_1():
         assert embedding.weight.mean().item() == pytest.approx(0.5, abs=0.03)
 
 
-def test_learned_reaches_to_50_rows_and_columns():
+def test_learned_supports_50_rows_and_columns():
     assert PositionEmbeddingLearned(4)(features(50, 50)).shape == (1, 8, 50, 50)
 
 
 @pytest.mark.parametrize(("h", "w"), [(51, 3), (3, 51)])
-def test_learned_past_50_says_what_to_do(h, w):
+def test_learned_beyond_50_is_an_error_with_advice(h, w):
     with pytest.raises(ValueError, match=rf"{h} x {w}.*50 x 50.*--max_size.*--position_embedding sine"):
         PositionEmbeddingLearned(4)(features(h, w))
 
@@ -128,7 +128,7 @@ def test_the_sine_encoding_is_built_normalised_to_two_pi(name):
     assert encoding.scale == 2 * math.pi
 
 
-def test_the_temperature_of_the_command_line_is_used():
+def test_the_temperature_of_the_settings_is_used():
     assert build("sine", pos_temperature=20).temperature == 20
 
 
@@ -142,7 +142,7 @@ def test_an_unknown_encoding_is_refused():
         build("fourier")
 
 
-def test_a_width_that_the_axes_cannot_share_is_refused():
+def test_a_width_that_cannot_be_divided_between_the_axes_is_refused():
     with pytest.raises(ValueError, match="--hidden_dim 30"):
         build("sine", hidden_dim=30)
     with pytest.raises(ValueError, match="--hidden_dim 33"):

@@ -1,4 +1,4 @@
-"""Predictions to detections: which class, which boxes, in which pixels."""
+"""Predictions to detections: classes, scores, boxes and masks in pixels."""
 
 import pytest
 import torch
@@ -31,13 +31,13 @@ def test_every_query_of_every_image_is_returned():
 
 
 def test_an_unlikely_query_is_returned_too():
-    logits = torch.tensor([[[0.0, 1.0, 0.5, 30.0]]])  # next to certainly nothing
+    logits = torch.tensor([[[0.0, 1.0, 0.5, 30.0]]])  # almost certainly no object
     (result,) = PostProcess()({"pred_logits": logits, "pred_boxes": torch.rand(1, 1, 4)}, SIZES[:1])
     assert result["labels"].tolist() == [1]
     assert 0 < result["scores"].item() < 1e-10
 
 
-def test_no_object_is_no_label_but_takes_its_share_of_the_score():
+def test_no_object_is_not_a_label_but_part_of_the_softmax():
     logits = torch.tensor([[[1.0, 2.0, 0.0, 4.0]]])
     (result,) = PostProcess()({"pred_logits": logits, "pred_boxes": torch.rand(1, 1, 4)}, SIZES[:1])
     assert result["labels"].tolist() == [1]
@@ -60,7 +60,7 @@ def test_x_scales_by_width_and_y_by_height():
     torch.testing.assert_close(second["boxes"], torch.tensor([[0.4 * 75, 0.2 * 90, 0.6 * 75, 0.3 * 90]]))
 
 
-def test_boxes_that_reach_past_the_image_are_not_clipped():
+def test_boxes_that_exceed_the_image_are_not_clipped():
     boxes = torch.tensor([[[0.0, 1.0, 0.5, 0.5]]])
     (result,) = PostProcess()({"pred_logits": torch.zeros(1, 1, 4), "pred_boxes": boxes}, SIZES[:1])
     torch.testing.assert_close(result["boxes"], torch.tensor([[-40.0, 90.0, 40.0, 150.0]]))
@@ -81,9 +81,9 @@ def test_float64_is_kept():
     assert result["scores"].dtype == result["boxes"].dtype == torch.float64
 
 
-def test_nothing_carries_a_gradient():
-    wanting = {name: value.requires_grad_() for name, value in outputs().items()}
-    assert not any(value.requires_grad for result in PostProcess()(wanting, SIZES) for value in result.values())
+def test_results_have_no_gradient():
+    results = PostProcess()({name: value.requires_grad_() for name, value in outputs().items()}, SIZES)
+    assert not any(value.requires_grad for result in results for value in result.values())
 
 
 @pytest.mark.parametrize("sizes", [SIZES[:1], SIZES.repeat(2, 1), SIZES.repeat(1, 2), SIZES[0]])
@@ -107,14 +107,14 @@ def masks_of(logits: Tensor, originals, seen, **options) -> list[Tensor]:
     return [result["masks"] for result in results]
 
 
-def test_masks_are_zeros_and_ones_of_each_images_original_size():
+def test_masks_are_0_or_1_in_the_original_size_of_each_image():
     originals = [(30, 20), (9, 11)]
     for masks, size in zip(masks_of(mask_logits((6, 8)), originals, [(20, 32), (24, 12)]), originals):
         assert masks.shape == (5, 1, *size) and masks.dtype == torch.uint8
         assert masks.unique().tolist() == [0, 1]
 
 
-def test_a_mask_begins_above_the_threshold():
+def test_a_mask_covers_the_pixels_above_the_threshold():
     logits = torch.tensor([[[[-0.1, 0.0], [0.1, 3.0]]]])
     assert masks_of(logits, [(2, 2)], [(2, 2)])[0].flatten().tolist() == [0, 0, 1, 1]
     assert masks_of(logits, [(2, 2)], [(2, 2)], init={"threshold": 0.9})[0].flatten().tolist() == [0, 0, 0, 1]
@@ -130,7 +130,7 @@ def test_padding_is_cut_off_before_masks_are_resized(padded):
     assert torch.equal(masks, expected)
 
 
-def test_images_of_a_batch_get_the_masks_they_get_alone():
+def test_the_masks_of_a_batch_are_independent():
     logits, sizes, originals = mask_logits((8, 12)), [(8, 9), (5, 12)], [(16, 20), (7, 13)]
     together = masks_of(logits, torch.tensor(originals), torch.tensor(sizes))
     for index, (height, width) in enumerate(sizes):
@@ -140,7 +140,7 @@ def test_images_of_a_batch_get_the_masks_they_get_alone():
         assert torch.equal(together[index], alone)
 
 
-def test_many_queries_are_resized_in_parts_without_a_difference(monkeypatch):
+def test_resizing_queries_in_parts_changes_nothing(monkeypatch):
     logits = mask_logits((6, 8), images=1, queries=40)
     (parts,) = masks_of(logits, [(30, 20)], [(24, 32)])
     monkeypatch.setattr(PostProcessSegm, "QUERIES_AT_ONCE", 1000)

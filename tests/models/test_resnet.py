@@ -1,4 +1,4 @@
-"""Our ResNets against torchvision's with the same weights; dilation, stem and sizes where torchvision has no answer."""
+"""Our ResNets: equal to torchvision's with the same weights; dilation and sizes that torchvision does not support."""
 
 import math
 
@@ -14,7 +14,7 @@ STAGES = ["layer1", "layer2", "layer3", "layer4"]
 
 
 def randomise(network: nn.Module, seed: int = 0) -> None:
-    """Fill a network so that every parameter and every statistic of its norms matters to the output."""
+    """Fill a network so that every parameter and every statistic of its norms affects the output."""
     generator = torch.Generator().manual_seed(seed)
     for name, value in network.state_dict().items():
         if value.ndim > 1:
@@ -29,7 +29,7 @@ def randomise(network: nn.Module, seed: int = 0) -> None:
 
 def torchvision_model(name: str, dilation: bool = False) -> nn.Module:
     options = {"replace_stride_with_dilation": [False, False, True]} if dilation else {}
-    with torch.device("meta"):  # no time for an initialisation that is overwritten
+    with torch.device("meta"):  # skips the initialisation, which is overwritten anyway
         model = getattr(torchvision.models, name)(weights=None, **options)
     model.to_empty(device="cpu")
     randomise(model)
@@ -42,7 +42,7 @@ def trunk_state(model: nn.Module) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def outputs_of_stages(model: nn.Module, x: Tensor) -> dict[str, Tensor]:
-    """Whatever comes out of layer1 to layer4 while the model runs its own forward."""
+    """The outputs of layer1 to layer4 during a forward pass of the model."""
     seen: dict[str, Tensor] = {}
     for stage in STAGES:
         getattr(model, stage).register_forward_hook(
@@ -119,7 +119,7 @@ def test_odd_sizes_round_up():
     assert tiny(torch.zeros(1, 3, 65, 97)).shape[-2:] == (3, 4)
 
 
-def test_initialisation_is_torchvisions():
+def test_initialisation_equals_torchvisions():
     torch.manual_seed(0)
     network = build_resnet("resnet50", norm_layer=nn.BatchNorm2d)
     for conv in (network.conv1, network.layer2[0].conv2, network.layer3[0].downsample[0], network.layer4[2].conv3):
@@ -144,7 +144,7 @@ def test_the_caller_chooses_the_norm():
     assert not any(isinstance(module, nn.BatchNorm2d) for module in network.modules())
 
 
-def test_equal_spec_equal_network():
+def test_a_network_can_be_built_from_its_spec():
     torch.manual_seed(3)
     one = build_resnet("tiny", norm_layer=nn.BatchNorm2d)
     torch.manual_seed(3)

@@ -1,4 +1,4 @@
-"""The mask head: each part against a plain form of it, what learns, what memory it is allowed, how it starts."""
+"""The mask head: equality with a plain form, trainable parts, queries in chunks, initialisation, losses."""
 
 import math
 
@@ -49,12 +49,12 @@ def head(query_chunk: int | None = None) -> MaskHeadSmallConv:
     mask_head = MaskHeadSmallConv(136, [24, 16, 8], 128, query_chunk=query_chunk)
     for module in mask_head.modules():
         if isinstance(module, nn.Conv2d | nn.GroupNorm):
-            nn.init.normal_(module.bias)  # zeros would hide a bias in the wrong place
+            nn.init.normal_(module.bias)  # with zeros a bias in the wrong place would have no effect
     return mask_head
 
 
 def plain_head(parts: MaskHeadSmallConv, x: Tensor, bbox_mask: Tensor, fpns: list[Tensor]) -> Tensor:
-    """Features and attention maps side by side, once for every query, as the paper's figure 8 has them."""
+    """Concatenated features and attention maps for every query, as in figure 8 of the paper."""
     queries = bbox_mask.shape[1]
     x = torch.cat([x.repeat_interleave(queries, 0), bbox_mask.flatten(0, 1)], dim=1)
     x = parts.gn1(parts.lay1(x)).relu()
@@ -69,14 +69,14 @@ def plain_head(parts: MaskHeadSmallConv, x: Tensor, bbox_mask: Tensor, fpns: lis
 # --- The whole ------------------------------------------------------------------------------------------------------
 
 
-def test_every_query_has_a_mask_of_a_quarter_of_the_padded_image():
+def test_every_query_has_a_mask_of_a_quarter_of_the_padded_size():
     model, _ = build()
     outputs = model(images())
     assert outputs["pred_masks"].shape == (2, 7, 80 // 4, 96 // 4)
     assert outputs["pred_logits"].shape == (2, 7, 6)
 
 
-def test_boxes_and_classes_are_the_detectors_own():
+def test_boxes_and_classes_equal_the_detectors():
     model, _ = build()
     samples = nested_tensor_from_tensor_list(images())
     with torch.no_grad():
@@ -86,7 +86,7 @@ def test_boxes_and_classes_are_the_detectors_own():
     assert len(with_masks["aux_outputs"]) == 1
 
 
-def test_the_forms_of_a_batch_that_the_detector_takes_are_taken():
+def test_a_batch_may_be_a_list_or_a_tensor():
     model, _ = build()
     with torch.no_grad():
         nested = model(nested_tensor_from_tensor_list(images()))["pred_masks"]
@@ -112,14 +112,14 @@ def test_a_batch_without_objects_trains():
     assert all(p.grad.isfinite().all() for p in model.mask_head.parameters())
 
 
-def test_a_frozen_detector_neither_learns_nor_drops_out_while_the_mask_head_trains():
+def test_a_frozen_detector_has_no_gradients_and_no_dropout_while_the_mask_head_trains():
     detr = build("--dropout 0.5")[0].detr
     model = DETRsegm(detr, freeze_detr=True).train()
     trainable = {name.split(".")[0] for name, p in model.named_parameters() if p.requires_grad}
     assert trainable == {"mask_head", "bbox_attention"}
     assert model.mask_head.training and not any(module.training for module in model.detr.modules())
     first, second = model(images()), model(images())
-    assert torch.equal(first["pred_masks"], second["pred_masks"]), "dropout of 0.5 would tell them apart"
+    assert torch.equal(first["pred_masks"], second["pred_masks"]), "a dropout of 0.5 would make them differ"
 
 
 def test_a_detector_that_is_not_frozen_trains_with_the_mask_head():
@@ -127,12 +127,12 @@ def test_a_detector_that_is_not_frozen_trains_with_the_mask_head():
     assert model.detr.training and all(p.requires_grad for p in model.detr.transformer.parameters())
 
 
-def test_frozen_weights_freeze_what_build_model_makes():
+def test_frozen_weights_freeze_the_built_detector():
     frozen = build("--frozen_weights box.pth")[0]
     assert frozen.freeze_detr and not any(p.requires_grad for p in frozen.detr.parameters())
 
 
-def test_a_backbone_of_one_level_is_refused():
+def test_a_backbone_with_one_level_is_refused():
     detr = build_model(parse(TINY.replace("--masks", "")))[0]
     with pytest.raises(ValueError, match="return_interm_layers=True"):
         DETRsegm(detr)
@@ -147,7 +147,7 @@ def test_widths_follow_the_backbones_channels(backbone):
     assert [adapter.in_channels for adapter in adapters] == [channels[2], channels[1], channels[0]]
 
 
-def test_masks_do_not_depend_on_how_many_queries_are_taken_at_once():
+def test_masks_do_not_depend_on_the_query_chunk():
     model, _ = build()
     with torch.no_grad():
         expected = None
@@ -158,8 +158,8 @@ def test_masks_do_not_depend_on_how_many_queries_are_taken_at_once():
             torch.testing.assert_close(masks, expected, rtol=1e-5, atol=1e-5)
 
 
-def test_more_padding_than_the_batch_needs_reaches_no_attention():
-    """What the transformer and the attention map see of the picture itself does not change with the padding."""
+def test_additional_padding_gets_no_attention():
+    """The attention to the image itself does not change with the padding."""
     q, k = torch.randn(1, 2, 16), torch.randn(1, 16, 3, 4)
     attention = MHAttentionMap(16, 16, 4)
     wider = F.pad(k, (0, 2, 0, 1), value=7.0)
@@ -173,7 +173,7 @@ def test_more_padding_than_the_batch_needs_reaches_no_attention():
 # --- Attention map and head -----------------------------------------------------------------------------------------
 
 
-def test_attention_sums_to_one_over_heads_and_places_together():
+def test_attention_sums_to_one_over_heads_and_positions_together():
     attention = MHAttentionMap(16, 16, 4)
     weights = attention(torch.randn(2, 5, 16), torch.randn(2, 16, 3, 4))
     assert weights.shape == (2, 5, 4, 3, 4)
@@ -202,7 +202,7 @@ def test_attention_starts_xavier_with_zero_biases():
         assert 0.95 * bound < linear.weight.abs().max() <= bound
 
 
-def test_the_head_computes_what_features_beside_attention_maps_give():
+def test_the_head_equals_the_plain_form():
     mask_head, given = head(), inputs()
     torch.testing.assert_close(mask_head(*given), plain_head(mask_head, *given), rtol=1e-4, atol=1e-5)
 
@@ -213,13 +213,13 @@ def test_the_head_has_the_gradients_of_the_plain_form():
     wide = features.double(), attention.double(), [level.double() for level in levels]
     ours(*wide).square().sum().backward()
     plain_head(plain, *wide).square().sum().backward()
-    # A bias that a one-channel group norm follows has a gradient of zero, up to the rounding of its neighbours' terms.
+    # A bias before a group norm with one channel per group has a zero gradient, up to rounding.
     scale = max(parameter.grad.abs().max().item() for parameter in plain.parameters())
     for (name, a), b in zip(ours.named_parameters(), plain.parameters()):
         torch.testing.assert_close(a.grad, b.grad, rtol=1e-9, atol=1e-12 * scale, msg=name)
 
 
-def test_queries_are_taken_in_parts_at_evaluation_and_together_in_training():
+def test_queries_are_chunked_at_evaluation_and_not_in_training():
     mask_head, calls = head(query_chunk=3), []
     mask_head.lay2.register_forward_pre_hook(lambda module, args: calls.append(args[0].shape[0]))
     mask_head.eval()(*inputs())
@@ -241,12 +241,12 @@ def test_the_head_starts_kaiming_with_zero_biases():
 
 
 @pytest.mark.parametrize("hidden_dim, nheads", [(64, 8), (128, 4), (192, 8), (32, 4)])
-def test_widths_that_group_norm_cannot_divide_are_refused_with_those_it_can(hidden_dim, nheads):
+def test_widths_that_group_norm_cannot_divide_are_refused_with_valid_ones(hidden_dim, nheads):
     with pytest.raises(ValueError, match="--hidden_dim 128, 256, 384 .* --nheads 8, 16, 32"):
         MaskHeadSmallConv(hidden_dim + nheads, [24, 16, 8], hidden_dim)
 
 
-def test_no_queries_at_once_are_refused():
+def test_a_query_chunk_of_0_is_refused():
     with pytest.raises(ValueError, match="query_chunk must be at least 1.*got 0"):
         head(query_chunk=0)
 
@@ -277,25 +277,25 @@ def test_focal_loss_without_gamma_and_alpha_is_cross_entropy():
 
 
 def padded(masks: Tensor, height: int, width: int) -> Tensor:
-    """Predictions of a batch with more padding, which the model may fill with anything."""
+    """Predictions of a batch with more padding, where they are arbitrary."""
     return F.pad(masks, (0, width - masks.shape[-1], 0, height - masks.shape[-2]), value=9.0)
 
 
-def test_mask_losses_do_not_see_padding_beyond_the_batch():
+def test_mask_losses_ignore_additional_padding():
     _, criterion = build()
     truth = targets("segm", [2, 3], 5, [(64, 128), (128, 64)])
     generator = torch.Generator().manual_seed(5)
     outputs = {
         "pred_logits": torch.randn(2, 7, 6, generator=generator),
         "pred_boxes": torch.rand(2, 7, 4, generator=generator) * 0.5 + 0.2,
-        "pred_masks": torch.randn(2, 7, 128, 128, generator=generator),  # at full size: resizing blurs no border
+        "pred_masks": torch.randn(2, 7, 128, 128, generator=generator),  # at full size, so resizing blurs no border
     }
     wide = outputs | {"pred_masks": padded(outputs["pred_masks"], 256, 384)}
     exact, padded_more = criterion(outputs, truth), criterion(wide, truth, padded_size=(256, 384))
     for name in ("loss_mask", "loss_dice"):
         torch.testing.assert_close(padded_more[name], exact[name])
     guessed = criterion(wide, truth)
-    assert not torch.isclose(guessed["loss_dice"], exact["loss_dice"]), "without the size the padding is squeezed in"
+    assert not torch.isclose(guessed["loss_dice"], exact["loss_dice"]), "padding is resized into the image"
 
 
 def test_half_precision_masks_are_compared_in_float32():
@@ -311,7 +311,7 @@ def test_half_precision_masks_are_compared_in_float32():
     assert half["loss_mask"].dtype == torch.float32 and torch.equal(half["loss_mask"], full["loss_mask"])
 
 
-def test_the_detectors_own_forward_is_the_one_that_segmentation_uses(monkeypatch):
+def test_boxes_and_masks_use_the_same_detect(monkeypatch):
     model, _ = build()
     seen = []
     detect = DETR.detect

@@ -1,4 +1,4 @@
-"""TorchScript, as people ship the published DETR: encodings, trunk, detector, and a wrapper that takes a list."""
+"""TorchScript of the encodings, the backbone, the detector, and a wrapper that takes a list of images."""
 
 import io
 import warnings
@@ -17,7 +17,7 @@ from util.rng import seed_everything
 
 
 class TakesList(nn.Module):
-    """What people wrap around the detector to ship it: images of different sizes in."""
+    """A typical wrapper for deployment, which takes images of different sizes."""
 
     def __init__(self, model: nn.Module):
         super().__init__()
@@ -39,12 +39,12 @@ def images() -> list[Tensor]:
 
 def script(module: nn.Module) -> torch.jit.ScriptModule:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch's own word on the future of TorchScript
+        warnings.simplefilter("ignore")  # TorchScript's deprecation
         return torch.jit.script(module)
 
 
 def assert_same_outputs(model: nn.Module, scripted: nn.Module, inputs) -> None:
-    """Equal to the bit on the first call, within 1e-5 once the executor has optimised what it saw."""
+    """Bit for bit equal in the first call, within 1e-5 after the executor has optimised the graph."""
     with torch.no_grad():
         expected = model(inputs)
         for call in range(4):
@@ -61,7 +61,7 @@ def test_position_encodings_script(encoding):
 
 
 @pytest.mark.parametrize("norm", NORM_LAYERS)
-def test_the_backbone_scripts_and_gives_features_with_masks(norm):
+def test_the_backbone_scripts_and_returns_features_with_masks(norm):
     backbone = Backbone("tiny", True, True, False, norm=norm).eval()
     batch = nested_tensor_from_tensor_list(images())
     expected, outputs = backbone(batch), script(backbone)(batch)
@@ -83,7 +83,7 @@ def test_a_wrapper_that_takes_a_list_scripts():
     assert_same_outputs(model, script(model), images())
 
 
-def test_a_scripted_detector_is_saved_and_loaded():
+def test_a_scripted_detector_can_be_saved_and_loaded():
     model = TakesList(detector())
     file = io.BytesIO()
     with warnings.catch_warnings():
@@ -94,7 +94,7 @@ def test_a_scripted_detector_is_saved_and_loaded():
     assert_same_outputs(model, loaded, images())
 
 
-def test_a_scripted_batch_refuses_what_the_eager_one_does():
+def test_scripting_keeps_the_errors_of_invalid_batches():
     scripted = script(TakesList(detector()))
     with pytest.raises(torch.jit.Error, match="image 1 of the batch has shape"):
         scripted([torch.rand(3, 64, 64), torch.rand(1, 64, 64)])

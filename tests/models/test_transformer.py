@@ -1,4 +1,4 @@
-"""The stacks: how weights start, which states go on and which are normed, what padding hides."""
+"""Encoder and decoder stacks: initialisation, norms, padding, dropout."""
 
 import argparse
 import math
@@ -35,7 +35,7 @@ def flags(**changes) -> argparse.Namespace:
 
 
 def run_transformer(transformer: Transformer, **changes: Tensor) -> tuple[Tensor, Tensor]:
-    """On a 3 × 4 map; the second image ends after 2 rows and 3 columns."""
+    """Run on a 3 × 4 feature map; the second image is padded after 2 rows and 3 columns."""
     inputs = dict(zip(("src", "pos_embed"), tensors(B, D, 3, 4, count=2)))
     inputs |= {"query_embed": tensors(Q, D, count=1, seed=1)[0], "mask": padding()}
     return transformer(**(inputs | changes))
@@ -51,14 +51,14 @@ def padding() -> Tensor:
 
 
 @PRE_OR_POST
-def test_a_transformer_drops_in_its_layers_alone(monkeypatch, pre_norm):
+def test_dropout_acts_only_in_the_layers(monkeypatch, pre_norm):
     transformer = Transformer(D, H, 2, 3, INNER, 0.2, "relu", pre_norm, True).train()
     calls = record_dropout(monkeypatch)
     run_transformer(transformer)
     assert calls == [(place, 0.2) for place in 2 * PLACES["encoder"] + 3 * PLACES["decoder"]]
 
 
-def test_the_rate_of_the_command_line_reaches_every_place(monkeypatch):
+def test_the_dropout_rate_of_the_settings_is_used_everywhere(monkeypatch):
     calls = record_dropout(monkeypatch)
     run_transformer(build_transformer(flags(dropout=0.25)).train())
     assert calls == [(place, 0.25) for place in PLACES["encoder"] + 2 * PLACES["decoder"]]
@@ -71,7 +71,7 @@ def test_every_matrix_starts_xavier_uniform_within_its_bound():
     torch.manual_seed(0)
     transformer = Transformer(256, 8, 1, 1, 512)
     matrices = {name: p for name, p in transformer.named_parameters() if p.dim() > 1}
-    assert len(matrices) == 3 * 2 + 2 * 2  # two projections of three attentions, the feed-forward parts of two layers
+    assert len(matrices) == 3 * 2 + 2 * 2  # two projections of 3 attentions, two matrices of 2 feed-forward networks
     for name, weight in matrices.items():
         bound = math.sqrt(6 / sum(weight.shape))
         assert 0.99 * bound < weight.abs().max() <= bound, name
@@ -86,7 +86,7 @@ def test_the_stacked_in_projection_is_one_draw():
 
 
 @PRE_OR_POST
-def test_attention_biases_start_at_zero_and_other_linear_ones_as_pytorchs(pre_norm):
+def test_attention_biases_start_at_zero_and_other_linear_ones_as_in_pytorch(pre_norm):
     torch.manual_seed(0)
     transformer = Transformer(64, 4, 1, 1, 256, normalize_before=pre_norm)
     for name, parameter in transformer.named_parameters():
@@ -100,11 +100,11 @@ def test_attention_biases_start_at_zero_and_other_linear_ones_as_pytorchs(pre_no
 
 
 @pytest.mark.parametrize("stack", ["encoder", "decoder"])
-def test_layers_start_as_clones_with_equal_biases_and_weights_of_their_own(stack):
+def test_layers_start_with_equal_biases_and_different_weights(stack):
     first, second = getattr(Transformer(D, H, 2, 2, INNER), stack).layers
     second = dict(second.named_parameters())
     for name, parameter in first.named_parameters():
-        assert parameter is not second[name], "layers share nothing"
+        assert parameter is not second[name], "layers share no parameters"
         assert torch.equal(parameter, second[name]) == (parameter.dim() == 1), name
 
 
@@ -112,7 +112,7 @@ def test_layers_start_as_clones_with_equal_biases_and_weights_of_their_own(stack
 
 
 @PRE_OR_POST
-def test_the_decoder_feeds_the_unnormed_state_on_and_norms_a_copy_of_each(pre_norm):
+def test_the_decoder_passes_on_the_state_without_norm_and_norms_each_output(pre_norm):
     layer = TransformerDecoderLayer(D, H, INNER, 0.0, "relu", pre_norm)
     decoder = randomised(TransformerDecoder(layer, 2, nn.LayerNorm(D), return_intermediate=True))
     (tgt, query_pos), (memory, pos) = tensors(Q, B, D, count=2), tensors(S, B, D, count=2, seed=1)
@@ -133,7 +133,7 @@ def test_a_decoder_without_norm_returns_its_states():
 
 
 @PRE_OR_POST
-def test_the_encoder_ends_in_a_norm_with_pre_norm_alone(pre_norm):
+def test_the_encoder_ends_in_a_norm_only_with_pre_norm(pre_norm):
     transformer = randomised(Transformer(D, H, 2, 1, INNER, 0.0, "relu", pre_norm))
     src, pos = tensors(S, B, D, count=2)
     state = src
@@ -150,7 +150,7 @@ def test_the_encoder_ends_in_a_norm_with_pre_norm_alone(pre_norm):
 
 
 @PRE_OR_POST
-def test_true_in_the_mask_hides_a_feature_from_everybody(pre_norm):
+def test_true_in_the_mask_hides_a_feature_from_all_attention(pre_norm):
     transformer = randomised(Transformer(D, H, 2, 2, INNER, 0.0, "relu", pre_norm, True))
     hs, memory = run_transformer(transformer)
     src, pos = tensors(B, D, 3, 4, count=2)
@@ -162,10 +162,10 @@ def test_true_in_the_mask_hides_a_feature_from_everybody(pre_norm):
     torch.testing.assert_close(same_memory[shown], memory[shown])
 
     other_hs, _ = run_transformer(transformer, src=src + change * ~hidden)
-    assert (other_hs - hs).abs().amax(dim=(0, 2, 3)).min() > 1e-3, "what is not hidden counts, in both images"
+    assert (other_hs - hs).abs().amax(dim=(0, 2, 3)).min() > 1e-3, "features that are not hidden matter in both images"
 
 
-def test_shapes_of_what_comes_out():
+def test_output_shapes():
     hs, memory = run_transformer(Transformer(D, H, 2, 3, INNER, return_intermediate_dec=True))
     assert (hs.shape, memory.shape) == ((3, B, Q, D), (B, D, 3, 4))
     assert run_transformer(Transformer(D, H, 2, 3, INNER))[0].shape == (1, B, Q, D)
@@ -210,7 +210,7 @@ def test_float64_is_kept():
 
 
 @PRE_OR_POST
-def test_the_command_lines_transformer(pre_norm):
+def test_the_transformer_of_the_settings(pre_norm):
     transformer = build_transformer(flags(pre_norm=pre_norm))
     assert (transformer.d_model, transformer.nhead) == (D, H)
     assert (transformer.encoder.num_layers, transformer.decoder.num_layers) == (1, 2)

@@ -1,4 +1,4 @@
-"""Encoder and decoder layers: where dropout sits, what positions are added to, PyTorch's own layers as the measure."""
+"""Encoder and decoder layers: dropout, positions, masks, and equality with PyTorch's layers."""
 
 import pytest
 import torch
@@ -78,7 +78,7 @@ def test_nothing_is_dropped_at_evaluation(monkeypatch, kind, pre_norm, fused):
 def test_dropout_acts_on_each_sublayers_output_before_the_residual_sum(monkeypatch, kind, pre_norm):
     layer = make_layer(kind, pre_norm)
     monkeypatch.setattr(F, "dropout", lambda input, *args: torch.zeros_like(input))
-    out = run_layer(kind, layer)  # only the residual path and its norms are left
+    out = run_layer(kind, layer)  # only the residual path and its norms remain
     expected = tensors(S if kind == "encoder" else Q, B, D, count=2)[0]
     if not pre_norm:
         for norm in [layer.norm1, layer.norm2] + ([layer.norm3] if kind == "decoder" else []):
@@ -99,7 +99,7 @@ def test_dropout_inside_the_feed_forward_part_comes_after_the_activation(monkeyp
 @LAYERS
 @PRE_OR_POST
 @pytest.mark.parametrize("activation", ["relu", "gelu"])
-def test_layers_without_positions_are_pytorchs(kind, pre_norm, activation):
+def test_layers_without_positions_equal_pytorchs(kind, pre_norm, activation):
     ours_of, theirs_of = {
         "encoder": (TransformerEncoderLayer, nn.TransformerEncoderLayer),
         "decoder": (TransformerDecoderLayer, nn.TransformerDecoderLayer),
@@ -154,7 +154,7 @@ def test_positions_do_nothing_where_attention_is_uniform(kind, pre_norm):
     layer = make_layer(kind, pre_norm)
     with torch.no_grad():
         for module in layer.modules():
-            if isinstance(module, MultiheadAttention):  # queries of zero score every key alike: values alone count
+            if isinstance(module, MultiheadAttention):  # zero queries give all keys the same score
                 module.in_proj_weight[:D].zero_()
                 module.in_proj_bias[:D].zero_()
     state, memory = tensors(S, B, D, count=2)
