@@ -1,4 +1,4 @@
-"""A checkpoint → the detector it holds, ready to predict."""
+"""A checkpoint → a detector that is ready to predict."""
 
 from __future__ import annotations
 
@@ -18,49 +18,50 @@ from util.checkpoint_entries import count_classes, detector_weights, model_of
 from util.coco_names import COCO_NUM_CLASSES, PANOPTIC_NUM_CLASSES, coco_categories, panoptic_categories, thing_ids
 from util.device import resolve_device
 
-# Blocks in layer3 → the ResNet, for those with bottlenecks and those without.
-_BY_DEPTH = {True: {6: "resnet50", 23: "resnet101", 36: "resnet152"}, False: {2: "resnet18", 6: "resnet34"}}
+# Whether the blocks are bottlenecks → number of blocks in layer3 → name of the ResNet
+_RESNETS = {True: {6: "resnet50", 23: "resnet101", 36: "resnet152"}, False: {2: "resnet18", 6: "resnet34"}}
 _BODY = "backbone.0.body."
 
 
 class Detector(NamedTuple):
-    """A model with weights, in evaluation mode, and what is known about it."""
+    """A model with weights, in evaluation mode, with its settings and categories."""
 
     model: nn.Module
     postprocessors: dict[str, nn.Module]
-    args: argparse.Namespace  # all settings of the command line, the checkpoint's where it has them
-    categories: list[dict[str, Any]]  # {"id", "name"}, by id; class ids that no category names may be predicted too
+    args: argparse.Namespace  # all settings of the command line, with the checkpoint's values
+    categories: list[dict[str, Any]]  # {"id", "name"}, sorted by id; other class ids may be predicted as well
 
 
 def load_detector(
     checkpoint: str | os.PathLike[str] | Mapping[str, Any], device: str | torch.device = "auto"
 ) -> Detector:
-    """Build the model that a checkpoint was saved from, and load its weights; nothing else is read or downloaded.
+    """Build the model of a checkpoint and load its weights. No other file is read or downloaded.
 
-    The settings are the checkpoint's own `args`. A file of weights alone, as some published ones are, is built by the
-    shapes of its weights, with the settings that leave no trace in them at their published values; its last stage is
-    dilated if "dc5" is a part of its name. Categories are the checkpoint's, else COCO's if there are 91 classes.
+    The settings are the `args` of the checkpoint. If it has none, like some published files, they are inferred from
+    the names and shapes of the weights, and the others have their published values; the last stage is dilated if "dc5"
+    is part of the file name. The categories are those of the checkpoint, or COCO's if the number of classes is COCO's
+    (91, or 250 for panoptic models).
 
     Args:
-        checkpoint: a file, an http(s) address, or what `util.checkpoint.load_checkpoint` returned.
-        device: where to; auto, cpu, cuda, cuda:N or mps.
+        checkpoint: a path, an http(s) URL, or the result of `util.checkpoint.load_checkpoint`.
+        device: auto, cpu, cuda, cuda:N or mps.
 
     Raises:
-        CheckpointError: the checkpoint cannot be read, or is none of a detector.
-        ValueError: there is no such device.
+        CheckpointError: the checkpoint cannot be read or does not contain a detector.
+        ValueError: the device does not exist.
     """
     source = "the given checkpoint" if isinstance(checkpoint, Mapping) else os.fspath(checkpoint)
     loaded = checkpoint if isinstance(checkpoint, Mapping) else load_checkpoint(checkpoint)
     weights = model_of(loaded, source)
     detector, num_classes = detector_weights(weights), count_classes(weights, source)
     args = argparse.ArgumentParser(parents=[get_args_parser()]).parse_args([])
-    vars(args).update(loaded["args"] if loaded.get("args") else _settings_in(detector, source))
+    vars(args).update(loaded["args"] if loaded.get("args") else _infer_settings(detector, source))
     args.device = str(resolve_device(device))
     args.num_classes = num_classes
-    args.resume = source  # this brings the backbone's weights: none are downloaded
+    args.resume = source  # the checkpoint provides the backbone's weights, so none are downloaded
     args.masks, args.frozen_weights = detector is not weights, None
-    named = {COCO_NUM_CLASSES: coco_categories, PANOPTIC_NUM_CLASSES: panoptic_categories}
-    categories = loaded.get("categories") or named.get(args.num_classes, list)()
+    published = {COCO_NUM_CLASSES: coco_categories, PANOPTIC_NUM_CLASSES: panoptic_categories}
+    categories = loaded.get("categories") or published.get(args.num_classes, list)()
     if args.masks and not loaded.get("args") and args.num_classes == PANOPTIC_NUM_CLASSES:
         args.dataset_file = "coco_panoptic"
     if any("isthing" in category for category in categories):
@@ -68,14 +69,14 @@ def load_detector(
     try:
         model, _, postprocessors = build_model(args)
     except (TypeError, ValueError, ArithmeticError, RuntimeError) as error:
-        raise CheckpointError(f"the settings in {source} (`args`) build no model: {error}") from error
+        raise CheckpointError(f"cannot build a model from the settings in {source} (`args`): {error}") from error
     load_weights(model, weights, source)
-    model.to(memory_format=torch.channels_last).eval()  # the same numbers, faster convolutions
+    model.to(memory_format=torch.channels_last).eval()  # equal outputs, faster convolutions
     return Detector(model, postprocessors, args, sorted(categories, key=lambda category: category["id"]))
 
 
-def _settings_in(weights: Mapping[str, Tensor], source: str) -> dict[str, Any]:
-    """What the names and shapes of the weights tell of the settings they were trained with."""
+def _infer_settings(weights: Mapping[str, Tensor], source: str) -> dict[str, Any]:
+    """The settings of a model that follow from the names and shapes of its weights, and `dilation` from the source."""
 
     def count(prefix: str) -> int:
         found = (re.match(re.escape(prefix) + r"(\d+)\.", name) for name in weights)
@@ -85,7 +86,7 @@ def _settings_in(weights: Mapping[str, Tensor], source: str) -> dict[str, Any]:
         num_queries, hidden_dim = weights["query_embed.weight"].shape
         bottleneck = f"{_BODY}layer3.0.conv3.weight" in weights
         return {
-            "backbone": _BY_DEPTH[bottleneck][count(f"{_BODY}layer3.")],
+            "backbone": _RESNETS[bottleneck][count(f"{_BODY}layer3.")],
             "dilation": "dc5" in re.split(r"[-_./]", source.lower()),
             "position_embedding": "learned" if "backbone.1.row_embed.weight" in weights else "sine",
             "num_queries": num_queries,
@@ -97,6 +98,6 @@ def _settings_in(weights: Mapping[str, Tensor], source: str) -> dict[str, Any]:
         }
     except (KeyError, ValueError) as error:
         raise CheckpointError(
-            f"{source} does not say how its model is built (no `args`), and its weights are none of a published "
-            "detector: use a checkpoint of main.py"
+            f"{source} has no settings (`args`), and its weights are not those of a published detector: use a "
+            "checkpoint written by main.py"
         ) from error
