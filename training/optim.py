@@ -11,9 +11,9 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler, StepLR
 
 
 def param_groups(model: nn.Module, lr: float, lr_backbone: float) -> list[dict]:
-    """Trainable parameters in two groups: all but the backbone at `lr`, the backbone at `lr_backbone`.
+    """Trainable parameters in two groups: everything except the backbone at `lr`, the backbone at `lr_backbone`.
 
-    Norms and biases are in them too: the published weight decay covers everything.
+    Norms and biases are included: the published weight decay covers everything.
     """
     trainable = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
     return [
@@ -23,7 +23,7 @@ def param_groups(model: nn.Module, lr: float, lr_backbone: float) -> list[dict]:
 
 
 def build_optimizer(model: nn.Module, args: argparse.Namespace) -> torch.optim.AdamW:
-    """AdamW over the two groups, as one fused kernel where the device has it."""
+    """AdamW over the two groups, fused where the device supports it."""
     groups = param_groups(model, args.lr, args.lr_backbone)
     fused = next(model.parameters()).device.type in ("cpu", "cuda")
     return torch.optim.AdamW(groups, lr=args.lr, weight_decay=args.weight_decay, fused=fused)
@@ -35,7 +35,7 @@ def build_lr_scheduler(
     """The schedule of the command line.
 
     Args:
-        optimizer: its groups' rates are the peak rates.
+        optimizer: the learning rates of its groups are the peak rates.
         args: `lr_schedule`, `lr_drop`, `warmup_steps`, `epochs`, `max_steps`.
         steps_per_epoch: training steps of one epoch.
 
@@ -52,9 +52,7 @@ def build_lr_scheduler(
     if args.max_steps is not None:
         total = min(total, args.max_steps)
     if args.warmup_steps >= total:
-        raise ValueError(
-            f"--warmup_steps {args.warmup_steps} is not shorter than the training of {total} steps: lower it"
-        )
+        raise ValueError(f"--warmup_steps {args.warmup_steps} must be below the {total} steps of the training")
 
     def factor(step: int) -> float:
         warm = min(1.0, (step + 1) / (args.warmup_steps + 1))

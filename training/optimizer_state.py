@@ -1,7 +1,7 @@
-"""An optimizer's and a schedule's saved state, looked at before it is loaded.
+"""Checks of the saved state of an optimizer and a schedule before it is loaded.
 
-torch takes almost anything for a state: tensors of another shape and text for a rate load well, and fail inside the
-next step; a schedule's state replaces any attribute, methods too.
+torch accepts almost anything as a state: tensors of another shape or text as a learning rate load without an error and
+fail in the next step; the state of a schedule replaces any attribute, even methods.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from util.files import is_count, is_number
 
-KERNELS = ("foreach", "fused", "capturable", "differentiable")  # a machine's choice: they change no result
+KERNELS = ("foreach", "fused", "capturable", "differentiable")  # chosen for the machine; they do not change the result
 ADAM_STATE = ("step", "exp_avg", "exp_avg_sq")
 
 
 def check_optimizer_state(state: Mapping[str, Any], optimizer: torch.optim.Optimizer) -> None:
-    """Refuse a state that Adam or AdamW could not take its next step with.
+    """Refuse a state that Adam or AdamW cannot continue from.
 
     Args:
-        state: what is to be loaded, as `optimizer.state_dict()` gives it.
+        state: to be loaded, as `optimizer.state_dict()` returns it.
         optimizer: over the parameters that the state is for.
 
     Raises:
-        ValueError: the first thing that does not fit.
+        ValueError: names the first entry that does not fit.
     """
     groups, moments = state.get("param_groups"), state.get("state")
     if not isinstance(groups, list) or not isinstance(moments, Mapping):
@@ -49,7 +49,7 @@ def check_optimizer_state(state: Mapping[str, Any], optimizer: torch.optim.Optim
     numbers = [number for group in groups for number in group["params"]]
     parameters = [parameter for group in own_groups for parameter in group["params"]]
     if not all(type(number) is int for number in numbers) or not moments.keys() <= set(numbers):
-        raise ValueError("the optimizer's state is for parameters that its groups do not have")
+        raise ValueError("the optimizer's state has entries for parameters that are not in its groups")
     for number, parameter in zip(numbers, parameters):
         if number in moments:
             _check_moments(moments[number], parameter, number)
@@ -65,29 +65,29 @@ def _check_moments(entry: Any, parameter: Tensor, number: int) -> None:
         if not fits or not torch.as_tensor(value).isfinite().all():
             raise ValueError(f"{name} of the optimizer's parameter {number} is {_shown(value)}")
     if any(isinstance(entry[name], Tensor) and name not in ADAM_STATE for name in entry):
-        raise ValueError(f"the state of the optimizer's parameter {number} is another optimizer's")
+        raise ValueError(f"the state of the optimizer's parameter {number} belongs to another kind of optimizer")
 
 
 def check_schedule_state(state: Mapping[str, Any], lr_scheduler: LRScheduler) -> None:
-    """Refuse a state that is not of this schedule's kind.
+    """Refuse a state of another kind of schedule.
 
     Raises:
-        ValueError: the first thing that does not fit.
+        ValueError: names the first entry that does not fit.
     """
     own = lr_scheduler.state_dict()
     for name, value in state.items():
         if not isinstance(name, str) or name == "optimizer" or callable(getattr(lr_scheduler, name, None)):
-            raise ValueError(f"the schedule's state has {_shown(name)}, which is no number of a schedule's")
+            raise ValueError(f"the schedule's state has {_shown(name)}, which is not an entry of a schedule")
         if name in own and not _is_like(value, own[name]):
             raise ValueError(f"{name} of the schedule is {_shown(value)}")
     if "last_epoch" not in state:
-        raise ValueError("the schedule's state does not say how far it has come")
+        raise ValueError("the schedule's state has no last_epoch")
     if state.get("step_size", 1) < 1:
         raise ValueError(f"step_size of the schedule is {state['step_size']}")
 
 
 def _is_like(value: Any, own: Any) -> bool:
-    """True for a value that can stand where `own` does: equal flags, finite numbers that are not negative."""
+    """True for a value that can replace `own`: equal flags, finite non-negative numbers."""
     if own is None or isinstance(own, bool | str):
         return type(value) is type(own) and value == own
     if isinstance(own, list | tuple):

@@ -51,8 +51,15 @@ class Training:
         self.loader = build_data_loader(data.train, args.batch_size, train=True, **loading(args))
         self.optimizer = build_optimizer(model, args)
         self.lr_scheduler, self.per_step = build_lr_scheduler(self.optimizer, args, len(self.loader))
-        about = {"steps_per_epoch": len(self.loader), "data": fingerprint(data.train), "categories": data.categories}
-        self.state = TrainingState(args, model, self.optimizer, self.lr_scheduler, **about)
+        self.state = TrainingState(
+            args,
+            model,
+            self.optimizer,
+            self.lr_scheduler,
+            steps_per_epoch=len(self.loader),
+            data=fingerprint(data.train),
+            categories=data.categories,
+        )
         checkpoint = start.checkpoint
         own_log = bool(checkpoint) and self.folder.owns(args.resume)
         if own_log:  # also if nothing is left to train
@@ -67,18 +74,30 @@ class Training:
         """Warn of what will disappoint and, with `--preflight`, try the largest batch and forecast the run."""
         args, data, steps_taken = self.args, self.dataset, self.state.position.steps_taken
         steps = min(args.epochs * len(self.loader), args.max_steps or math.inf)
-        plan = {"backbone": args.backbone, "from_scratch": not (args.resume or args.init_from)}
-        for advice in (
+        found = (
             more_objects_than_queries(objects_per_image(data), args.num_queries, data.ids),
-            too_short_training(steps, args.batch_size * get_world_size(), len(data), **plan),
-        ):
-            if advice and is_main_process():
-                get_logger().warning(advice)
+            too_short_training(
+                steps,
+                args.batch_size * get_world_size(),
+                len(data),
+                backbone=args.backbone,
+                from_scratch=not (args.resume or args.init_from),
+            ),
+        )
+        for warning in found:
+            if warning and is_main_process():
+                get_logger().warning(warning)
         if args.preflight:
-            step = trial_step(self.model, self.validation.criterion, self.device)
-            batches = worst_batch(data, args.batch_size), typical_batches(data, args.batch_size, 5)
-            trial = {"device": self.device, "optimizer": self.optimizer, "steps": steps - steps_taken}
-            get_logger().info(preflight(self.model, step, *batches, **trial))
+            forecast = preflight(
+                self.model,
+                trial_step(self.model, self.validation.criterion, self.device),
+                worst_batch(data, args.batch_size),
+                typical_batches(data, args.batch_size, 5),
+                device=self.device,
+                optimizer=self.optimizer,
+                steps=steps - steps_taken,
+            )
+            get_logger().info(forecast)
 
     def fit(self) -> None:
         """Train the epochs that are left.
@@ -94,8 +113,14 @@ class Training:
         start = time.time()
         log.info(f"start training: epochs {first} to {args.epochs - 1}, {len(self.loader)} steps each")
         with StopSignals() as signals, closing(writer):
-            options = {"every": args.print_freq, "output_dir": args.output_dir}
-            monitor = RunMonitor(signals, writer, self._save_now, lambda: self.state.position.epoch_start, **options)
+            monitor = RunMonitor(
+                signals,
+                writer,
+                self._save_now,
+                lambda: self.state.position.epoch_start,
+                every=args.print_freq,
+                output_dir=args.output_dir,
+            )
             for epoch in range(first, args.epochs):
                 last = self._train_epoch(epoch, monitor)
                 _log_pace(epoch + 1 - first, args.epochs - first, time.time() - start)

@@ -1,4 +1,4 @@
-"""The files of one run: checkpoints, the log, and what an interrupted write may have left."""
+"""The files of one run: checkpoints, the log, and leftovers of interrupted writes."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ LOG = "log.txt"
 
 
 class RunFolder:
-    """Where a run writes. Without a path, and on every process but the first, writing does nothing.
+    """Where a run writes. Without a path, and on every process except the main one, writing does nothing.
 
-    A write that fails (a full disk, a lost file system) is said and survived: the files written before stay whole.
+    A write that fails (a full disk, a lost file system) is logged and the run continues: earlier files stay intact.
 
     Attributes:
-        path: the folder; it is made with the first file.
-        failed: the sentence on the last checkpoint, if it could not be saved; empty when all is well.
+        path: the folder; it is created with the first file.
+        failed: why the last checkpoint could not be saved; empty if it was.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -55,7 +55,7 @@ class RunFolder:
                 if cause is None:
                     raise
                 saved = False
-                self._say_failed(name, cause)
+                self._log_failure(name, cause)
         if saved:
             self.failed = ""
         return saved
@@ -68,19 +68,19 @@ class RunFolder:
             self.path.mkdir(parents=True, exist_ok=True)
             append_json_line(self.path / LOG, dict(record))
         except OSError as error:
-            get_logger().error(f"a line of {self.path / LOG} could not be written ({error}): training goes on")
+            get_logger().error(f"a line of {self.path / LOG} could not be written ({error}): training continues")
 
     def clean(self) -> None:
-        """Remove the temporary files of writes that were cut off."""
+        """Remove the temporary files of interrupted writes."""
         if self.writes and self.path.is_dir():
             for leftover in [*self.path.glob(".*.tmp"), *self.path.glob("eval/.*.tmp")]:
                 leftover.unlink(missing_ok=True)
 
     def align_log(self, epoch: int, record: Mapping[str, Any] | None, *, drop_later: bool = True) -> None:
-        """Make `log.txt` fit a checkpoint that has finished `epoch`.
+        """Make `log.txt` match a checkpoint whose last finished epoch is `epoch`.
 
-        The line of `epoch`, which is `record`, is added if the run was cut off between its checkpoint and its line; a
-        line that was cut off itself goes. So do lines of later epochs, which will be trained again, if `drop_later`.
+        The line of `epoch`, `record`, is added if the run was interrupted between its checkpoint and its line. An
+        incomplete line is removed. With `drop_later`, so are the lines of later epochs, which will be trained again.
         """
         file = self.path / LOG if self.writes else None
         if file is None:
@@ -94,12 +94,12 @@ class RunFolder:
             self.log(record)
 
     def newest(self) -> tuple[Path, dict[str, Any]] | None:
-        """The checkpoint to go on from and its content; None if the folder holds none.
+        """The checkpoint to resume from and its content; None if the folder holds none.
 
-        That is `checkpoint.pth`, else, should it be damaged, the latest of the kept ones.
+        That is `checkpoint.pth`; if it is damaged, the latest of the kept ones.
 
         Raises:
-            CheckpointError: there are checkpoints, and not one of them can be read.
+            CheckpointError: there are checkpoints, but none of them can be read.
         """
         if self.path is None:
             return None
@@ -110,21 +110,21 @@ class RunFolder:
             except CheckpointError as error:
                 get_logger().warning(f"{error}; trying an older one")
         if found:
-            raise CheckpointError(f"none of the checkpoints in {self.path} can be read: remove them to start anew")
+            raise CheckpointError(f"none of the checkpoints in {self.path} can be read: remove them to start a new run")
         return None
 
     def _checkpoints(self) -> list[Path]:
-        """Those that are there, in the order in which a run would go on from them."""
+        """The existing checkpoints, in the order in which a run would resume from them."""
         kept = sorted(self.path.glob("checkpoint[0-9]*.pth"), key=lambda path: (len(path.name), path.name))
         places = (self.path / CHECKPOINT, *reversed(kept), self.path / "checkpoint_best.pth")
         return [path for path in places if path.exists()]
 
-    def _say_failed(self, name: str, cause: OSError) -> None:
+    def _log_failure(self, name: str, cause: OSError) -> None:
         target = self.path / name
         before = target if target.exists() else next(iter(self._checkpoints()), None)
-        kept = f"the one saved before is whole: {before}" if before else "none was saved before"
+        kept = f"the one saved before is intact: {before}" if before else "none was saved before"
         self.failed = f"checkpoint {target} could not be saved ({cause.strerror or cause}); {kept}"
-        get_logger().error(f"{self.failed}; training goes on. Free some space: the next save tries again")
+        get_logger().error(f"{self.failed}; training continues. Free some space: the next save tries again")
 
 
 def load_resumable(source: str | os.PathLike[str]) -> dict[str, Any]:
@@ -135,7 +135,7 @@ def load_resumable(source: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def _epoch_of(line: bytes) -> int | None:
-    """The epoch of a line of the log; None for a line that was cut off."""
+    """The epoch of a line of the log; None for an incomplete line."""
     try:
         return json.loads(line)["epoch"]
     except (ValueError, KeyError, TypeError):
@@ -143,7 +143,7 @@ def _epoch_of(line: bytes) -> int | None:
 
 
 def _os_error(error: BaseException | None) -> OSError | None:
-    """The system's error behind `error`: torch.save hides a full disk behind an error of its own."""
+    """The operating system's error behind `error`: torch.save wraps a full disk in an error of its own."""
     while error is not None and not isinstance(error, OSError):
         error = error.__cause__ or error.__context__
     return error

@@ -55,10 +55,19 @@ class Validation:
 
     def run(self, monitor: Monitor = UNMONITORED) -> dict[str, Any]:
         """The losses and COCO's numbers on the validation images, see `engine.evaluate`."""
-        args = self.args
-        device, options = torch.device(args.device), {"print_freq": args.print_freq, "monitor": monitor}
-        parts = (self.model, self.criterion, self.postprocessors, self.loader, self.ground_truth, device)
-        return evaluate(*parts, args.output_dir, evaluation=self.evaluation, **options)[0]
+        stats, _ = evaluate(
+            self.model,
+            self.criterion,
+            self.postprocessors,
+            self.loader,
+            self.ground_truth,
+            torch.device(self.args.device),
+            self.args.output_dir,
+            evaluation=self.evaluation,
+            print_freq=self.args.print_freq,
+            monitor=monitor,
+        )
+        return stats
 
     def report(self, epoch: int | None) -> None:
         """Log the results of each class, and write everything about the last evaluation to `eval/`.
@@ -67,7 +76,7 @@ class Validation:
             epoch: the last finished epoch, None if unknown.
 
         Raises:
-            OSError: nothing can be written, unless a training goes on: then that is logged.
+            OSError: a file cannot be written; during training that is logged instead.
         """
         if not is_main_process():
             return
@@ -77,9 +86,15 @@ class Validation:
         if not self.folder.writes:
             return
         training = not self.args.eval
-        about = {"epoch": epoch, "batch_size": self.args.batch_size, "training": training}
         try:
-            write_evaluation(self.folder.path, coco, image_folder=self.image_folder, **about)
+            write_evaluation(
+                self.folder.path,
+                coco,
+                epoch=epoch,
+                batch_size=self.args.batch_size,
+                training=training,
+                image_folder=self.image_folder,
+            )
         except OSError as error:
             if not training:
                 raise

@@ -57,8 +57,8 @@ def test_a_full_disk_leaves_the_checkpoint_before_and_is_said(tmp_path, monkeypa
     break_disk(monkeypatch, after)
     assert not folder.save({"epoch": 1, "x": torch.ones(5000)})
     monkeypatch.undo()
-    assert "No space left on device" in folder.failed and "is whole" in folder.failed
-    assert "training goes on" in capsys.readouterr().out
+    assert "No space left on device" in folder.failed and "is intact" in folder.failed
+    assert "training continues" in capsys.readouterr().out
     assert load_checkpoint(tmp_path / "checkpoint.pth")["epoch"] == 0
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.pth"]
     assert folder.save({"epoch": 2}) and folder.failed == ""
@@ -68,9 +68,9 @@ def test_a_full_disk_leaves_the_checkpoint_before_and_is_said(tmp_path, monkeypa
     ("there", "kept"),
     [
         ((), "none was saved before"),
-        (("checkpoint_best.pth",), "the one saved before is whole: .*checkpoint_best.pth"),
-        (("checkpoint_best.pth", "checkpoint9999.pth", "checkpoint10000.pth"), "is whole: .*checkpoint10000.pth"),
-        (("checkpoint_best.pth", "checkpoint.pth"), "is whole: .*checkpoint.pth"),
+        (("checkpoint_best.pth",), "the one saved before is intact: .*checkpoint_best.pth"),
+        (("checkpoint_best.pth", "checkpoint9999.pth", "checkpoint10000.pth"), "is intact: .*checkpoint10000.pth"),
+        (("checkpoint_best.pth", "checkpoint.pth"), "is intact: .*checkpoint.pth"),
     ],
 )
 def test_a_new_file_that_meets_a_full_disk_names_what_can_be_gone_on_from(tmp_path, monkeypatch, there, kept):
