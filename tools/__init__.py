@@ -1,1 +1,1 @@
-"""Commands around the library: `python -m tools.NAME`."""
+"""Commands around the library: `python -m tools.NAME --help`."""

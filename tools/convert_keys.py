@@ -1,7 +1,7 @@
-"""Names of weights: ours, which are the published ones, and those in the files of Hugging Face's DETR.
+"""Weight names: this library's, which are the published ones, and those of Hugging Face's DETR.
 
-Their files keep queries, keys and values of an attention apart where ours stack them, and name the backbone in one of
-two ways: like timm, whose ResNets have torchvision's names as ours do, or like transformers' own ResNet.
+Hugging Face stores the query, key and value projections of an attention separately, here they are stacked. It names the
+backbone like timm, whose ResNets have torchvision's names as ours do, or like transformers' own ResNet.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor
 
 _BODY, _THEIR_BODY = "backbone.0.body.", "model.backbone.conv_encoder.model."
 
-# (ours, theirs) up to a number; each stands for a part of a name that begins and ends at a dot.
+# (ours, theirs): prefixes of names, each up to a dot.
 _PARTS = (
     ("query_embed.weight", "model.query_position_embeddings.weight"),
     ("input_proj", "model.input_projection"),
@@ -36,7 +36,7 @@ _IN_LAYER = {
     },
 }
 _FEED_FORWARD = {"linear1": "fc1", "linear2": "fc2"}
-# Before 4.5x the learned positions stood beside the convolutions; transformers 5 names parts anew in memory.
+# Names in other versions: the learned positions before transformers 4.5x, several parts in transformers 5.
 _OTHER_SPELLINGS = (
     (r"^model\.backbone\.position_embedding\.", "model.position_embedding."),
     (r"^model\.backbone\.model\.", _THEIR_BODY),
@@ -46,9 +46,9 @@ _OTHER_SPELLINGS = (
 
 
 def to_huggingface(state: Mapping[str, Tensor], timm: bool) -> dict[str, Tensor]:
-    """Our weights under the names in their files; `timm` chooses how the backbone is named.
+    """Our weights under Hugging Face's names; `timm` selects timm's names for the backbone.
 
-    Counters of batch norms, which nothing uses, are left out.
+    The counters of batch norms are dropped: they are not used.
     """
     theirs: dict[str, Tensor] = {}
     for name, value in state.items():
@@ -64,7 +64,7 @@ def to_huggingface(state: Mapping[str, Tensor], timm: bool) -> dict[str, Tensor]
 
 
 def from_huggingface(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Their weights, of either naming, under our names. What is not known keeps its name: it will not fit a model."""
+    """Hugging Face's weights, in either naming, under our names. Unknown names are kept; loading will reject them."""
     ours: dict[str, Tensor] = {}
     thirds: dict[str, dict[str, Tensor]] = {}
     for name, value in state.items():
@@ -103,7 +103,7 @@ def _our_name(name: str) -> str:
 
 
 def _rename_in_layer(name: str, forwards: bool) -> str:
-    """The part behind the layer's number, in a name that begins as theirs do."""
+    """Rename the part after the layer number, in a name that starts as Hugging Face's do."""
     layer = re.fullmatch(r"(model\.(encoder|decoder)\.layers\.\d+\.)(\w+)(\..+)", name)
     if layer is None:
         return name
@@ -114,7 +114,7 @@ def _rename_in_layer(name: str, forwards: bool) -> str:
 
 
 def _to_resnet(name: str) -> str:
-    """torchvision's name → that of transformers' ResNet."""
+    """torchvision's name → the name in transformers' ResNet."""
     kinds = {"conv": "convolution", "bn": "normalization"}
     stem = re.fullmatch(r"(conv|bn)1\.(\w+)", name)
     if stem:
@@ -128,7 +128,7 @@ def _to_resnet(name: str) -> str:
 
 
 def _from_resnet(name: str) -> str:
-    """The name of transformers' ResNet → torchvision's; others, timm's among them, stay."""
+    """The name in transformers' ResNet → torchvision's; others, such as timm's, are kept."""
     kinds = {"convolution": "conv", "normalization": "bn"}
     stem = re.fullmatch(r"embedder\.embedder\.(\w+)\.(\w+)", name)
     if stem:

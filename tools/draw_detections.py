@@ -1,4 +1,4 @@
-"""Ground truth beside prediction for images of an annotated set.
+"""Draw ground truth beside predictions for images of an annotated data set.
 
 python -m tools.draw_detections RUN/checkpoint_best.pth --coco_path DATA --out FOLDER --count 12
 python -m tools.draw_detections RUN/checkpoint_best.pth --val_ann test.json --val_images test --out FOLDER
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -17,26 +18,25 @@ from torch import Tensor, nn
 from datasets import build_dataset
 from datasets.transforms import IMAGENET_MEAN, IMAGENET_STD
 from models.load import load_detector
+from tools.command import run_tool, tool_parser
 from util.box_ops import box_cxcywh_to_xyxy
-from util.checkpoint import CheckpointError
-from util.errors import one_sentence
 from util.pictures.boxes import color_of, contact_sheet, denormalize, ground_truth_beside_prediction
 
 
 def draw_detections(
     checkpoint_path: str | Path, data: dict[str, str], folder: Path, count: int = 12, threshold: float = 0.5
 ) -> list[Path]:
-    """Annotate the first `count` images of a set with a checkpoint's detections.
+    """Draw the first `count` images of a data set with a checkpoint's detections.
 
     Args:
         checkpoint_path: see `models.load.load_detector`; its settings build the model.
-        data: where the images are: `coco_path`, or `val_ann` and `val_images`.
-        folder: gets one PNG an image and `overview.png` with all of them.
-        count: images to draw.
-        threshold: least score of a box that is drawn.
+        data: the data set: `coco_path`, or `val_ann` and `val_images`.
+        folder: receives one PNG per image and `overview.png` with all of them.
+        count: number of images.
+        threshold: minimum score of a box.
 
     Returns:
-        The files, the overview first.
+        The paths of the files, the overview first.
 
     Raises:
         CheckpointError, ValueError, FileNotFoundError: the checkpoint or the data cannot be used.
@@ -64,7 +64,7 @@ def annotate(
     names: dict[int, str],
     threshold: float,
 ) -> Image.Image:
-    """One image [3, H, W] with its target's boxes and, beside it, the detections of at least `threshold`."""
+    """One image [3, H, W] with its target's boxes and, beside it, the detections that reach `threshold`."""
     height, width = target["size"].tolist()
     result = postprocess(model(image[None]), target["size"][None])[0]
     keep = result["scores"] >= threshold
@@ -81,25 +81,24 @@ def annotate(
     )
 
 
-def run(argv: list[str] | None = None) -> int:
-    """The command; the exit code is 1 where something cannot be used."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("checkpoint", help="a checkpoint's file or address")
-    parser.add_argument("--coco_path", help="folder whose validation images are drawn")
-    parser.add_argument("--val_ann", help="annotation file, in place of --coco_path's")
-    parser.add_argument("--val_images", help="image folder, in place of --coco_path's")
-    parser.add_argument("--out", type=Path, required=True, help="folder for the pictures")
-    parser.add_argument("--count", type=int, default=12)
-    parser.add_argument("--threshold", type=float, default=0.5)
-    options = parser.parse_args(argv)
+def main(options: argparse.Namespace) -> None:
+    """Draw the pictures, and print where they are."""
     data = {key: getattr(options, key) for key in ("coco_path", "val_ann", "val_images") if getattr(options, key)}
-    try:
-        paths = draw_detections(options.checkpoint, data, options.out, options.count, options.threshold)
-    except (ValueError, OSError, CheckpointError) as error:
-        print(f"error: {one_sentence(error)}", file=sys.stderr)
-        return 1
+    paths = draw_detections(options.checkpoint, data, options.out, options.count, options.threshold)
     print(f"drew {len(paths) - 1} images: {paths[0]}")
-    return 0
+
+
+def run(argv: Sequence[str] | None = None) -> int:
+    """The command; returns the exit code."""
+    parser = tool_parser(__doc__)
+    parser.add_argument("checkpoint", help="a file or an http(s) address")
+    parser.add_argument("--coco_path", help="data set whose validation images are drawn")
+    parser.add_argument("--val_ann", help="annotation file, instead of that of --coco_path")
+    parser.add_argument("--val_images", help="image folder, instead of that of --coco_path")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the pictures")
+    parser.add_argument("--count", type=int, default=12, help="number of images to draw (default 12)")
+    parser.add_argument("--threshold", type=float, default=0.5, help="minimum score of a box (default 0.5)")
+    return run_tool(parser, main, argv)
 
 
 if __name__ == "__main__":

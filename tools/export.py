@@ -1,12 +1,12 @@
-"""A checkpoint → one file that runs without this repository: ONNX, or torch.export's .pt2.
+"""Export a checkpoint to a file that runs without this library: ONNX, or torch.export's .pt2.
 
 python -m tools.export RUN/checkpoint.pth detr.onnx
 python -m tools.export RUN/checkpoint.pth detr.pt2
 
-In go `image`, float32 [B, 3, H, W], normalised by ImageNet's mean and standard deviation, and `mask`, bool [B, H, W],
-True where padded; out come `logits` [B, Q, C+1] and `boxes` [B, Q, 4], cxcywh fractions, of a model with a mask head
-also `masks`, logits [B, Q, H/4, W/4]. B is free, H and W from 64 up.
-The file is compared with the model at two sizes and two batches before it gets its name.
+Inputs: `image`, float32 [B, 3, H, W], normalised with ImageNet's mean and standard deviation; `mask`, bool [B, H, W],
+True where padded. Outputs: `logits` [B, Q, C+1]; `boxes` [B, Q, 4], cxcywh fractions; with a mask head also `masks`,
+logits [B, Q, H/4, W/4]. B is any, H and W are at least 64.
+The file is compared with the model at two sizes and two batch sizes, and deleted if it differs.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -25,13 +25,14 @@ from torch.export import Dim, ExportedProgram
 
 from datasets.coco import MAX_SIZE, VAL_SIZE
 from models.load import Detector, load_detector
+from tools.command import run_tool, tool_parser
 from util.checkpoint import CheckpointError
 from util.nested_tensor import NestedTensor
 
 OPSET = 18
-OUTPUTS = ("logits", "boxes", "masks")  # the last of a model that has them
-TOLERANCE = 1e-3  # of each
-LEAST = 64  # pixels; below it a feature map is one cell wide, which torch.export treats as a case of its own
+OUTPUTS = ("logits", "boxes", "masks")  # masks only with a mask head
+TOLERANCE = 1e-3  # absolute, for each output
+MIN_SIDE = 64  # pixels; below, a feature map can be one cell wide, which torch.export treats as a special case
 CHECKED_SIZES = ((128, 160), (171, 97))  # (height, width)
 CHECKED_BATCHES = (1, 2)
 
@@ -39,53 +40,53 @@ Runs = Callable[[Tensor, Tensor], tuple[Tensor, ...]]
 
 
 class ImageAndMask(nn.Module):
-    """The detector with plain tensors in and out."""
+    """A detector with plain tensors as inputs and outputs."""
 
     def __init__(self, model: nn.Module):
         super().__init__()
         self.model = model
 
     def forward(self, image: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
-        """image [B, 3, H, W], mask [B, H, W] → logits [B, Q, C+1], boxes [B, Q, 4], and masks if there are any."""
+        """image [B, 3, H, W], mask [B, H, W] → logits [B, Q, C+1], boxes [B, Q, 4] and, with a mask head, masks."""
         outputs = self.model(NestedTensor(image, mask))
         return tuple(outputs[f"pred_{name}"] for name in OUTPUTS if f"pred_{name}" in outputs)
 
 
 def export(checkpoint: str | Path, out: Path) -> float:
-    """Write a checkpoint's detector to `out`; its ending, .onnx or .pt2, says how.
+    """Write a checkpoint's detector to `out`; the suffix, .onnx or .pt2, sets the format.
 
-    An ONNX file tells in its metadata `detr`, as JSON, the class names and the sizes that images are resized to.
+    The metadata entry `detr` of an ONNX file holds the class names and the sizes for resizing images, as JSON.
 
     Returns:
-        The largest difference between the file's and the model's outputs.
+        The largest difference between the outputs of the file and of the model.
 
     Raises:
-        ValueError: another ending.
-        CheckpointError: the checkpoint cannot be read, or the file computes something else and was removed.
+        ValueError: another suffix.
+        CheckpointError: the checkpoint cannot be read, or the file's outputs differ and it was deleted.
     """
     writers = {".onnx": _write_onnx, ".pt2": _write_pt2}
     if out.suffix not in writers:
-        raise ValueError(f"{out} ends in neither .onnx nor .pt2, and the ending says what to write: change it")
+        raise ValueError(f"{out} must end in .onnx or .pt2, which sets the format")
     detector = load_detector(checkpoint, "cpu")
     getattr(detector.model, "detr", detector.model).aux_loss = False
     model = ImageAndMask(detector.model).eval()
     folder = out.with_name(f".{out.name}.{os.getpid()}")
     folder.mkdir(parents=True)
     try:
-        unproven = folder / out.name
-        runs = writers[out.suffix](_trace(model), unproven, detector)
+        unchecked = folder / out.name
+        runs = writers[out.suffix](_trace(model), unchecked, detector)
         difference = check(model, runs)
-        os.replace(unproven, out)
+        os.replace(unchecked, out)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     return difference
 
 
 def check(model: nn.Module, runs: Runs) -> float:
-    """The largest difference between outputs of `model` and of what was exported, padded images among them.
+    """The largest difference between the outputs of `model` and of the exported file, also on padded images.
 
     Raises:
-        CheckpointError: it is above 1e-3.
+        CheckpointError: it exceeds 1e-3.
     """
     largest = 0.0
     for height, width in CHECKED_SIZES:
@@ -96,15 +97,15 @@ def check(model: nn.Module, runs: Runs) -> float:
             difference = max((one - other).abs().max().item() for one, other in pairs)
             if not difference <= TOLERANCE:
                 raise CheckpointError(
-                    f"the exported file does not compute what the model does: at batch {batch} of {height} x {width} "
-                    f"pixels they differ by {difference:.2g}, allowed is {TOLERANCE:g}. It was removed"
+                    f"the exported file computes something else than the model: with {batch} x {height} x {width} "
+                    f"pixels the outputs differ by {difference:.2g}, the limit is {TOLERANCE:g}. It was deleted"
                 )
             largest = max(largest, difference)
     return largest
 
 
 def _example(batch: int, height: int, width: int) -> tuple[Tensor, Tensor]:
-    """Random images, the last one of them padded, and their mask."""
+    """Random images, the last one padded, and their mask."""
     generator = torch.Generator().manual_seed(height * width + batch)
     mask = torch.zeros(batch, height, width, dtype=torch.bool)
     mask[-1, height * 3 // 4 :] = mask[-1, :, width * 5 // 6 :] = True
@@ -113,9 +114,9 @@ def _example(batch: int, height: int, width: int) -> tuple[Tensor, Tensor]:
 
 
 def _trace(model: nn.Module) -> ExportedProgram:
-    batch, height, width = Dim("batch", min=1), Dim("height", min=LEAST), Dim("width", min=LEAST)
+    batch, height, width = Dim("batch", min=1), Dim("height", min=MIN_SIDE), Dim("width", min=MIN_SIDE)
     shapes = {"image": {0: batch, 2: height, 3: width}, "mask": {0: batch, 1: height, 2: width}}
-    # Sizes of 1, and equal ones, would be taken for what is always so.
+    # Sizes of 1, or equal sizes, would be taken for constants.
     return torch.export.export(model, _example(2, 96, 128), dynamic_shapes=shapes)
 
 
@@ -146,22 +147,18 @@ def _write_pt2(program: ExportedProgram, path: Path, detector: Detector) -> Runs
     return torch.export.load(path).module()
 
 
-def run(argv: list[str] | None = None) -> int:
-    """The command; the exit code is 1 where something cannot be exported."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("checkpoint", help="file or address")
+def main(options: argparse.Namespace) -> None:
+    """Export, and print how closely the file agrees with the model."""
+    difference = export(options.checkpoint, options.out)
+    print(f"wrote {options.out}: its outputs agree with the model's within {difference:.1e}")
+
+
+def run(argv: Sequence[str] | None = None) -> int:
+    """The command; returns the exit code."""
+    parser = tool_parser(__doc__)
+    parser.add_argument("checkpoint", help="a file or an http(s) address")
     parser.add_argument("out", type=Path, help="the file to write, .onnx or .pt2")
-    options = parser.parse_args(argv)
-    try:
-        difference = export(options.checkpoint, options.out)
-    except ImportError as error:
-        print(f"error: {error}: pip install onnx onnxscript onnxruntime", file=sys.stderr)
-        return 1
-    except (ValueError, OSError, CheckpointError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    print(f"wrote {options.out}: it computes what the model does within {difference:.1e}")
-    return 0
+    return run_tool(parser, main, argv, packages="onnx onnxscript onnxruntime")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Boxes on a picture from an exported detector, with NumPy, Pillow and onnxruntime alone: copy this file anywhere.
+"""Draw boxes with an exported detector; needs only NumPy, Pillow and onnxruntime, so this file can be copied anywhere.
 
 python onnx_example.py detr.onnx photo.jpg boxes.png --threshold 0.7
 """
@@ -15,7 +15,7 @@ STD = np.array([0.229, 0.224, 0.225], dtype=np.float32)
 
 
 def scaled(width: int, height: int, size: int, max_size: int) -> tuple[int, int]:
-    """Width and height with the short side at `size`, or less where the long side would pass `max_size`."""
+    """Width and height with a short side of `size`, or less if the long side would exceed `max_size`."""
     short, long = min(width, height), max(width, height)
     if long / short * size > max_size:
         size = max(1, round(max_size * short / long))
@@ -27,7 +27,7 @@ def scaled(width: int, height: int, size: int, max_size: int) -> tuple[int, int]
 def detect(
     session: onnxruntime.InferenceSession, image: Image.Image, threshold: float
 ) -> list[tuple[str, float, list[float]]]:
-    """(class name, score, box xyxy in the image's pixels) of all objects that score above `threshold`, best first."""
+    """(class name, score, box xyxy in pixels) of all objects with a score above `threshold`, highest first."""
     about = json.loads(session.get_modelmeta().custom_metadata_map["detr"])
     resized = image.resize(scaled(*image.size, about["size"], about["max_size"]), Image.Resampling.BILINEAR)
     pixels = (np.asarray(resized, dtype=np.float32) / 255 - MEAN) / STD  # [H, W, 3]
@@ -46,10 +46,10 @@ def detect(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", help="made by `python -m tools.export`")
-    parser.add_argument("image")
+    parser.add_argument("model", help="written by `python -m tools.export`")
+    parser.add_argument("image", help="the image file to read")
     parser.add_argument("out", help="the picture to write")
-    parser.add_argument("--threshold", type=float, default=0.5, help="least score of a box")
+    parser.add_argument("--threshold", type=float, default=0.5, help="minimum score of a box")
     options = parser.parse_args()
     image = ImageOps.exif_transpose(Image.open(options.image)).convert("RGB")
     draw = ImageDraw.Draw(image)

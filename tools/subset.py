@@ -1,7 +1,7 @@
-"""Some images of a data set as one of their own: `python -m tools.subset COCO_PATH OUT --split train --ids 9 25`.
+"""Make a data set of some images of another: `python -m tools.subset COCO_PATH OUT --split train --ids 9 25`.
 
-OUT gets the published layout, with the same images for training and validation: what a model can learn by heart, it
-can be tested on. Image folders and PNG folders are linked, not copied.
+OUT has COCO's layout, with the same images for training and validation, to check that a model can overfit them.
+Folders of images and of panoptic PNGs are linked, not copied.
 """
 
 from __future__ import annotations
@@ -14,25 +14,25 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from util.errors import one_sentence
+from tools.command import run_tool, tool_parser
 from util.files import write_json
 
 KINDS = ("instances", "panoptic")
 
 
 def write_subset(root: Path, out: Path, split: str, ids: Sequence[int]) -> dict[str, int]:
-    """Write the annotations of some images of `root` to `out`, once as train2017 and once as val2017.
+    """Write the annotations of some images of `root` to `out`, as train2017 and as val2017.
 
     Returns:
-        How many annotations, or of panoptic files segments, each file that `root` has kept.
+        The number of annotations, or of segments in a panoptic file, per kind of file that `root` has.
 
     Raises:
-        OSError, ValueError: there is no annotation file of the split, or it lacks one of the images.
+        OSError, ValueError: the split has no annotation file, or the file lacks one of the images.
     """
     files = {kind: root / "annotations" / f"{kind}_{split}2017.json" for kind in KINDS}
     found = {kind: json.loads(path.read_text(encoding="utf-8")) for kind, path in files.items() if path.is_file()}
     if not found:
-        raise ValueError(f"{root} has neither {files['instances']} nor {files['panoptic']}: name another folder")
+        raise ValueError(f"{root} has neither {files['instances']} nor {files['panoptic']}: choose another folder")
     kept = {kind: _keep(content, ids, files[kind]) for kind, content in found.items()}
     (out / "annotations").mkdir(parents=True, exist_ok=True)
     for name in ("train", "val"):
@@ -52,7 +52,7 @@ def _keep(content: dict[str, Any], ids: Sequence[int], path: Path) -> dict[str, 
     wanted = set(ids)
     missing = wanted - {image["id"] for image in content["images"]}
     if missing:
-        raise ValueError(f"{path} has no image {min(missing)}: name images that it lists")
+        raise ValueError(f"{path} has no image {min(missing)}: choose ids that it lists")
     return content | {
         "images": [image for image in content["images"] if image["id"] in wanted],
         "annotations": [a for a in content["annotations"] if a["image_id"] in wanted],
@@ -65,21 +65,22 @@ def _link(link: Path, target: Path) -> None:
     os.symlink(target.resolve(), link, target_is_directory=True)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("root", type=Path, metavar="COCO_PATH", help="data in the published layout")
-    parser.add_argument("out", type=Path, metavar="OUT", help="folder to make")
-    parser.add_argument("--split", default="train", choices=["train", "val"], help="the images' split in COCO_PATH")
-    parser.add_argument("--ids", type=int, nargs="+", required=True, help="ids of the images")
-    args = parser.parse_args(argv)
-    try:
-        counts = write_subset(args.root, args.out, args.split, args.ids)
-    except (OSError, ValueError) as error:
-        print(f"error: {one_sentence(error)}", file=sys.stderr)
-        return 1
-    print(f"{args.out}: {len(set(args.ids))} images; " + ", ".join(f"{kind}: {n}" for kind, n in counts.items()))
-    return 0
+def main(options: argparse.Namespace) -> None:
+    """Write the subset, and print how many annotations it holds."""
+    counts = write_subset(options.root, options.out, options.split, options.ids)
+    kinds = ", ".join(f"{kind}: {count}" for kind, count in counts.items())
+    print(f"{options.out}: {len(set(options.ids))} images; {kinds}")
+
+
+def run(argv: Sequence[str] | None = None) -> int:
+    """The command; returns the exit code."""
+    parser = tool_parser(__doc__)
+    parser.add_argument("root", type=Path, metavar="COCO_PATH", help="a data set in COCO's layout")
+    parser.add_argument("out", type=Path, metavar="OUT", help="the folder to write")
+    parser.add_argument("--split", default="train", choices=["train", "val"], help="split of COCO_PATH with the images")
+    parser.add_argument("--ids", type=int, nargs="+", required=True, help="image ids")
+    return run_tool(parser, main, argv)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run())

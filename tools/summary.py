@@ -1,10 +1,10 @@
-"""What a detector is made of: parameters, FLOPs and output shapes, part by part. Nothing is computed or downloaded.
+"""Count the parameters, FLOPs and output shapes of a detector, part by part, without running or downloading anything.
 
 python -m tools.summary --backbone resnet101 --dilation --size 800 1333     # the model flags of main.py
 python -m tools.summary RUN/checkpoint.pth
 
-FLOPs are those of convolutions and matrix products for one image, a multiply-add counted as two. The paper's table 1
-counts it as one.
+FLOPs are those of convolutions and matrix products for one image. A multiply-add counts as two; in table 1 of the paper
+it counts as one.
 """
 
 from __future__ import annotations
@@ -25,12 +25,11 @@ from datasets.transforms import get_size_with_aspect_ratio
 from models import build_model
 from models.load import load_detector
 from prediction.speed import PHOTO
+from tools.command import run_tool, tool_parser
 from util.arguments import check_args, get_args_parser
-from util.checkpoint import CheckpointError
-from util.errors import one_sentence
 from util.nested_tensor import NestedTensor
 
-PARTS = {  # title → the part of the detector
+PARTS = {  # title → submodule of the detector
     "backbone": "backbone.0",
     "position encoding": "backbone.1",
     "input projection": "input_proj",
@@ -45,13 +44,13 @@ MASK_PARTS = {"mask attention": "bbox_attention", "mask head": "mask_head"}
 
 @dataclass(frozen=True)
 class Row:
-    """One part of a detector, or all of it.
+    """One part of a detector, or the whole.
 
     Attributes:
         title: its name.
-        parameters, trainable: how many numbers; buffers, such as those of frozen batch norms, are not among them.
-        flops: of one image.
-        shapes: of what it returns for one image.
+        parameters, trainable: numbers of parameters; buffers, such as those of frozen batch norms, do not count.
+        flops: for one image.
+        shapes: of its outputs for one image.
     """
 
     title: str
@@ -65,25 +64,25 @@ def summarize(model: nn.Module, size: tuple[int, int]) -> list[Row]:
     """Count a `models.detr.DETR`, or a `DETRsegm` around one, part by part.
 
     Args:
-        model: on any device, "meta" too; it is copied without its values and not run.
-        size: (H, W) of the image that the model sees, pixels.
+        model: on any device, including "meta"; a copy without values is traced, not the model itself.
+        size: (H, W) of the model's input, in pixels.
 
     Returns:
-        The rows of `PARTS`, with masks those of `MASK_PARTS`, and their total.
+        A row for each of `PARTS`, with a mask head also of `MASK_PARTS`, and the total.
 
     Raises:
-        ValueError: a size that the model cannot take.
+        ValueError: the model does not accept this size.
     """
     if min(size) < 1:
-        raise ValueError(f"an image of {size[0]} x {size[1]} pixels has nothing to count: use 1 or more")
+        raise ValueError(f"--size must be at least 1 x 1, got {size[0]} x {size[1]}")
     model = copy.deepcopy(model).to("meta").eval()
     detector, parts = model, PARTS
     if hasattr(model, "detr"):
         detector, parts = model.detr, {title: f"detr.{name}" for title, name in PARTS.items()} | MASK_PARTS
     detector.aux_loss = False
-    shapes = {parts["query embeddings"]: [list(detector.query_embed.weight.shape)]}  # read, not called
+    shapes = {parts["query embeddings"]: [list(detector.query_embed.weight.shape)]}  # never called, so it has no hook
     for name in parts.values():
-        model.get_submodule(name).register_forward_hook(_keeper(shapes, name))
+        model.get_submodule(name).register_forward_hook(_recorder(shapes, name))
     with torch.no_grad(), torch.device("meta"), FlopCounterMode(display=False) as counter:
         outputs = model(NestedTensor(torch.empty(1, 3, *size), torch.empty(1, *size, dtype=torch.bool)))
     flops = {name: sum(by_operator.values()) for name, by_operator in counter.get_flop_counts().items()}
@@ -101,15 +100,15 @@ def _row(title: str, module: nn.Module, flops: int, shapes: list[list[int]]) -> 
     return Row(title, sum(parameter.numel() for parameter in parameters), trainable, flops, shapes)
 
 
-def _keeper(shapes: dict[str, list[list[int]]], name: str) -> Any:
-    def keep(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+def _recorder(shapes: dict[str, list[list[int]]], name: str) -> Any:
+    def record(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
         shapes[name] = _shapes(output)
 
-    return keep
+    return record
 
 
 def _shapes(output: Any) -> list[list[int]]:
-    """Of the tensors in what a part returns, masks left out."""
+    """The shapes of the tensors that a part returns, without masks."""
     if isinstance(output, NestedTensor):
         output = output.tensors
     if isinstance(output, Tensor):
@@ -118,7 +117,7 @@ def _shapes(output: Any) -> list[list[int]]:
 
 
 def table(rows: Sequence[Row]) -> str:
-    """The rows as aligned text, the total under a line."""
+    """The rows as aligned text, the total below a line."""
     cells = [("part", "parameters", "trainable", "GFLOPs", "output for one image")]
     for row in rows:
         shapes = ", ".join(map(str, row.shapes))
@@ -132,45 +131,42 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def _model_of(options: argparse.Namespace, parser: argparse.ArgumentParser) -> tuple[nn.Module, argparse.Namespace]:
-    """The detector that the command line names, and its settings."""
+    """The detector that the command line describes, and its settings."""
     if options.checkpoint:
         given = [name for name, value in vars(options).items() if value != parser.get_default(name)]
         flags = [f"--{name}" for name in given if name not in ("checkpoint", "size")]
         if flags:
-            raise ValueError(f"{options.checkpoint} says how its model is built: leave {', '.join(flags)} out")
+            raise ValueError(f"{options.checkpoint} holds the settings of its model: omit {', '.join(flags)}")
         model, _, args, _ = load_detector(options.checkpoint, "cpu")
         return model, args
     vars(options).update(device="meta", backbone_weights="none", coco_path="no data are read")
     check_args(options)
     with torch.device("meta"), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of frozen layers without weights, which nobody is about to train
+        warnings.simplefilter("ignore")  # about frozen layers without weights, which do not matter here
         return build_model(options)[0], options
 
 
-def run(argv: list[str] | None = None) -> int:
-    """The command; the exit code is 1 where something cannot be used."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, parents=[get_args_parser()]
-    )
-    parser.add_argument("checkpoint", nargs="?", help="a checkpoint's file or address, in place of model flags")
+def main(options: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
+    """Print the table of the model that the command line describes."""
+    model, args = _model_of(options, parser)
+    size = tuple(options.size or get_size_with_aspect_ratio(PHOTO, args.val_size, args.max_size))
+    rows = summarize(model, size)
+    print(f"input {size[0]} x {size[1]} pixels (height, width); a multiply-add counts as two FLOPs\n")
+    print(table(rows))
+
+
+def run(argv: Sequence[str] | None = None) -> int:
+    """The command; returns the exit code."""
+    parser = tool_parser(__doc__, parents=[get_args_parser()])
+    parser.add_argument("checkpoint", nargs="?", help="a file or an http(s) address, instead of model flags")
     parser.add_argument(
         "--size",
         nargs=2,
         type=int,
         metavar=("H", "W"),
-        help="of the image that the model sees (default: of a photo of 4:3)",
+        help="input size in pixels (default: that of a resized 4:3 photo)",
     )
-    options = parser.parse_args(argv)
-    try:
-        model, args = _model_of(options, parser)
-        size = tuple(options.size or get_size_with_aspect_ratio(PHOTO, args.val_size, args.max_size))
-        rows = summarize(model, size)
-    except (ValueError, OSError, CheckpointError) as error:
-        print(f"error: {one_sentence(error)}", file=sys.stderr)
-        return 1
-    print(f"an image of {size[0]} x {size[1]} pixels (height, width); a multiply-add counts as two FLOPs\n")
-    print(table(rows))
-    return 0
+    return run_tool(parser, lambda options: main(options, parser), argv)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The demo, shortened: it draws, trains, evaluates and leaves what its last screen names."""
+"""The demo, shortened: it draws, trains, evaluates, and writes the files that its report names."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SHORT = ["--train", "16", "--val", "5", "--pictures", "3", "--epochs", "1", "--w
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """The demo's folder and its last screen."""
+    """The demo's folder and its report."""
     out = tmp_path_factory.mktemp("demo")
     lines: list[str] = []
     with pytest.MonkeyPatch.context() as patch:
@@ -27,14 +27,14 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     return out, "\n".join(lines)
 
 
-def test_everything_the_last_screen_names_is_there(made: tuple[Path, str]):
+def test_every_file_named_in_the_report_exists(made: tuple[Path, str]):
     out, screen = made
-    named = [line.split()[0] for line in screen.split("made:")[1].split("try next:")[0].splitlines() if line.strip()]
+    named = [line.split()[0] for line in screen.split("files:")[1].split("try next:")[0].splitlines() if line.strip()]
     assert len(named) == 7 and all(Path(path).is_file() for path in named)
     assert len(list((out / "pictures").glob("*.png"))) == 3 + 1
 
 
-def test_the_screen_gives_the_logged_numbers(made: tuple[Path, str]):
+def test_the_report_gives_the_logged_numbers(made: tuple[Path, str]):
     out, screen = made
     stats = json.loads((out / "log.txt").read_text().splitlines()[-1])["test_coco_eval_bbox"]
     assert f"AP {stats[0]:.3f}, AP50 {stats[1]:.3f}" in screen

@@ -93,7 +93,7 @@ def test_a_file_that_computes_something_else_is_not_left_behind(checkpoint, tmp_
     monkeypatch.setattr(tools.export, "_trace", lambda model: None)
     monkeypatch.setattr(tools.export, "_write_pt2", write_badly)
     assert run([str(checkpoint), str(tmp_path / "out.pt2")]) == 1
-    assert "does not compute what the model does" in capsys.readouterr().err
+    assert "computes something else than the model" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 
@@ -105,14 +105,14 @@ def test_the_check_tries_two_sizes_at_two_batches_and_sees_a_fault_at_one(model)
         logits, boxes = model(image, mask)
         return logits, boxes + (0.01 if len(seen) == 4 else 0)
 
-    with torch.no_grad(), pytest.raises(CheckpointError, match="at batch 2 of 171 x 97"):
+    with torch.no_grad(), pytest.raises(CheckpointError, match="with 2 x 171 x 97"):
         tools.export.check(model, runs)
     assert {shape[0] for shape in seen} == {1, 2} and len({shape[2:] for shape in seen}) == 2
 
 
 def test_another_ending_is_refused_before_anything_is_read(tmp_path, capsys):
     assert run([str(tmp_path / "none.pth"), str(tmp_path / "out.bin")]) == 1
-    assert "neither .onnx nor .pt2" in capsys.readouterr().err
+    assert "must end in .onnx or .pt2" in capsys.readouterr().err
 
 
 def test_the_published_tests_plain_export_runs(checkpoint):

@@ -7,7 +7,7 @@ import pytest
 from datasets import build_dataset
 from datasets.shapes import write_shapes
 from tests.helpers.runs import parse
-from tools.subset import main
+from tools.subset import run
 
 
 @pytest.fixture(scope="module")
@@ -18,7 +18,7 @@ def shapes(tmp_path_factory):
 
 
 def test_both_splits_are_the_named_images(shapes, tmp_path, capsys):
-    assert main([str(shapes), str(tmp_path / "out"), "--ids", "3", "1"]) == 0
+    assert run([str(shapes), str(tmp_path / "out"), "--ids", "3", "1"]) == 0
     assert "2 images; instances: " in capsys.readouterr().out
     for kind in ("coco", "coco_panoptic"):
         flags = ["--dataset_file", kind, "--masks", "--hidden_dim", "128", "--nheads", "8"]
@@ -35,17 +35,17 @@ def test_both_splits_are_the_named_images(shapes, tmp_path, capsys):
 
 def test_it_can_be_written_again(shapes, tmp_path):
     for ids in ("1", "2"):
-        assert main([str(shapes), str(tmp_path), "--ids", ids]) == 0
+        assert run([str(shapes), str(tmp_path), "--ids", ids]) == 0
     content = json.loads((tmp_path / "annotations" / "instances_val2017.json").read_text())
     assert [image["id"] for image in content["images"]] == [2]
 
 
 def test_an_image_that_is_not_there_is_named(shapes, tmp_path, capsys):
-    assert main([str(shapes), str(tmp_path / "out"), "--ids", "1", "77"]) == 1
+    assert run([str(shapes), str(tmp_path / "out"), "--ids", "1", "77"]) == 1
     assert "has no image 77" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
 def test_a_folder_without_annotations_is_an_error(tmp_path, capsys):
-    assert main([str(tmp_path), str(tmp_path / "out"), "--ids", "1"]) == 1
+    assert run([str(tmp_path), str(tmp_path / "out"), "--ids", "1"]) == 1
     assert "instances_train2017.json" in capsys.readouterr().err

@@ -105,10 +105,10 @@ def test_a_checkpoint_is_counted_by_its_own_settings(checkpoint: Path, capsys):
 @pytest.mark.parametrize(
     ("argv", "fault"),
     [
-        (["--size", "0", "9"], "0 x 9 pixels has nothing to count"),
+        (["--size", "0", "9"], "--size must be at least 1 x 1, got 0 x 9"),
         (["--hidden_dim", "20", "--nheads", "8"], "--hidden_dim 20"),
         (["none.pth"], "there is no checkpoint none.pth"),
-        (["none.pth", "--dilation"], "leave --dilation out"),
+        (["none.pth", "--dilation"], "omit --dilation"),
         (["--position_embedding", "learned", "--dilation"], "learned positions end at 50 x 50"),
     ],
 )

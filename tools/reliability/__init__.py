@@ -1,1 +1,1 @@
-"""Stress tests of training, data and checkpoints: `python -m tools.reliability.NAME`."""
+"""Stress tests of training, data reading and checkpoints: `python -m tools.reliability.NAME --help`."""

@@ -1,4 +1,4 @@
-"""A run of `main.py` in a fork of this process: no second start of Python, and a death that harms nobody else."""
+"""Run `main.py` in a fork of this process, which starts faster than Python and can be killed safely."""
 
 from __future__ import annotations
 
@@ -11,31 +11,32 @@ from collections.abc import Callable
 from pathlib import Path
 
 import main as detr
+from tools.command import ToolError
 
-PATIENCE = 120.0  # seconds without an end: the run hangs
-STEP = 0.001  # seconds between looks
+TIME_LIMIT = 120.0  # seconds; a run that takes longer hangs
+INTERVAL = 0.001  # seconds between checks
 
 
 class ForkedRun:
-    """`main.run` in a fork of this process; what it prints goes to the file `said`."""
+    """`main.run` in a fork of this process; its output goes to the file `log`."""
 
-    def __init__(self, command: list[str], said: Path, prepare: Callable[[], None] | None = None):
-        said.parent.mkdir(parents=True, exist_ok=True)
-        said.write_text("")
-        self.said = said
+    def __init__(self, command: list[str], log: Path, prepare: Callable[[], None] | None = None):
+        log.parent.mkdir(parents=True, exist_ok=True)
+        log.write_text("")
+        self.log = log
         self.code: int | None = None  # the exit code, or minus the signal that ended it
         self.started = time.monotonic()
         sys.stdout.flush()
         self.pid = os.fork()
         if self.pid == 0:
-            _be_main(command, said, prepare)
+            _run_child(command, log, prepare)
 
     @property
     def seconds(self) -> float:
         return time.monotonic() - self.started
 
     def running(self) -> bool:
-        """Looks whether it has ended, and notes how."""
+        """Check whether the run has ended; if so, set `code`."""
         if self.code is None:
             pid, status = os.waitpid(self.pid, os.WNOHANG)
             if pid:
@@ -43,28 +44,32 @@ class ForkedRun:
         return self.code is None
 
     def wait(self, until: Callable[[], bool] = lambda: False) -> bool:
-        """Until `until()` or its end; True if it still runs. A run that takes forever is killed and is an error."""
+        """Wait for `until()` or the end of the run; returns True if it is still running.
+
+        Raises:
+            ToolError: the run hangs; it is killed.
+        """
         while self.running() and not until():
-            if self.seconds > PATIENCE:
+            if self.seconds > TIME_LIMIT:
                 self.send(signal.SIGKILL)
-                raise RuntimeError(f"a run did not end in {PATIENCE:.0f} seconds, see {self.said}")
-            time.sleep(STEP)
+                raise ToolError(f"a run did not end in {TIME_LIMIT:.0f} seconds, see {self.log}")
+            time.sleep(INTERVAL)
         return self.running()
 
     def send(self, number: signal.Signals) -> None:
-        """To the process, or to what is left of it until `running` has noted its end."""
+        """Send a signal, unless the run has ended."""
         if self.running():
             os.kill(self.pid, number)
 
     def text(self) -> str:
-        return self.said.read_text(errors="replace")
+        return self.log.read_text(errors="replace")
 
 
-def _be_main(command: list[str], said: Path, prepare: Callable[[], None] | None) -> None:
-    """The child's whole life."""
+def _run_child(command: list[str], log: Path, prepare: Callable[[], None] | None) -> None:
+    """What the forked process does; it does not return."""
     code = 1
     try:
-        with said.open("a", buffering=1) as sys.stdout:
+        with log.open("a", buffering=1) as sys.stdout:
             sys.stderr = sys.stdout
             try:
                 if prepare is not None:

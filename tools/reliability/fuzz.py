@@ -1,11 +1,11 @@
-"""Feed damaged annotation files, images and checkpoints to the readers; only their own errors may come out.
+"""Feed damaged annotation files, images and checkpoints to the readers; they may raise only their own errors.
 
     python -m tools.reliability.fuzz --cases 10000 --seed 0 --out FOLDER
 
-A case is made from (seed, its number) alone, but for memory addresses that checkpoints of the old format hold. It
-passes if its file is read, or refused by an error of an expected type that code of this repository raised. Anything
-else is a finding: an error of another type or from other code, an answer that does not come in time, a process that
-dies. The files and tracebacks of findings are kept in FOLDER.
+A case depends only on the seed and its number, except for memory addresses in checkpoints of the old format. It passes
+if its file is read, or rejected with an error of an expected type that this repository's code raised. Everything else
+is a finding: an error of another type or from other code, a timeout, or a process that dies. The files and tracebacks
+of findings are kept in FOLDER.
 """
 
 from __future__ import annotations
@@ -26,24 +26,25 @@ from pathlib import Path
 
 import torch
 
+from tools.command import run_tool, tool_parser
 from tools.reliability.fuzz_targets import TARGETS, Target
 from util.errors import one_sentence
 from util.logging import get_logger
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-LONGEST_MESSAGE = 2000  # characters
-MEMORY = 6 * 2**30  # bytes that one worker may address; a damaged length must not take the machine down
+MAX_MESSAGE = 2000  # characters
+MEMORY = 6 * 2**30  # bytes per worker, so that a damaged length cannot exhaust the machine
 
 
 @dataclass
 class Report:
-    """Outcomes of a run: how often each came up for each target, and the findings as (case, what, traceback)."""
+    """The outcomes of a run: the count of each outcome per target, and the findings as (case, what, traceback)."""
 
     counts: Counter[tuple[str, str]] = field(default_factory=Counter)
     findings: list[tuple[int, str, str]] = field(default_factory=list)
 
     def table(self) -> str:
-        """One line for each target and outcome."""
+        """One line per target and outcome."""
         total = sum(self.counts.values())
         width = max((len(outcome) for _, outcome in self.counts), default=0)
         lines = [f"{name:<12} {what:<{width}} {n:>7,}" for (name, what), n in sorted(self.counts.items())]
@@ -53,11 +54,11 @@ class Report:
 def fuzz(
     cases: int, seed: int, out: Path | None = None, targets: Sequence[Target] = TARGETS, time_limit: float = 20.0
 ) -> Report:
-    """Run cases 0..`cases` - 1, the targets taking turns.
+    """Run cases 0..`cases` - 1, with the targets in turn.
 
     Args:
-        out: where files and tracebacks of findings go; None keeps none.
-        time_limit: seconds a case may take.
+        out: folder for files and tracebacks of findings; None keeps none.
+        time_limit: seconds per case.
     """
     report = Report()
     start = 0
@@ -82,16 +83,16 @@ def outcome_of(target: Target, path: Path) -> tuple[str, str]:
     """(outcome, traceback) of reading a file; the traceback is empty unless the outcome is a finding."""
     try:
         target.read(path)
-    except Exception as error:  # whatever comes out is what is asked about
+    except Exception as error:  # any error is an outcome
         kind = type(error).__name__
         if not isinstance(error, target.refusals):
             return f"finding: {kind}", traceback.format_exc()
         last = traceback.extract_tb(error.__traceback__)[-1]
         file = Path(last.filename)
         ours = file.is_relative_to(REPOSITORY) and "site-packages" not in file.parts
-        if not ours or not last.line.startswith("raise"):  # a line of ours may call compiled code, which has no lines
+        if not ours or not last.line.startswith("raise"):  # our own line may call compiled code, which leaves no frame
             return f"finding: {kind} from {file.name}", traceback.format_exc()
-        if not 10 < len(one_sentence(error)) < LONGEST_MESSAGE:
+        if not 10 < len(one_sentence(error)) < MAX_MESSAGE:
             return f"finding: {kind} without a sentence", traceback.format_exc()
         return f"refused: {kind}", ""
     return "accepted", ""
@@ -100,7 +101,7 @@ def outcome_of(target: Target, path: Path) -> tuple[str, str]:
 def _run_worker(
     start: int, cases: int, seed: int, targets: Sequence[Target], time_limit: float, folder: Path, report: Report
 ) -> int:
-    """Cases from `start` on in a process of their own, until one of them hangs or kills it; the next case's number."""
+    """Run cases from `start` in a separate process until one hangs or kills it; returns the next case's number."""
     methods = multiprocessing.get_all_start_methods()
     context = multiprocessing.get_context("fork" if "fork" in methods else "spawn")
     ours, theirs = context.Pipe(duplex=False)
@@ -152,24 +153,28 @@ def _limit_memory() -> None:
         import resource
 
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY, resource.RLIM_INFINITY))
-    except (ImportError, ValueError, OSError):  # not every system has such a limit
-        print("fuzzing without a limit of memory", file=sys.stderr)
+    except (ImportError, ValueError, OSError):  # not every system supports this limit
+        print("fuzzing without a memory limit", file=sys.stderr)
 
 
-def main(argv: list[str] | None = None) -> int:
-    """The command; 0 without findings."""
-    parser = argparse.ArgumentParser(prog="python -m tools.reliability.fuzz", description=__doc__.partition("\n")[0])
-    parser.add_argument("--cases", type=int, default=10_000, help="how many files to damage")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=None, help="folder for files and tracebacks of findings")
-    parser.add_argument("--time_limit", type=float, default=20.0, help="seconds one case may take")
-    args = parser.parse_args(argv)
-    report = fuzz(args.cases, args.seed, args.out, time_limit=args.time_limit)
+def main(options: argparse.Namespace) -> int:
+    """Run the cases and print the report; returns 1 if there are findings."""
+    report = fuzz(options.cases, options.seed, options.out, time_limit=options.time_limit)
     print(report.table())
     for case, what, _ in report.findings:
         print(f"case {case}: {what}")
     return 1 if report.findings else 0
 
 
+def run(argv: Sequence[str] | None = None) -> int:
+    """The command; returns the exit code."""
+    parser = tool_parser(__doc__)
+    parser.add_argument("--cases", type=int, default=10_000, help="number of damaged files (default 10000)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the damage (default 0)")
+    parser.add_argument("--out", type=Path, default=None, help="folder for files and tracebacks of findings")
+    parser.add_argument("--time_limit", type=float, default=20.0, help="time limit per case in seconds (default 20)")
+    return run_tool(parser, main, argv)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run())

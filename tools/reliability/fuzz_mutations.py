@@ -1,4 +1,4 @@
-"""Ways to damage a file: bytes flipped, lost, added and mixed; values replaced, dropped and doubled."""
+"""Ways to damage a file: bytes are flipped, dropped, added and mixed; values are replaced, dropped and duplicated."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-# Bytes that mean something to one format or another: ends, signs, braces, segment marks, pickle opcodes.
+# Bytes with a meaning in some format: terminators, signs, braces, segment markers, pickle opcodes.
 TOKENS = (
     *(b"\0", b"\xff", b"\x7f\xff\xff\xff", b"\xff\xd8", b"\xff\xd9", b"PK\x03\x04", b"IEND", b"Exif\0\0II*\0"),
     *(b"{", b"]", b'"', b"\\u", b"1e999", b"NaN", b"-1", b"9" * 20, b"\x80\x02", b"R.", b"cos\nsystem\n"),
 )
 
-# Values to put where another stood: every type, and numbers at the edges.
+# Values to replace others with: every type, and extreme numbers.
 VALUES = (
     *(None, True, False, 0, 1, -1, 2, 0.5, -0.0, 1e300, 1e-300, math.nan, math.inf, -math.inf),
     *(2**31, -(2**31), 2**53 + 1, 2**63, -(2**63) - 1, 10**30, 10**400, 91, 3.0),
@@ -24,7 +24,7 @@ VALUES = (
 
 
 def mutate_bytes(content: bytes, others: Sequence[bytes], rng: random.Random) -> bytes:
-    """`content` after one to four damages; `others` are files to take parts from."""
+    """`content` after one to four random changes; `others` are files to copy parts from."""
     data = bytearray(content)
     for _ in range(rng.choice((1, 1, 1, 2, 4))):
         start = rng.randrange(len(data) + 1)
@@ -53,10 +53,10 @@ def mutate_bytes(content: bytes, others: Sequence[bytes], rng: random.Random) ->
 
 
 def mutate_tree(tree: Any, rng: random.Random, values: Sequence[Any] = VALUES) -> Any:
-    """A copy of nested dicts and lists after one to three damages inside of it."""
+    """A copy of nested dicts and lists after one to three random changes."""
     tree = copy.deepcopy(tree)
     for _ in range(rng.choice((1, 1, 1, 2, 3))):
-        places = list(_places(tree, deepest=rng.choice((1, 2, 3, 9))))  # else the many leaves are all that is hit
+        places = list(_places(tree, deepest=rng.choice((1, 2, 3, 9))))  # otherwise nearly all changes hit leaves
         if not places:
             return tree
         holder, key = rng.choice(places)
@@ -89,7 +89,7 @@ def _drop(holder: Any, key: Any, rng: random.Random, values: Sequence[Any]) -> N
     del holder[key]
 
 
-def _double(holder: Any, key: Any, rng: random.Random, values: Sequence[Any]) -> None:
+def _duplicate(holder: Any, key: Any, rng: random.Random, values: Sequence[Any]) -> None:
     if isinstance(holder, list):
         holder.insert(rng.randrange(len(holder) + 1), copy.deepcopy(holder[key]))
     else:
@@ -106,4 +106,4 @@ def _wrap(holder: Any, key: Any, rng: random.Random, values: Sequence[Any]) -> N
 
 
 _DAMAGES: tuple[Callable[[Any, Any, random.Random, Sequence[Any]], None], ...]
-_DAMAGES = (_replace, _replace, _replace, _shift, _shift, _drop, _double, _swap, _wrap)
+_DAMAGES = (_replace, _replace, _replace, _shift, _shift, _drop, _duplicate, _swap, _wrap)

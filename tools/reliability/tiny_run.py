@@ -1,4 +1,4 @@
-"""A training of seconds for the tools that interrupt trainings, and the comparison of two such runs to the bit."""
+"""A training that takes seconds, for tools that interrupt it, and a bit-for-bit comparison of two such runs."""
 
 from __future__ import annotations
 
@@ -18,43 +18,42 @@ MODEL = """
     --hidden_dim 16 --nheads 2 --dim_feedforward 32 --enc_layers 1 --dec_layers 2 --num_queries 6
     --train_sizes 48 64 --max_size 64 --val_size 64 --no_crop --device cpu --num_workers 0
 """.split()
-# Of a checkpoint, what may differ between an interrupted run and an undisturbed one: how it was called.
-CALL = ("args",)
+# Checkpoint entries that may differ between an interrupted run and an undisturbed one: the command line.
+IGNORED = {"args"}
 
 
 def fresh_folder(out: Path, tool: str) -> None:
-    """An empty folder `out` for the tool of that name; what the tool left there before goes.
+    """Create an empty folder `out` for a tool; files of an earlier run of the same tool are deleted.
 
     Raises:
-        FileExistsError: the folder holds something else.
+        FileExistsError: the folder holds other files.
     """
     mark = out / f".{tool}"
     if mark.exists():
         shutil.rmtree(out)
     elif out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise FileExistsError(f"{out} holds something other than a run of {tool}: name another folder with --out")
+        raise FileExistsError(f"{out} holds files that are not from {tool}: choose another folder with --out")
     out.mkdir(parents=True, exist_ok=True)
     mark.touch()
 
 
 def tiny_run(out: Path, *more: str, train: int = 8, val: int = 2) -> list[str]:
-    """The command line, `--output_dir` excepted, of a training on pictures of 64 pixels drawn to `out`/data.
+    """The command line, without `--output_dir`, of a training on images of 64 pixels drawn to `out`/data.
 
-    Dropout stays at its default and sizes vary, so that a generator that does not go on where it was is noticed.
+    Dropout is on and sizes vary, so that a random generator that is not restored changes the result.
     """
     write_shapes(out / "data", train=train, val=val, size=64)
     return [*MODEL, "--coco_path", str(out / "data"), *more]
 
 
 def differences(folder: Path, reference: Path) -> list[str]:
-    """What of a finished run is not, to the bit, that of the undisturbed one: sentences, none if all is equal.
+    """How a finished run differs from the undisturbed one, as sentences; empty if both are equal bit for bit.
 
-    Compared are the names of all files, each checkpoint entry by entry, and log and evaluation byte by byte. Times and
-    pictures are left out.
+    File names are compared, checkpoints entry by entry, and all other files byte by byte, except pictures.
     """
     files, expected = ({str(path.relative_to(root)) for path in _files(root)} for root in (folder, reference))
     found = [f"{name} is missing" for name in sorted(expected - files)]
-    found += [f"{name} was left behind" for name in sorted(files - expected)]
+    found += [f"{name} should not exist" for name in sorted(files - expected)]
     for name in sorted(files & expected):
         one, other = folder / name, reference / name
         if one.suffix == ".pth":
@@ -69,11 +68,11 @@ def _files(root: Path) -> Iterator[Path]:
 
 
 def _differing(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
-    return [key for key in sorted({*one, *other} - {*CALL}) if not same(one.get(key), other.get(key))]
+    return [key for key in sorted({*one, *other} - IGNORED) if not same(one.get(key), other.get(key))]
 
 
 def same(one: Any, other: Any) -> bool:
-    """Equal to the bit, tensors included, all the way down."""
+    """True if two nested structures are equal bit for bit, tensors included."""
     if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
         return one.dtype == other.dtype and torch.equal(one, other)
     if isinstance(one, dict) and isinstance(other, dict):

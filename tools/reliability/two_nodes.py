@@ -1,12 +1,13 @@
-"""Two machines in small: two torchrun agents of one process each, joined by a socket, of which one is killed.
+"""Kill one of two nodes: two torchrun agents with one process each, connected by a socket, act as two machines.
 
 python -m tools.reliability.two_nodes --out outputs/two_nodes
 
-Where network namespaces can be made (Linux, root, iproute2) each agent has a network of its own and a virtual cable
-joins the two; elsewhere both live on the loopback device. A training of seconds runs through once, undisturbed. Then it
-runs again, and in the middle of an epoch the second agent and its worker are killed by SIGKILL. The first agent sees
-its worker fail and waits; the second one is started again with the same command, and the two go on from the checkpoint
-(`--resume auto`). In the end weights, training state and log must be equal to the bit. Exit code 1 if anything fails.
+If network namespaces can be created (Linux, root, iproute2), each agent has its own network, and a virtual cable
+connects the two; otherwise both use the loopback device. A training that takes seconds runs once undisturbed. Then it
+runs again, and in the middle of an epoch SIGKILL ends the second agent and its worker. The first agent sees its worker
+fail and waits; the second one is restarted with the same command, and both resume from the checkpoint
+(`--resume auto`). Weights, training state and log must then be bit for bit those of the undisturbed run. Exit code 1 if
+anything fails.
 """
 
 from __future__ import annotations
@@ -19,41 +20,44 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from tools.command import ToolError, run_tool, tool_parser
 from tools.reliability.tiny_run import REPOSITORY, differences, fresh_folder, tiny_run
 
 EPOCHS = 4
-# Without this, an agent of the round before tells a newly started one no master address (torch 2.14 and 2.15).
+# Without this, agents of the previous round do not give a restarted one the master address (torch 2.14 and 2.15).
 SHARING = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
-SECONDS = 600  # for one whole run; starting Python on a busy core takes its time
-GOING_ON = re.compile(r"going on from \S+: epoch (\d+)")
+TIME_LIMIT = 600  # seconds for one run; starting Python on a busy core is slow
+RESUMED = re.compile(r"resuming from \S+: epoch (\d+)")
 
 
 @dataclass
 class Node:
-    """One agent: where it runs, and what it has said so far."""
+    """One agent: where it runs, and the log of its current process."""
 
     name: str
     address: str
-    hosts: bool  # the rendezvous
+    hosts_rendezvous: bool
     prefix: list[str]
     variables: dict[str, str]
-    said: Path = Path()
+    log: Path = Path()
     agent: subprocess.Popen | None = None
     starts: int = 0
 
     def start(self, endpoint: str, command: list[str], folder: Path) -> None:
-        """Start, or start again, the agent with `main.py` and its flags."""
+        """Start or restart the agent, with `main.py` and its flags."""
         self.starts += 1
-        self.said = folder / f"{self.name}{self.starts}.txt"
+        self.log = folder / f"{self.name}{self.starts}.txt"
         rendezvous = ["--rdzv_backend", "c10d", "--rdzv_endpoint", endpoint, "--rdzv_id", "two_nodes"]
-        rendezvous += ["--rdzv_conf", f"is_host={int(self.hosts)}"]  # an address of a namespace is not recognised
+        # torch does not recognise an address in a namespace as its own, so it is told which agent hosts.
+        rendezvous += ["--rdzv_conf", f"is_host={int(self.hosts_rendezvous)}"]
         sizes = ["--nnodes", "2", "--nproc_per_node", "1", "--max_restarts", "3", "--local_addr", self.address]
         program = [sys.executable, "-m", "torch.distributed.run", *sizes, *rendezvous]
-        with self.said.open("w") as file:
+        with self.log.open("w") as file:
             self.agent = subprocess.Popen(
                 [*self.prefix, *program, str(REPOSITORY / "main.py"), *command],
                 stdout=file,
@@ -63,25 +67,25 @@ class Node:
             )
 
     def kill(self) -> int:
-        """SIGKILL to the agent and all it has started; how many processes that were."""
+        """Send SIGKILL to the agent and its descendants; returns the number of processes."""
         if self.agent.poll() is not None:
             return 0
-        doomed = family(self.agent.pid)
-        for pid in doomed:
-            with suppress(ProcessLookupError):  # it may have ended meanwhile
+        processes = descendants(self.agent.pid)
+        for pid in processes:
+            with suppress(ProcessLookupError):  # it has ended
                 os.kill(pid, signal.SIGKILL)
         self.agent.wait()
-        return len(doomed)
+        return len(processes)
 
 
-def family(pid: int) -> list[int]:
-    """The process and all that descend from it, parents first (Linux: read from /proc)."""
+def descendants(pid: int) -> list[int]:
+    """The process and its descendants, parents first (Linux: read from /proc)."""
     children: dict[int, list[int]] = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
             parent = int(stat.read_text().rpartition(")")[2].split()[1])
         except OSError:
-            continue  # it has ended meanwhile
+            continue  # it has ended
         children.setdefault(parent, []).append(int(stat.parent.name))
     found = [pid]
     for member in found:
@@ -90,10 +94,10 @@ def family(pid: int) -> list[int]:
 
 
 class Network:
-    """Two nodes' networks, made on entry and removed on exit; `kind` says which sort it became.
+    """The networks of two nodes, created on entry and removed on exit; `kind` says which kind was possible.
 
     Args:
-        loopback: make none, use the loopback device.
+        loopback: create no networks, use the loopback device.
     """
 
     def __init__(self, loopback: bool) -> None:
@@ -108,7 +112,7 @@ class Network:
             except (OSError, subprocess.CalledProcessError) as error:
                 self.__exit__()
                 reason = getattr(error, "stderr", "") or error
-                print(f"no network namespaces here ({str(reason).strip()})")
+                print(f"network namespaces cannot be created ({str(reason).strip()})")
         variables = {"GLOO_SOCKET_IFNAME": "lo"}
         return [Node(name, "127.0.0.1", name == "first", [], variables) for name in ("first", "second")]
 
@@ -133,7 +137,7 @@ class Network:
             _ip("-n", self.spaces[number - 1], "address", "add", f"{node.address}/24", "dev", f"detr{number}")
             for device in ("lo", f"detr{number}"):
                 _ip("-n", self.spaces[number - 1], "link", "set", device, "up")
-        self.kind = f"two network namespaces, {nodes[0].address} and {nodes[1].address}, joined by a virtual cable"
+        self.kind = f"two network namespaces, {nodes[0].address} and {nodes[1].address}, connected by a virtual cable"
         return nodes
 
 
@@ -142,82 +146,83 @@ def _ip(*arguments: str) -> None:
 
 
 def train(nodes: list[Node], folder: Path, flags: list[str], kill_in: int | None = None) -> list[str]:
-    """One training by both nodes, the second of them killed in the middle of epoch `kill_in`, if given.
+    """Train on both nodes; if `kill_in` is given, kill the second one in the middle of that epoch.
 
     Returns:
-        What happened, as sentences.
+        The events, as sentences.
 
     Raises:
-        RuntimeError: an agent failed or the time was up.
+        ToolError: an agent failed, or the time limit was exceeded.
     """
     folder.mkdir(parents=True)
     command = [*flags, "--output_dir", str(folder / "run"), "--resume", "auto"]
     with socket.socket() as probe:
         probe.bind(("", 0))
         endpoint = f"{nodes[0].address}:{probe.getsockname()[1]}"
-    story, start, killed_at = [], time.monotonic(), None
+    events, start, killed_at = [], time.monotonic(), None
     try:
         for node in nodes:
             node.start(endpoint, command, folder)
         while any(node.agent.poll() is None for node in nodes):
-            if time.monotonic() - start > SECONDS:
-                raise RuntimeError(f"not finished after {SECONDS} seconds")
-            if kill_in is not None and killed_at is None and f"Epoch: [{kill_in}]  [1/" in _said(nodes):
-                gone = nodes[1].kill()
+            if time.monotonic() - start > TIME_LIMIT:
+                raise ToolError(f"not finished after {TIME_LIMIT} seconds")
+            if kill_in is not None and killed_at is None and f"Epoch: [{kill_in}]  [1/" in _logs(nodes):
+                killed = nodes[1].kill()
                 killed_at = time.monotonic()
-                story.append(f"SIGKILL to the second agent and its worker ({gone} processes) in epoch {kill_in}")
+                events.append(f"SIGKILL to the second agent and its worker ({killed} processes) in epoch {kill_in}")
                 nodes[1].start(endpoint, command, folder)
             time.sleep(0.05)
         for node in nodes:
             if node.agent.returncode != 0:
-                raise RuntimeError(f"the {node.name} agent ended with exit code {node.agent.returncode}")
-    except RuntimeError as error:
-        tails = "\n".join(f"--- {node.said}\n{node.said.read_text()[-3000:]}" for node in nodes)
-        raise RuntimeError(f"{error}; the last it said:\n{tails}") from error
+                raise ToolError(f"the {node.name} agent ended with exit code {node.agent.returncode}")
+    except ToolError:
+        for node in nodes:
+            print(f"--- the end of {node.log}\n{node.log.read_text()[-3000:]}", file=sys.stderr)
+        raise
     finally:
         for node in nodes:
             if node.agent is not None:
                 node.kill()
     if killed_at is not None:
-        went_on = GOING_ON.findall(_said(nodes))
-        if not went_on:
-            raise RuntimeError(f"the training did not go on from a checkpoint, see {folder}")
+        resumed = RESUMED.findall(_logs(nodes))
+        if not resumed:
+            raise ToolError(f"the training did not resume from a checkpoint, see {folder}")
         seconds = time.monotonic() - killed_at
-        story.append(f"second agent started again; both went on with epoch {went_on[-1]}, done {seconds:.0f} s later")
-    return story
+        events.append(f"second agent restarted; both resumed with epoch {resumed[-1]}, finished {seconds:.0f} s later")
+    return events
 
 
-def _said(nodes: list[Node]) -> str:
-    return "".join(node.said.read_text() for node in nodes if node.agent is not None)
+def _logs(nodes: list[Node]) -> str:
+    return "".join(node.log.read_text() for node in nodes if node.agent is not None)
 
 
-def main(argv: list[str] | None = None) -> int:
-    """The command; returns the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("outputs/two_nodes"), help="folder for both runs")
-    parser.add_argument("--loopback", action="store_true", help="do not make networks, use the loopback device")
-    options = parser.parse_args(argv)
+def main(options: argparse.Namespace) -> int:
+    """Run the trial and print what happened; returns 1 if the runs differ."""
     out = options.out.absolute()
     network = Network(options.loopback)
-    try:
-        fresh_folder(out, "two_nodes")
-        flags = tiny_run(out, "--batch_size", "2", "--epochs", str(EPOCHS), "--print_freq", "1", train=16)
-        with network as nodes:
-            print(network.kind)
-            train(nodes, out / "undisturbed", flags)
-            print(f"undisturbed: {EPOCHS} epochs by two nodes of one process each")
-            for sentence in train(nodes, out / "killed", flags, kill_in=2):
-                print(sentence)
-        found = differences(out / "killed" / "run", out / "undisturbed" / "run")
-    except (OSError, RuntimeError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    fresh_folder(out, "two_nodes")
+    flags = tiny_run(out, "--batch_size", "2", "--epochs", str(EPOCHS), "--print_freq", "1", train=16)
+    with network as nodes:
+        print(network.kind)
+        train(nodes, out / "undisturbed", flags)
+        print(f"undisturbed: {EPOCHS} epochs on two nodes with one process each")
+        for event in train(nodes, out / "killed", flags, kill_in=2):
+            print(event)
+    found = differences(out / "killed" / "run", out / "undisturbed" / "run")
     for difference in found:
         print(f"error: {difference}", file=sys.stderr)
     if not found:
-        print("weights, training state and log are those of the undisturbed run, to the bit")
+        print("weights, training state and log are bit for bit those of the undisturbed run")
     return 1 if found else 0
 
 
+def run(argv: Sequence[str] | None = None) -> int:
+    """The command; returns the exit code."""
+    parser = tool_parser(__doc__)
+    parser.add_argument("--out", type=Path, default=Path("outputs/two_nodes"), help="folder for both runs")
+    parser.add_argument("--loopback", action="store_true", help="use the loopback device, do not create networks")
+    return run_tool(parser, main, argv)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run())

@@ -1,4 +1,4 @@
-"""Damaged files are read or refused; and the fuzzer sees it when they are not."""
+"""Damaged files are read or rejected; and the fuzzer finds it when they are not."""
 
 import json
 import multiprocessing
@@ -8,18 +8,18 @@ import pytest
 import torch
 from PIL import Image
 
-from tools.reliability.fuzz import content_of, fuzz, main
+from tools.reliability.fuzz import content_of, fuzz, run
 from tools.reliability.fuzz_targets import TARGETS, Target
 
 ANNOTATIONS, IMAGES, CHECKPOINTS = TARGETS
 needs_fork = pytest.mark.skipif(
-    "fork" not in multiprocessing.get_all_start_methods(), reason="what a test plants reaches a forked process only"
+    "fork" not in multiprocessing.get_all_start_methods(), reason="patches of a test reach forked processes only"
 )
 
 
 @pytest.fixture(autouse=True)
 def without_threads(monkeypatch):
-    """hotcoco's threads, once another test has used it, do not come along into a forked process."""
+    """hotcoco's threads, once another test has started them, do not exist in a forked process."""
     monkeypatch.setattr("evaluation.hotcoco.unavailable_reason", lambda: "hotcoco cannot be forked")
 
 
@@ -90,7 +90,7 @@ def raise_without_a_word(path):
 
 
 def raise_a_sentence(path):
-    raise ValueError(f"{path} is damaged: copy it anew")
+    raise ValueError(f"{path} is damaged: copy it again")
 
 
 @needs_fork
@@ -148,10 +148,10 @@ def test_the_traceback_of_a_finding_is_kept(tmp_path):
 @needs_fork
 def test_the_command_prints_a_table_and_fails_on_findings(tmp_path, capsys, monkeypatch):
     command = ["--cases", "3", "--seed", "3", "--out", str(tmp_path / "found")]
-    assert main(command) == 0
+    assert run(command) == 0
     assert "3 cases, 0 findings" in capsys.readouterr().out
     assert not (tmp_path / "found").exists()
     monkeypatch.setattr("tools.reliability.fuzz_targets.read_image", lambda *_: {}["no image"])
-    assert main(command) == 1
+    assert run(command) == 1
     printed = capsys.readouterr().out
     assert "images       finding: KeyError" in printed and "case 1: KeyError" in printed

@@ -1,4 +1,4 @@
-"""The memory check: that it sees what processes allocate, judges rightly, and runs the real loop."""
+"""The memory check counts what processes allocate, detects growth, and runs the real loop."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def measurable():
     try:
         own_memory()
     except OSError:
-        pytest.skip("only Linux tells what a process shares with others")
+        pytest.skip("only Linux reports what a process shares with others")
     level = get_logger().level
     yield
     get_logger().setLevel(level)
@@ -84,18 +84,18 @@ def test_the_table_has_a_line_for_each_reading_and_the_drift():
 
 def run(shapes: Path, *more: str) -> int:
     lengths = ["--samples", "16", "--every", "4", "--warm_up", "4"]
-    return memory_check.main(
+    return memory_check.run(
         ["--coco_path", str(shapes), *lengths, "--batch_size", "2", "--train_sizes", "32", "--no_crop", *more]
     )
 
 
-def test_freed_memory_is_handed_back_before_a_reading_unless_asked_not_to(shapes, monkeypatch, capsys):
+def test_freed_memory_is_returned_before_a_reading_unless_asked_not_to(shapes, monkeypatch, capsys):
     order = []
-    monkeypatch.setattr(memory_check, "hand_back_freed_memory", lambda: order.append("hand back"))
+    monkeypatch.setattr(memory_check, "return_freed_memory", lambda: order.append("return"))
     monkeypatch.setattr(memory_check, "take_reading", lambda n: order.append(n) or Reading(n, 1.0, 0.0))
     monkeypatch.setattr(memory_check, "train_one_epoch", lambda model, criterion, loader, *_, **__: list(loader))
     run(shapes, "--num_workers", "0")
-    assert order[:4] == ["hand back", 4, "hand back", 8]
+    assert order[:4] == ["return", 4, "return", 8]
     order.clear()
     run(shapes, "--num_workers", "0", "--keep_freed")
     assert order[:2] == [4, 8]

@@ -1,4 +1,4 @@
-"""The tool that kills trainings: its short form finds nothing wrong here, and finds a writer that is."""
+"""The tools that kill trainings and fill the disk: they pass here, and detect a broken writer."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ def write_in_place(path: str, write: Callable[[BinaryIO], Any]) -> None:
         write(Slow(file))
 
 
-def do(tool: Callable[[list[str]], int], folder: str, flags: list[str], broken: bool) -> None:
-    """In a process of its own, which is fit to be forked."""
+def run_in_process(tool: Callable[[list[str]], int], folder: str, flags: list[str], broken: bool) -> None:
+    """Run a tool in a separate process, from which runs can be forked."""
     if broken:
         util.checkpoint.write_atomically = write_in_place
     with Path(folder, "said.txt").open("w") as said, redirect_stdout(said), redirect_stderr(said):
@@ -56,7 +56,7 @@ def do(tool: Callable[[list[str]], int], folder: str, flags: list[str], broken: 
 
 def outcome(tool: Callable[[list[str]], int], folder: Path, *flags: str, broken: bool = False) -> tuple[int, str]:
     """Exit code and output of the tool."""
-    code = wait(start(do, [(tool, str(folder), list(flags), broken)]))[0]
+    code = wait(start(run_in_process, [(tool, str(folder), list(flags), broken)]))[0]
     return code, (folder / "said.txt").read_text()
 
 
@@ -64,18 +64,18 @@ def count(name: str, said: str) -> int:
     return int(re.search(rf"^{name}.*?(\d+)$", said, re.MULTILINE)[1])
 
 
-def test_killed_trainings_go_on_to_the_bit_and_a_full_disk_spares_the_checkpoint(tmp_path: Path):
-    code, said = outcome(torture.main, tmp_path, "--kills", "5", "--seed", "3")
+def test_killed_trainings_resume_bit_for_bit_and_a_full_disk_spares_the_checkpoint(tmp_path: Path):
+    code, said = outcome(torture.run, tmp_path, "--kills", "5", "--seed", "3")
     assert code == 0, said
     assert count("kills", said) == 5
     assert count("checkpoints loaded after kills", said) >= 1
-    assert count("trainings finished, to the bit as undisturbed", said) >= 1
+    assert count("trainings finished bit for bit as undisturbed", said) >= 1
     assert count("saves that met a full disk", said) >= 1
     assert count("violations", said) == 0
 
 
 def test_a_writer_that_writes_in_place_is_found(tmp_path: Path):
-    code, said = outcome(torture.main, tmp_path, "--kills", "40", "--seed", "3", broken=True)
+    code, said = outcome(torture.run, tmp_path, "--kills", "40", "--seed", "3", broken=True)
     assert code == 1, said
     assert count("violations", said) >= 1
     assert re.search(
@@ -84,20 +84,20 @@ def test_a_writer_that_writes_in_place_is_found(tmp_path: Path):
 
 
 def test_a_file_that_raises_half_way_is_survived_like_a_full_disk(tmp_path: Path):
-    code, said = outcome(full_disk.main, tmp_path, "--no_tmpfs")
+    code, said = outcome(full_disk.run, tmp_path, "--no_tmpfs")
     assert code == 0 and count("violations", said) == 0, said
     assert count(re.escape("saves that met a full disk (a file that raises ENOSPC)"), said) >= 1
 
 
 def test_a_folder_that_holds_something_else_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture):
     (tmp_path / "thesis.tex").write_text("years of work")
-    assert torture.main(["--kills", "1", "--out", str(tmp_path)]) == 1
-    assert "holds something other than a run of torture: name another folder" in capsys.readouterr().err
+    assert torture.run(["--kills", "1", "--out", str(tmp_path)]) == 1
+    assert "holds files that are not from torture: choose another folder" in capsys.readouterr().err
     assert (tmp_path / "thesis.tex").read_text() == "years of work"
 
 
 class Killed(BaseException):
-    """In place of SIGKILL, at a moment that is certain."""
+    """Stands for SIGKILL, at a known moment."""
 
 
 @pytest.mark.parametrize("epoch", [0, 1])

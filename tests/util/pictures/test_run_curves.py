@@ -77,7 +77,7 @@ def test_the_command_draws_masks_where_a_run_has_them(write_run, tmp_path, monke
 
     monkeypatch.setattr(plot_logs_command, "plot_logs", drawing)
     for runs in ([boxes], [boxes, masks]):
-        assert plot_logs_command.main([*map(str, runs), "--out", str(tmp_path / "a.png")]) == 0
+        assert plot_logs_command.run([*map(str, runs), "--out", str(tmp_path / "a.png")]) == 0
     assert "PQ" not in asked[0] and asked[1][-4:] == ("loss_mask", "loss_dice", "mask_AP", "PQ")
 
 

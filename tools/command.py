@@ -1,0 +1,58 @@
+"""What all tools share: parse the command line, run, turn an expected error into one sentence, return the exit code."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from util.errors import CheckpointError, one_sentence
+
+
+class ToolError(RuntimeError):
+    """The tool cannot do what it was asked to; the message is for its user."""
+
+
+def tool_parser(description: str | None, **options: Any) -> argparse.ArgumentParser:
+    """A parser whose help shows `description`, usually the tool's docstring, with its line breaks."""
+    return argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter, **options
+    )
+
+
+def run_tool(
+    parser: argparse.ArgumentParser,
+    main: Callable[[argparse.Namespace], int | None],
+    argv: Sequence[str] | None = None,
+    *,
+    training_flags: bool = False,
+    packages: str = "",
+) -> int:
+    """Run a tool from its command line.
+
+    Args:
+        parser: reads the command line; it exits with code 2 if that is wrong.
+        main: does the work; returns the exit code, None for 0.
+        argv: the command line, by default that of this process.
+        training_flags: collect flags that `parser` does not know in `options.training_flags`, for `main.py`.
+        packages: optional packages the tool needs, named in the error if one is missing; what `pip install` takes.
+
+    Returns:
+        The exit code, 1 after an error that the user can fix. Any other error is a bug and is raised.
+    """
+    if training_flags:
+        options, unknown = parser.parse_known_args(argv)
+        options.training_flags = unknown
+    else:
+        options = parser.parse_args(argv)
+    try:
+        return main(options) or 0
+    except ImportError as error:
+        if not packages:
+            raise
+        sentence = f"{one_sentence(error)}: pip install {packages}"
+    except (ValueError, OSError, CheckpointError, ToolError) as error:
+        sentence = one_sentence(error)
+    print(f"error: {sentence}", file=sys.stderr)
+    return 1
