@@ -1,4 +1,4 @@
-"""`torch.hub.load` in the company of modules named like ours: they stay, ours leave, and the models go on working."""
+"""`torch.hub.load` in a process with other modules named like ours: they stay, ours leave no trace, models work."""
 
 import builtins
 import json
@@ -21,7 +21,7 @@ REPOSITORY = Path(hubconf.__file__).resolve().parent
 
 @pytest.fixture(scope="module")
 def facts(tmp_path_factory):
-    """What a process of its own found; see `hub_guest.main`."""
+    """The facts that `hub_guest.main` found in a separate process."""
     folder = tmp_path_factory.mktemp("guest")
     hub_guest.write_foreign_packages(folder / "foreign")
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
@@ -33,15 +33,15 @@ def facts(tmp_path_factory):
     return json.loads((folder / "facts.json").read_text())
 
 
-def test_modules_and_path_are_what_they_were(facts):
+def test_modules_and_path_are_restored(facts):
     assert facts["left beside others"] == []
 
 
-def test_a_process_without_such_modules_gets_none(facts):
+def test_a_process_without_such_modules_gets_none_of_ours(facts):
     assert facts["left alone"] == []
 
 
-def test_the_others_are_still_imported_under_their_names(facts):
+def test_the_other_modules_can_still_be_imported(facts):
     assert set(facts["owners"]) == {"foreign"}
 
 
@@ -49,24 +49,24 @@ def test_the_model_runs_on_a_tensor_and_on_a_list(facts):
     assert facts["uses"]["shape"] == [1, 12, 4] and facts["uses"]["list"]
 
 
-def test_the_model_is_deep_copied(facts):
+def test_the_model_can_be_deep_copied(facts):
     assert facts["uses"]["copy"]
 
 
-def test_weights_are_saved_and_go_into_a_second_model(facts):
+def test_weights_can_be_saved_and_loaded_into_a_second_model(facts):
     assert facts["uses"]["weights"]
 
 
-def test_torchscript_takes_the_models_of_both_loads(facts):
+def test_torchscript_compiles_the_models_of_both_loads(facts):
     assert facts["scripts"] == [True, True]
 
 
-# --- In this process, which has our own rooms -------------------------------------------------------------------------
+# --- In this process, which has our packages --------------------------------------------------------------------------
 
 
 @pytest.fixture
 def keep_modules():
-    """sys.modules and sys.path end as they began."""
+    """Restore sys.modules and sys.path after the test."""
     before, path = dict(sys.modules), sys.path[:]
     yield
     sys.modules.clear()
@@ -75,7 +75,7 @@ def keep_modules():
 
 
 def make_foreign(*names: str) -> dict[str, types.ModuleType]:
-    """Modules without a file or a spec, in place of what bears their names."""
+    """Replace all modules of our packages by modules with these names, without a file or a spec."""
     for name in [name for name in sys.modules if name.split(".")[0] in {"models", "util"}]:
         del sys.modules[name]
     made = {name: types.ModuleType(name) for name in names}
@@ -83,13 +83,13 @@ def make_foreign(*names: str) -> dict[str, types.ModuleType]:
     return made
 
 
-def test_our_own_rooms_are_shared():
+def test_our_packages_are_shared():
     loaded = torch.hub.load(str(REPOSITORY), "detr_tiny_shapes", source="local")
     assert type(loaded) is models.detr.DETR
     assert type(hubconf.detr_tiny_shapes()) is models.detr.DETR
 
 
-def test_a_plain_import_shares_its_rooms_with_the_process(keep_modules):
+def test_a_plain_import_shares_its_packages_with_the_process(keep_modules):
     make_foreign()
     del sys.modules["hubconf"]
     plain = __import__("hubconf")
@@ -97,7 +97,7 @@ def test_a_plain_import_shares_its_rooms_with_the_process(keep_modules):
 
 
 @pytest.mark.parametrize("names", [("models",), ("util", "util.misc"), ("models", "models.detr", "util")])
-def test_a_plain_import_works_beside_others(keep_modules, names):
+def test_a_plain_import_works_with_other_modules_of_these_names(keep_modules, names):
     made = make_foreign(*names)
     path = sys.path[:]
     del sys.modules["hubconf"]
@@ -114,7 +114,7 @@ def test_a_blocked_name_stays_blocked(keep_modules):
     assert sys.modules["util"] is None and "models" not in sys.modules
 
 
-def test_a_failed_import_leaves_nothing_either(keep_modules, tmp_path):
+def test_a_failed_import_leaves_no_trace(keep_modules, tmp_path):
     made = make_foreign("models", "util")
     shutil.copy(REPOSITORY / "hubconf.py", tmp_path)
     (tmp_path / "models").mkdir()
@@ -132,15 +132,15 @@ def test_nothing_is_imported_once_the_model_is_built(keep_modules, monkeypatch):
     model, postprocessor = torch.hub.load(
         str(REPOSITORY), "detr_tiny_shapes", source="local", return_postprocessor=True
     )
-    asked = []
+    imported = []
     real = builtins.__import__
 
     def record(name, *args, **kwargs):
-        asked.append(name)
+        imported.append(name)
         return real(name, *args, **kwargs)
 
     monkeypatch.setattr(builtins, "__import__", record)
     with torch.no_grad():
         postprocessor(model.eval()([torch.rand(3, 64, 64)]), torch.tensor([[64, 64]]))
     monkeypatch.undo()
-    assert not {name for name in asked if name.split(".")[0] in {"models", "util"}}
+    assert not {name for name in imported if name.split(".")[0] in {"models", "util"}}

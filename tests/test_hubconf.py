@@ -1,4 +1,4 @@
-"""`torch.hub` entry points; a small detector stands in for the real ones where their size is not the point."""
+"""The `torch.hub` entry points. A small detector replaces the real ones where their size does not matter."""
 
 import functools
 import hashlib
@@ -39,7 +39,7 @@ def small_detr(
     backbone_name: str, dilation: bool, num_classes: int, backbone_weights: str | None, all_levels: bool = False
 ) -> DETR:
     backbone = Backbone("tiny", True, all_levels, dilation, weights=backbone_weights)
-    width, heads = (128, 8) if all_levels else (16, 2)  # a mask head has its own mind on them
+    width, heads = (128, 8) if all_levels else (16, 2)  # a mask head supports few widths
     joiner = Joiner(backbone, PositionEmbeddingSine(width // 2, normalize=True))
     return DETR(joiner, Transformer(width, heads, 1, 1, 16, return_intermediate_dec=True), num_classes, 4)
 
@@ -49,7 +49,7 @@ def small(monkeypatch):
     monkeypatch.setattr(hubconf, "_make_detr", small_detr)
 
 
-def test_the_entries_are_all_that_torch_hub_lists():
+def test_torch_hub_lists_exactly_the_entry_points():
     listed = [name for name in dir(hubconf) if callable(getattr(hubconf, name)) and not name.startswith("_")]
     assert listed == sorted([*ENTRIES, *PANOPTIC, "detr_tiny_shapes", "detr_tiny_shapes_panoptic"])
 
@@ -89,7 +89,7 @@ def test_the_number_of_classes_is_an_argument(name, small):
 
 
 @EACH
-def test_the_postprocessor_comes_on_request(name, small):
+def test_the_postprocessor_is_returned_on_request(name, small):
     model, postprocessor = getattr(hubconf, name)(return_postprocessor=True)
     assert isinstance(model, DETR) and isinstance(postprocessor, PostProcess)
     result = postprocessor(model.eval()([torch.rand(3, 64, 64)]), torch.tensor([[100, 200]]))
@@ -97,7 +97,7 @@ def test_the_postprocessor_comes_on_request(name, small):
 
 
 @EACH
-def test_backbone_weights_are_handed_on(name, small, tmp_path):
+def test_backbone_weights_are_passed_on(name, small, tmp_path):
     weights = {
         name: torch.rand_like(value) for name, value in Backbone("tiny", True, False, False).body.state_dict().items()
     }
@@ -130,7 +130,7 @@ def test_each_panoptic_entry_has_its_backbone_and_stride_and_downloads_nothing(n
 
 
 @EACH_PANOPTIC
-def test_the_panoptic_postprocessor_comes_on_request_and_knows_the_published_things(name, small):
+def test_the_panoptic_postprocessor_is_returned_on_request_with_the_published_things(name, small):
     model, postprocessor = getattr(hubconf, name)(num_classes=95, threshold=0.2, return_postprocessor=True)
     assert isinstance(model, DETRsegm) and model.detr.class_embed.out_features == 96
     assert postprocessor.threshold == 0.2 and len(postprocessor.is_thing_map) == 95
@@ -141,7 +141,7 @@ def test_the_panoptic_postprocessor_comes_on_request_and_knows_the_published_thi
 
 
 @EACH_PANOPTIC
-def test_each_panoptic_entry_asks_for_its_published_file(name, small, monkeypatch):
+def test_each_panoptic_entry_loads_its_published_file(name, small, monkeypatch):
     asked = []
     state = DETRsegm(small_detr("", False, 250, None, True)).state_dict()
     monkeypatch.setattr(hubconf.checkpoint, "load_checkpoint", lambda url: asked.append(url) or {"model": state})
@@ -160,7 +160,7 @@ def test_published_panoptic_weights_with_other_classes_are_refused(name, small, 
 
 
 @EACH
-def test_each_entry_asks_for_its_published_file(name, small, monkeypatch):
+def test_each_entry_loads_its_published_file(name, small, monkeypatch):
     asked = []
     state = small_detr("", False, 91, None).state_dict()
     monkeypatch.setattr(hubconf.checkpoint, "load_checkpoint", lambda url: asked.append(url) or {"model": state})
@@ -184,7 +184,7 @@ def test_weights_of_another_model_are_refused(small, monkeypatch):
 
 @pytest.fixture
 def site(tmp_path, monkeypatch) -> Iterator[SimpleNamespace]:
-    """A server of weights on this machine: its folder, and the paths asked for."""
+    """A local server of weights: its folder, and the requested paths."""
     folder, asked = tmp_path / "site", []
     folder.mkdir()
 
@@ -205,7 +205,7 @@ def site(tmp_path, monkeypatch) -> Iterator[SimpleNamespace]:
 
 
 def publish(site: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> tuple[nn.Module, str]:
-    """Weights on the site under a name with their own hash, for which the R50 entry then asks."""
+    """Put weights on the site, with their hash in their name, and make the R50 entry request them."""
     model = small_detr("", False, 91, None)
     save_checkpoint(site.folder / "weights", {"model": model.state_dict()})
     digest = hashlib.sha256((site.folder / "weights").read_bytes()).hexdigest()
@@ -216,7 +216,7 @@ def publish(site: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> tuple[nn.
     return model, name
 
 
-def test_weights_are_downloaded_once_and_then_come_from_the_cache(small, site, monkeypatch):
+def test_weights_are_downloaded_once_and_then_loaded_from_the_cache(small, site, monkeypatch):
     published, name = publish(site, monkeypatch)
     for _ in range(2):
         model = hubconf.detr_resnet50(pretrained=True)
@@ -225,13 +225,13 @@ def test_weights_are_downloaded_once_and_then_come_from_the_cache(small, site, m
     assert [path.name for path in (site.hub / "checkpoints").iterdir()] == [name]
 
 
-def test_weights_that_do_not_have_the_hash_of_their_name_are_refused(small, site):
+def test_weights_with_a_wrong_hash_are_refused(small, site):
     save_checkpoint(site.folder / "detr-r50-e632da11.pth", {"model": small_detr("", False, 91, None).state_dict()})
     with pytest.raises(CheckpointError, match="detr-r50-e632da11.pth does not match the hash in its name"):
         hubconf.detr_resnet50(pretrained=True)
-    assert not list((site.hub / "checkpoints").iterdir()), "nothing false stays in the cache"
+    assert not list((site.hub / "checkpoints").iterdir()), "wrong files do not stay in the cache"
 
 
-def test_weights_that_are_not_there_are_an_error_that_names_them(small, site):
+def test_missing_weights_are_an_error_with_their_name(small, site):
     with pytest.raises(CheckpointError, match="detr-r50-e632da11.pth could not be downloaded"):
         hubconf.detr_resnet50(pretrained=True)

@@ -39,12 +39,12 @@ BUILDS = {
 
 
 def parse(flags: str) -> Namespace:
-    """The arguments for a build on the CPU that downloads nothing."""
+    """Arguments for a build on the CPU without downloads."""
     return get_args_parser().parse_args(f"--device cpu {flags} --backbone_weights none".split())
 
 
 def build(args: Namespace) -> tuple[nn.Module, nn.Module, dict[str, nn.Module]]:
-    """`build_model`, silent about frozen layers without weights: here the golden weights follow."""
+    """`build_model` without its warning of random frozen layers, which golden weights will overwrite."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         logging.disable(logging.WARNING)
@@ -61,23 +61,23 @@ def detector(case: str) -> tuple[nn.Module, nn.Module]:
 
 
 def detector_batch(case: str) -> tuple[NestedTensor, list[dict[str, Tensor]]]:
-    """The images and targets that a case is run on."""
+    """The images and targets of a case."""
     counts = [0, 0] if case == "empty_targets" else [4, 9]
     mask_hw = SIZES if "--masks" in CASES[case] else None
     return nested_tensor_from_tensor_list(images("im", SIZES)), targets("det", counts, 20, mask_hw)
 
 
 def weighted_sum(losses: dict[str, Tensor], weight_dict: dict[str, float]) -> Tensor:
-    """What is optimised: the losses that have a weight, weighted."""
+    """The optimised total: the weighted sum of the losses that have a weight."""
     return sum(loss * weight_dict[name] for name, loss in losses.items() if name in weight_dict)
 
 
 @dataclass
 class CaseRun:
-    """All that the golden figures say about one forward and backward pass."""
+    """The results of one forward and backward pass that the golden figures contain."""
 
     outputs: dict[str, Tensor]
-    matches: list[list[Tensor]]  # [layer][image], int64 [2, n]: auxiliary layers first
+    matches: list[list[Tensor]]  # [layer][image], int64 [2, n]; auxiliary layers first
     losses: dict[str, Tensor]
     total: Tensor
     grad_norms: dict[str, float]

@@ -1,7 +1,7 @@
-"""The rules of `tests/golden/README.md` as code: weights, inputs, tolerances, and which figure is tested where.
+"""The rules of `tests/golden/README.md` as code: weights, inputs, tolerances, and which figures are tested.
 
-A golden test asks for its keys with `covers(...)`, which parametrises the test over them and books them as covered;
-`test_golden_coverage.py` then fails on any figure that is neither covered nor listed in `EXCLUDED`.
+A golden test selects its keys with `covers(...)`, which parametrises the test and registers the keys as covered.
+`tests/golden/test_coverage.py` fails on any figure that is neither covered nor listed in `EXCLUDED`.
 """
 
 import json
@@ -22,14 +22,14 @@ GOLDEN_DIR = Path(__file__).resolve().parents[1] / "golden"
 ARRAYS = dict(np.load(GOLDEN_DIR / "golden.npz"))
 FACTS = json.loads((GOLDEN_DIR / "golden.json").read_text(encoding="utf-8"))
 
-# --- Which figures there are, which are left out, which are covered ---------------------------------------------------
+# --- Keys of all, excluded and covered figures ------------------------------------------------------------------------
 
-RECORD = "says how the figures were made; nothing computes it"
+RECORD = "describes how the figures were made; nothing computes it"
 EXCLUDED = {"made_with/*": RECORD, "salt": RECORD}  # fnmatch pattern over keys → reason
 
 
 def _fact_keys() -> Iterator[str]:
-    """One key for each fact: `section/name`, a position in a list, and each part of a signature apart."""
+    """One key for each fact: `section/name`, a position in a list, or one part of a signature."""
     for section, body in FACTS.items():
         if section == "signatures":
             for name, parts in body.items():
@@ -46,16 +46,16 @@ COVERED: set[str] = set()
 
 
 def is_excluded(key: str) -> bool:
-    """Whether the key is left out, because it is no figure."""
+    """Whether the key is excluded because it is not a figure."""
     return any(fnmatchcase(key, pattern) for pattern in EXCLUDED)
 
 
 def covers(*patterns: str) -> pytest.MarkDecorator:
-    """Run a test once for every golden key that fits one of the fnmatch patterns, as its argument `key`."""
+    """Run a test once for every golden key that matches one of the fnmatch patterns, as its argument `key`."""
     keys = [k for k in ALL_KEYS if not is_excluded(k) and any(fnmatchcase(k, pattern) for pattern in patterns)]
     for pattern in patterns:
         if not any(fnmatchcase(key, pattern) for key in keys):
-            raise ValueError(f"no golden key that is not excluded fits {pattern!r}: a typing error?")
+            raise ValueError(f"no golden key matches {pattern!r}, apart from excluded ones: check the spelling")
     COVERED.update(keys)
     return pytest.mark.parametrize("key", keys)
 
@@ -65,7 +65,7 @@ def covers(*patterns: str) -> pytest.MarkDecorator:
 
 @lru_cache(maxsize=256)  # the detectors on a ResNet-18 share most of their weights
 def golden_weight(key: str, shape: tuple[int, ...]) -> Tensor:
-    """The float32 weight that the README's rules give to a state_dict's entry. Not to be written to."""
+    """The float32 weight of a state_dict entry by the rules of the README. Must not be modified."""
     r = np.random.RandomState(zlib.crc32(key.encode()))
     if key.endswith("running_var"):
         value = 0.5 + r.random_sample(shape)
@@ -81,7 +81,7 @@ def golden_weight(key: str, shape: tuple[int, ...]) -> Tensor:
 
 
 def load_golden_weights(module: nn.Module) -> nn.Module:
-    """Overwrite every floating-point entry of the module's state_dict by the rules; returns the module."""
+    """Overwrite every floating-point entry of the module's state_dict by the rules. Returns the module."""
     state = module.state_dict()
     module.load_state_dict(
         {k: golden_weight(k, tuple(v.shape)) if v.is_floating_point() else v for k, v in state.items()}
@@ -93,7 +93,7 @@ def load_golden_weights(module: nn.Module) -> nn.Module:
 
 
 def tensor(name: str, *shape: int, kind: str = "n") -> Tensor:
-    """Normal (`"n"`) or uniform (`"u"`) float32 numbers that depend on the name alone."""
+    """Normal (`"n"`) or uniform (`"u"`) float32 numbers that depend only on name and shape."""
     r = np.random.RandomState(zlib.crc32(f"input:{name}".encode()))
     value = r.standard_normal(shape) if kind == "n" else r.random_sample(shape)
     return torch.from_numpy(value.astype(np.float32))
@@ -109,7 +109,7 @@ def boxes(name: str, n: int) -> Tensor:
 def targets(
     name: str, counts: Sequence[int], classes: int, mask_hw: Sequence[tuple[int, int]] | None = None
 ) -> list[dict[str, Tensor]]:
-    """A target for each image: labels int64 [n], boxes cxcywh [n, 4], and box-shaped bool masks [n, h, w] if asked."""
+    """A target per image: labels int64 [n], boxes cxcywh [n, 4], and with `mask_hw` rectangular masks [n, h, w]."""
     result = []
     for i, n in enumerate(counts):
         labels = np.random.RandomState(zlib.crc32(f"labels:{name}:{i}".encode())).randint(1, classes, n)
@@ -139,7 +139,7 @@ EXACT = (0.0, 0.0)
 
 
 def assert_close(actual: Any, golden: Any, tolerance: tuple[float, float], what: str) -> None:
-    """Fail unless shapes and dtypes agree and |a − g| ≤ atol + rtol·|g| everywhere (a NaN never does)."""
+    """Fail unless shapes and dtypes agree and |a − g| ≤ atol + rtol·|g| everywhere (NaN always fails)."""
     a = actual.detach().cpu().numpy() if isinstance(actual, Tensor) else np.asarray(actual)
     g = np.asarray(golden)
     if a.shape != g.shape or a.dtype != g.dtype:

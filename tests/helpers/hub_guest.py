@@ -1,6 +1,6 @@
-"""A process that has modules of its own named like our rooms and loads our models through torch.hub.
+"""A process that has other modules named like our packages and loads our models through torch.hub.
 
-python hub_guest.py REPOSITORY FOREIGN OUT.json: what became of its modules and of the models, for the tests to judge.
+python hub_guest.py REPOSITORY FOREIGN OUT.json writes the facts that the tests check.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ NAMES = ("models", "models.detr", "util", "utils", "datasets")
 
 
 def write_foreign_packages(folder: Path) -> None:
-    """Packages and modules of these names that say whose they are."""
+    """Write packages and modules of these names that state their owner."""
     for package in ("models", "utils", "datasets"):
         (folder / package).mkdir(parents=True)
         (folder / package / "__init__.py").write_text("OWNER = 'foreign'\n")
@@ -35,17 +35,17 @@ def load(repository: str, name: str = "detr_tiny_shapes", **arguments: Any) -> t
 
 
 def left_behind(repository: str, before: dict[str, Any], path: list[str]) -> list[str]:
-    """What differs from the modules and the path before: ours that stayed, others that changed or are gone."""
+    """The differences from the modules and path before: our modules that stayed, others that changed or are missing."""
     now = dict(sys.modules)
     changed = [name for name, module in before.items() if now.get(name) is not module]
     files = {name: getattr(module, "__file__", None) or "" for name, module in now.items() if name not in before}
-    # An environment inside of the repository holds packages of others, which may stay.
+    # A virtual environment inside the repository holds other packages, which may stay.
     ours = [n for n, f in files.items() if f.startswith(f"{repository}/") and "site-packages" not in Path(f).parts]
     return changed + ours + (["sys.path"] if sys.path != path else [])
 
 
 def use(model: torch.nn.Module, other: torch.nn.Module, image: torch.Tensor) -> dict[str, Any]:
-    """The model at work, long after its modules have left sys.modules."""
+    """Use the model after its modules were removed from sys.modules."""
     expected = model(image)
 
     def is_same(outputs: dict[str, torch.Tensor]) -> bool:
@@ -65,7 +65,7 @@ def use(model: torch.nn.Module, other: torch.nn.Module, image: torch.Tensor) -> 
 
 
 def script(model: torch.nn.Module, image: torch.Tensor) -> bool:
-    """Whether TorchScript takes the model, and finds what it finds."""
+    """Whether TorchScript compiles the model and computes the same boxes."""
     nested_tensor = model.forward.__globals__["NestedTensor"]
     batch = nested_tensor(image, torch.zeros(image.shape[0], *image.shape[2:], dtype=torch.bool))
     with warnings.catch_warnings():

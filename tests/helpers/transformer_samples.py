@@ -15,7 +15,7 @@ def tensors(*shape: int, count: int, seed: int = 0) -> list[Tensor]:
 
 
 def randomised(module: nn.Module) -> nn.Module:
-    """Every parameter moved off its start, so that norms and biases show."""
+    """Add noise to every parameter, so that norms and biases affect the output."""
     generator = torch.Generator().manual_seed(3)
     with torch.no_grad():
         for parameter in module.parameters():
@@ -30,7 +30,7 @@ PLACES = {
 
 
 def record_dropout(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, float]]:
-    """From now on (place, effective rate) of every dropout; modules and functions both end in the patched ones."""
+    """A list to which every dropout adds (place, effective rate), whether called as a module or as a function."""
     calls: list[tuple[str, float]] = []
     dropout, fused = F.dropout, F.scaled_dot_product_attention
 
