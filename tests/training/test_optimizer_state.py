@@ -66,7 +66,7 @@ def test_a_state_without_what_newer_versions_added_passes():
         ("param_groups", [], r"groups hold \[\] parameters, the model's \[2, 2\]"),
         ("param_groups.1", 5, r"groups hold \[2, None\] parameters"),
         ("param_groups.1.params", [2], r"groups hold \[2, 1\] parameters"),
-        ("param_groups.0.params", ["0", "1"], "parameters that its groups do not have"),
+        ("param_groups.0.params", ["0", "1"], "parameters that are not in its groups"),
         ("param_groups.0.lr", "fast", "lr of the optimizer's group 0 is 'fast'"),
         ("param_groups.0.lr", ..., "lr of the optimizer's group 0 is None"),
         ("param_groups.0.lr", float("nan"), "lr of the optimizer's group 0 is nan"),
@@ -84,7 +84,7 @@ def test_a_state_without_what_newer_versions_added_passes():
         ("state.2.exp_avg_sq", lambda old: old * torch.nan, "exp_avg_sq of the optimizer's parameter 2 .* not finite"),
         ("state.2.exp_avg_sq", lambda old: old.to_sparse(), "exp_avg_sq of the optimizer's parameter 2"),
         ("state.2.exp_avg_sq", lambda old: old.to(torch.complex64), "exp_avg_sq of the optimizer's parameter 2"),
-        ("state.9", {}, "parameters that its groups do not have"),
+        ("state.9", {}, "parameters that are not in its groups"),
     ],
 )
 def test_an_optimizer_state_that_does_not_fit_is_refused(place, value, sentence):
@@ -111,9 +111,9 @@ def test_another_optimizers_state_is_refused():
         ("step_size", 0, "step_size of the schedule is 0"),
         ("base_lrs", [1e-4], "base_lrs of the schedule"),
         ("_last_lr", [1e-4, None], "_last_lr of the schedule"),
-        ("step", 5, "has 'step', which is no number"),  # it would take the method's place
-        ("get_lr", None, "has 'get_lr', which is no number"),
-        ("optimizer", None, "has 'optimizer', which is no number"),
+        ("step", 5, "has 'step', which is not an entry"),  # it would take the method's place
+        ("get_lr", None, "has 'get_lr', which is not an entry"),
+        ("optimizer", None, "has 'optimizer', which is not an entry"),
     ],
 )
 def test_a_schedules_state_of_another_kind_is_refused(place, value, sentence):
@@ -128,5 +128,5 @@ def test_a_schedule_by_steps_is_checked_too():
     check_schedule_state(schedule.state_dict(), schedule)
     with pytest.raises(ValueError, match="lr_lambdas of the schedule"):
         check_schedule_state({**schedule.state_dict(), "lr_lambdas": [{"__code__": 5}, None]}, schedule)
-    with pytest.raises(ValueError, match="has 7, which is no number"):
+    with pytest.raises(ValueError, match="has 7, which is not an entry"):
         check_schedule_state({**schedule.state_dict(), 7: 1}, schedule)
