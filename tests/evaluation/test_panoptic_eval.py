@@ -257,6 +257,17 @@ def test_segments_of_unknown_categories_do_not_count_and_are_said_once(made):
     assert counts == {2: [1, 0, 1], 7: [1, 0, 1]}
 
 
+def test_after_a_reset_an_evaluator_is_like_a_new_one(made):
+    results, evaluator = evaluated(made, [scene_of(3, ground=99), scene_of(8)])
+    evaluator.reset()
+    with pytest.raises(ValueError, match="predictions are missing for 2 of 2 images"):
+        evaluator.summarize()
+    with warnings_said() as said:
+        evaluator.update([scene_of(8, thing=2), scene_of(3, thing=99)])
+    assert len(said) == 1 and "image 3 has predicted segments" in said[0]
+    assert evaluator.summarize() == evaluated(made, [scene_of(8, thing=2), scene_of(3, thing=99)])[0] != results
+
+
 def test_what_does_not_fit_its_image_is_refused_by_name(made):
     evaluator = PanopticEvaluator(made[2], made[1], None)
     narrow = prediction_of(3, np.zeros((HEIGHT, WIDTH - 1), dtype=np.int32), {})
