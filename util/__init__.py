@@ -1,1 +1,1 @@
-"""What every other room may use; nothing here knows of models or data sets."""
+"""What two or more other rooms use; nothing here depends on models or data sets."""

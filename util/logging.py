@@ -11,7 +11,7 @@ from util.dist import is_main_process
 
 
 class _StdoutHandler(logging.StreamHandler):
-    """Writes to whatever `sys.stdout` is at the moment of writing, above a progress bar and not through it."""
+    """Writes to the current `sys.stdout`, above a progress bar if there is one."""
 
     def __init__(self) -> None:
         logging.Handler.__init__(self)
@@ -21,13 +21,13 @@ class _StdoutHandler(logging.StreamHandler):
         return sys.stdout
 
     def emit(self, record: logging.LogRecord) -> None:
-        tqdm = sys.modules.get("tqdm")  # without it loaded there is no bar to make room for
+        tqdm = sys.modules.get("tqdm")  # if it is not loaded, there is no bar
         with tqdm.tqdm.external_write_mode(file=self.stream) if tqdm else nullcontext():
             super().emit(record)
 
 
-def _speaks(record: logging.LogRecord) -> bool:
-    # Asked at each message, not once: loggers are made before the process group exists.
+def _is_printed(record: logging.LogRecord) -> bool:
+    # Checked for each message, because loggers are created before the process group exists.
     return record.levelno >= logging.WARNING or is_main_process()
 
 
@@ -37,7 +37,7 @@ def get_logger(name: str = "detr") -> logging.Logger:
     if not any(isinstance(handler, _StdoutHandler) for handler in logger.handlers):
         handler = _StdoutHandler()
         handler.setFormatter(logging.Formatter("%(message)s"))
-        handler.addFilter(_speaks)
+        handler.addFilter(_is_printed)
         logger.addHandler(handler)
         logger.setLevel(logging.INFO)
         logger.propagate = False
@@ -45,7 +45,7 @@ def get_logger(name: str = "detr") -> logging.Logger:
 
 
 def get_sha() -> str:
-    """One line on the state of the checkout: `sha: …, status: …, branch: …`, with N/A where git cannot tell."""
+    """The state of the git checkout: `sha: …, status: …, branch: …`, each N/A if git is not available."""
     folder = Path(__file__).resolve().parent
 
     def git(*arguments: str) -> str:

@@ -1,4 +1,4 @@
-"""The names that the published `util.misc` offers, each from the file it lives in."""
+"""The published import path of the names in `util.misc`."""
 
 from util.dist import (
     all_gather,

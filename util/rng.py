@@ -1,4 +1,4 @@
-"""The global random number generators: seeding, saving and restoring them, also around a trial of a model."""
+"""The global random number generators: seeding, saving and restoring them, also around a trial run of a model."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Pictures for people: boxes with names, pictures side by side, contact sheets. PIL in, PIL out.
+"""Drawing boxes with labels, images side by side, and contact sheets. Takes and returns PIL images.
 
-Boxes are xyxy in pixels of the picture as given. Lines and letters grow with the picture, and a small picture is
-enlarged before anything is drawn on it.
+Boxes are xyxy in pixels of the given image. Lines and text scale with the image, and a small image is enlarged before
+anything is drawn on it.
 """
 
 import colorsys
@@ -15,41 +15,41 @@ from util.pictures.fonts import draw_text, text_length
 
 Color = tuple[int, int, int]
 
-MAX_ENLARGED = 4096  # pixels: a thin strip is not blown up past this
+MAX_ENLARGED = 4096  # pixels: no side is enlarged beyond this
 MIN_LETTERS = 11  # pixels
-MAX_TAGGED = 0.08  # share of a picture that tags may take before they shrink
+MAX_TAGGED = 0.08  # share of an image that labels may cover before their text shrinks
 INK, PAPER = (25, 25, 30), (255, 255, 255)
 
 
 def color_of(class_id: int) -> Color:
-    """A colour for a class, always the same one; classes with neighbouring ids differ most.
+    """The fixed colour of a class; those of neighbouring ids differ most.
 
-    Hues step by the golden ratio, so that any run of ids covers the circle evenly; strength and brightness change
-    from lap to lap.
+    The hue advances by the golden ratio, so that any range of ids covers the circle evenly; saturation and brightness
+    change with each lap.
     """
     hue = (0.58 + class_id * (math.sqrt(5) - 1) / 2) % 1
     lap = class_id // 7
-    strength, brightness = (0.8, 0.45, 1.0)[lap % 3], (0.97, 0.7, 0.84)[lap // 3 % 3]
-    red, green, blue = (round(255 * channel) for channel in colorsys.hsv_to_rgb(hue, strength, brightness))
+    saturation, brightness = (0.8, 0.45, 1.0)[lap % 3], (0.97, 0.7, 0.84)[lap // 3 % 3]
+    red, green, blue = (round(255 * channel) for channel in colorsys.hsv_to_rgb(hue, saturation, brightness))
     return red, green, blue
 
 
 def denormalize(tensor, mean: Sequence[float], std: Sequence[float]) -> Image.Image:
-    """The RGB picture that a normalised tensor [3, H, W] was made from."""
+    """The RGB image that a normalised tensor [3, H, W] was made from."""
     values = _as_array(tensor)
     if values.ndim != 3 or len(values) != 3:
-        raise ValueError(f"a picture's tensor has shape [3, H, W], this one {list(values.shape)}")
+        raise ValueError(f"an image tensor must have shape [3, H, W], got {list(values.shape)}")
     rgb = values.transpose(1, 2, 0) * np.array(std) + np.array(mean)  # [H, W, 3] in [0, 1]
     return Image.fromarray(np.round(np.clip(rgb, 0, 1) * 255).astype(np.uint8))
 
 
 def enlargement(size: tuple[int, int], min_side: int) -> int:
-    """The whole factor that brings the short side of a picture of `size` to `min_side`, or as near as it may grow."""
+    """The integer factor that enlarges the short side of `size` to `min_side`, limited by MAX_ENLARGED."""
     return max(1, min(math.ceil(min_side / min(size)), MAX_ENLARGED // max(size)))
 
 
 def line_width(size: tuple[int, int]) -> int:
-    """Pixels that a line on a picture of `size` is wide."""
+    """The width of a line on an image of `size`, in pixels."""
     return max(2, round(min(size) / 180))
 
 
@@ -61,19 +61,23 @@ def draw_boxes(
     *,
     min_side: int = 384,
 ) -> Image.Image:
-    """A copy of the picture with boxes and their labels drawn on it.
+    """A copy of the image with boxes and their labels drawn on it.
 
-    `boxes` [n, 4] is a tensor, array or list, xyxy in pixels of `image`; what lies outside is clipped. Earlier boxes
-    lie above later ones. `labels` and `colors` have one entry a box; without colours all boxes have one. A picture
-    whose short side is below `min_side` is enlarged by a whole factor (0: never).
+    Args:
+        image: the image.
+        boxes: tensor, array or list [n, 4], xyxy in pixels of `image`, clipped to it. Earlier boxes are drawn on top.
+        labels: text for each box.
+        colors: colour of each box; by default the same for all.
+        min_side: an image whose short side is below this is enlarged by an integer factor (0: never).
 
-    Raises ValueError for a box that is not finite or ends before it begins, and for lists of unequal lengths.
+    Raises:
+        ValueError: a box is not finite or its second corner is before its first, or the lists differ in length.
     """
     boxes = _as_boxes(boxes)
     labels = [""] * len(boxes) if labels is None else list(labels)
     colors = [color_of(0)] * len(boxes) if colors is None else list(colors)
     if not len(boxes) == len(labels) == len(colors):
-        raise ValueError(f"{len(boxes)} boxes with {len(labels)} labels and {len(colors)} colours: give one a box")
+        raise ValueError(f"{len(boxes)} boxes with {len(labels)} labels and {len(colors)} colours: pass one per box")
 
     image = image.convert("RGB")
     factor = enlargement(image.size, min_side)
@@ -81,7 +85,7 @@ def draw_boxes(
     boxes = np.clip(boxes * factor, 0, [canvas.width - 1, canvas.height - 1] * 2)
     pen = ImageDraw.Draw(canvas)
     line = line_width(canvas.size)
-    seam = max(1, line // 3)  # a dark edge around the line keeps it visible on a ground of its own colour
+    seam = max(1, line // 3)  # a dark outline keeps the line visible on a background of the same colour
 
     for box, color in reversed(list(zip(boxes, colors, strict=True))):
         x0, y0, x1, y1 = (int(edge) for edge in np.round(box))
@@ -92,9 +96,9 @@ def draw_boxes(
 
 
 def side_by_side(pictures: Sequence[tuple[str, Image.Image]]) -> Image.Image:
-    """Pictures in a row, each under its title."""
+    """Images in a row, each below its title."""
     if not pictures:
-        raise ValueError("no pictures to put side by side: give at least one (title, picture)")
+        raise ValueError("side_by_side needs at least one (title, image)")
     titles, images = zip(*pictures, strict=True)
     letters = letter_height(max(images, key=lambda image: min(image.size)).size) * 5 // 4
     band = 2 * letters
@@ -110,9 +114,9 @@ def side_by_side(pictures: Sequence[tuple[str, Image.Image]]) -> Image.Image:
 
 
 def contact_sheet(images: Sequence[Image.Image], columns: int) -> Image.Image:
-    """Pictures in a grid, row by row; all cells are as large as the largest picture, which none is scaled to."""
+    """Images in a grid, row by row. All cells are as large as the largest image; the images are not scaled."""
     if not images or columns < 1:
-        raise ValueError(f"a sheet of {len(images)} pictures in {columns} columns cannot be made: give at least one")
+        raise ValueError(f"a contact sheet needs at least 1 image and 1 column, got {len(images)} and {columns}")
     columns = min(columns, len(images))
     rows = math.ceil(len(images) / columns)
     width, height = max(image.width for image in images), max(image.height for image in images)
@@ -135,11 +139,11 @@ def ground_truth_beside_prediction(
     colors: Mapping[str, Color] | None = None,
     min_side: int = 384,
 ) -> Image.Image:
-    """One picture: the ground truth on the left, the prediction on the right, its best boxes uppermost.
+    """One image: the ground truth on the left, the prediction on the right, its best boxes on top.
 
-    Boxes are xyxy in pixels of `image`. `colors` gives a class name its colour, such as
-    `{category["name"]: color_of(category["id"]) for category in categories}`; without it the classes of this one
-    picture get colours that differ from each other.
+    Boxes are xyxy in pixels of `image`. `colors` maps class names to colours, such as
+    `{category["name"]: color_of(category["id"]) for category in categories}`; by default the classes in this image get
+    distinct colours.
     """
     pred_boxes, pred_names = _as_boxes(pred_boxes), list(pred_names)
     if colors is None:
@@ -147,13 +151,13 @@ def ground_truth_beside_prediction(
         colors = {name: color_of(index) for index, name in enumerate(names)}
     unknown = {*target_names, *pred_names} - colors.keys()
     if unknown:
-        raise ValueError(f"no colour for the classes {sorted(unknown)}: add them to `colors`")
+        raise ValueError(f"`colors` lacks the classes {sorted(unknown)}: add them")
     pred_labels, pred_colors = pred_names, [colors[name] for name in pred_names]
     if scores is not None:
         if not len(scores) == len(pred_boxes) == len(pred_names):
             raise ValueError(
-                f"{len(pred_boxes)} predicted boxes, {len(pred_names)} names, {len(scores)} scores: "
-                "give one of each a box"
+                f"{len(pred_boxes)} predicted boxes with {len(pred_names)} names and {len(scores)} scores: "
+                "pass one of each for every box"
             )
         order = [int(i) for i in np.argsort(-_as_array(scores), kind="stable")]
         pred_labels = [f"{pred_names[i]} {float(scores[i]):.0%}" for i in order]
@@ -178,23 +182,23 @@ def _as_boxes(boxes) -> np.ndarray:
     if boxes.size == 0:
         return boxes.reshape(0, 4)
     if boxes.ndim != 2 or boxes.shape[1] != 4:
-        raise ValueError(f"boxes have shape [n, 4], these {list(boxes.shape)}")
+        raise ValueError(f"boxes must have shape [n, 4], got {list(boxes.shape)}")
     for index, box in enumerate(boxes):
         if not np.isfinite(box).all() or (box[2:] < box[:2]).any():
             raise ValueError(
-                f"box {index} is {box.tolist()}: boxes to draw are finite pixels x0, y0, x1, y1 with "
-                "x0 <= x1 and y0 <= y1"
+                f"box {index} is {box.tolist()}: boxes must be finite x0, y0, x1, y1 in pixels with x0 <= x1 and "
+                "y0 <= y1"
             )
     return boxes
 
 
 def letter_height(size: tuple[int, int]) -> int:
-    """Pixels that letters on a picture of `size` are tall."""
+    """The height of text on an image of `size`, in pixels."""
     return max(MIN_LETTERS, round(min(size) / 30))
 
 
 def shorten(text: str, letters: int, width: float) -> str:
-    """On one line, cut so that it is no wider than `width` pixels in letters of this height."""
+    """The text on one line, truncated to at most `width` pixels at this text height."""
     text = " ".join(text.split())
     if text_length(text, letters) <= width:
         return text
@@ -204,7 +208,7 @@ def shorten(text: str, letters: int, width: float) -> str:
 
 
 def _draw_labels(canvas, boxes, labels, colors):
-    """A tag at a corner of each box, never off the picture, where it hides least of other tags and of small boxes."""
+    """Label each box at one of its corners, inside the image, where it hides least of other labels and small boxes."""
     pen = ImageDraw.Draw(canvas)
     width, height = canvas.size
     letters = _crowded_letter_height(canvas.size, labels)
@@ -222,7 +226,7 @@ def _draw_labels(canvas, boxes, labels, colors):
         corners = [(min(max(x, 0), width - wide), min(max(y, 0), height - tall)) for x, y in corners]
         places = np.array([(x, y, x + wide, y + tall) for x, y in corners])  # [8, 4]
         hidden = 10 * _overlap(places, taken) + _overlap(places, boxes)
-        place = places[(hidden + 0.02 * np.arange(len(places))).argmin()]  # among equals above the box, on the left
+        place = places[(hidden + 0.02 * np.arange(len(places))).argmin()]  # if equal, above the box on the left
         taken = np.vstack([taken, place])
         tags.append((place, text, color))
     for place, text, color in reversed(tags):
@@ -233,7 +237,7 @@ def _draw_labels(canvas, boxes, labels, colors):
 
 
 def _crowded_letter_height(size: tuple[int, int], labels: Sequence[str]) -> int:
-    """The letters' usual height, half of it at the least where tags would take more than `MAX_TAGGED`."""
+    """The text height, reduced by at most half if the labels would cover more than `MAX_TAGGED`."""
     usual = letter_height(size)
     area = sum(text_length(" ".join(label.split()), usual) for label in labels if label) * 1.4 * usual
     share = area / (size[0] * size[1])
@@ -241,8 +245,8 @@ def _crowded_letter_height(size: tuple[int, int], labels: Sequence[str]) -> int:
 
 
 def _overlap(places, others):
-    """How much of the other boxes [m, 4] each place [n, 4] covers: the sum over m of the fractions of their areas."""
+    """How much of the other boxes [m, 4] each place [n, 4] covers: the sum of the covered fractions of their areas."""
     low = np.maximum(places[:, None, :2], others[None, :, :2])  # [n, m, 2]
     high = np.minimum(places[:, None, 2:], others[None, :, 2:])
-    area = np.clip(others[:, 2:] - others[:, :2], 1, None).prod(axis=1)  # a box of no width covers a pixel's line
+    area = np.clip(others[:, 2:] - others[:, :2], 1, None).prod(axis=1)  # a box of no width counts as one pixel wide
     return (np.clip(high - low, 0, None).prod(axis=2) / area).sum(axis=1)

@@ -1,7 +1,7 @@
-"""Pictures of an evaluation: AP by class, precision and recall, F1 over score thresholds, the confusion matrix.
+"""Plots of an evaluation: AP by class, precision and recall, F1 over score thresholds, the confusion matrix.
 
-Each function draws one figure from plain numbers, in which NaN stands for "nothing to measure". Legend: K classes, S
-score thresholds, T overlap thresholds, R recalls from 0 to 1. Labels come from `figure_parts.labels_of`.
+Each function draws one figure from plain numbers, in which NaN means "nothing to measure". Legend: K classes, S score
+thresholds, T IoU thresholds, R recalls from 0 to 1. Labels come from `figure_parts.labels_of`.
 """
 
 from __future__ import annotations
@@ -17,28 +17,28 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-BARS_A_COLUMN, MOST_BARS = 40, 120
-MOST_CELLS = 100  # classes in a confusion matrix
-CELLS = ((8, 0.72, 9), (16, 0.46, 7.5), (31, 0.34, 6))  # up to so many in a row: inches of a cell, points of its font
-SMALL_CELL = (0.15, 6)  # of a larger matrix, whose cells hold no numbers
+BARS_PER_COLUMN, MAX_BARS = 40, 120
+MAX_CELLS = 100  # classes in a confusion matrix
+CELLS = ((8, 0.72, 9), (16, 0.46, 7.5), (31, 0.34, 6))  # up to N cells in a row: cell size in inches, font size
+SMALL_CELL = (0.15, 6)  # the same in a larger matrix, whose cells contain no numbers
 BLUE, LIGHT, GREEN, GREY = "#3b6ea8", "#c3d4e8", "#7a9a5a", "#d9d9d9"
 PALETTE = "#1f77b4 #ff7f0e #2ca02c #d62728 #9467bd #8c564b #e377c2 #17becf #b5a81c #0b3c5d #f4a6a0 #66c2a5".split()
 
 
 def draw_per_class(labels: Sequence[str], ap: np.ndarray, ap50: np.ndarray, numbers: Mapping[str, float]) -> Figure:
-    """The summary's numbers by name, below them AP and AP50 [K] of each class, the best class first.
+    """The numbers of the summary, and below them AP and AP50 [K] of each class, the best class first.
 
-    Of more than `MOST_BARS` classes the best and the worst are shown.
+    If there are more than `MAX_BARS` classes, the best and the worst are shown.
     """
     order = np.lexsort((-np.nan_to_num(ap50, nan=-1), -np.nan_to_num(ap, nan=-1)))
     which = "each class"
-    if len(order) > MOST_BARS:
+    if len(order) > MAX_BARS:
         order = order[~np.isnan(ap[order])]
-    if len(order) > MOST_BARS:
-        half = MOST_BARS // 2
+    if len(order) > MAX_BARS:
+        half = MAX_BARS // 2
         which = f"the {half} best and the {half} worst of {len(order)} classes"
         order = np.concatenate([order[:half], order[-half:]])
-    columns = max(1, -(-len(order) // BARS_A_COLUMN))
+    columns = max(1, -(-len(order) // BARS_PER_COLUMN))
     rows = max(1, -(-len(order) // columns))
     left = 0.25 + width_of([labels[k] for k in order])
     width, bars = max(8.6, columns * (left + 3.6)), 0.21 * rows + 0.1
@@ -47,9 +47,9 @@ def draw_per_class(labels: Sequence[str], ap: np.ndarray, ap50: np.ndarray, numb
     _draw_numbers(add_axes(figure, 0.6, bars + 1.35, width - 0.85, 1.95), numbers)
     figure.text(0.5, (bars + 0.55) / height, f"AP (dark) and AP50 (light) of {which}", ha="center")
     for column in range(columns):
-        some = order[column * rows : (column + 1) * rows]
+        part = order[column * rows : (column + 1) * rows]
         axis = add_axes(figure, column * width / columns + left, 0.4, width / columns - left - 0.2, bars)
-        _draw_bars(axis, [labels[k] for k in some], ap[some], ap50[some], rows)
+        _draw_bars(axis, [labels[k] for k in part], ap[part], ap50[part], rows)
     return figure
 
 
@@ -61,7 +61,7 @@ def _draw_numbers(axis: Axes, numbers: Mapping[str, float]) -> None:
         axis.text(place, np.nan_to_num(value) + 0.02, text, ha="center", va="bottom", fontsize=8.5)
     axis.set_xticks(range(len(values)), list(numbers))
     axis.set(xlim=(-0.6, len(values) - 0.4), ylim=(0, 1.1), yticks=np.linspace(0, 1, 6))
-    meaning = "AP over IoU 0.50:0.95, at 0.50, at 0.75; recall at 1, 10, 100 an image; small, medium, large objects"
+    meaning = "AP at IoU 0.50:0.95, 0.50, 0.75; recall at 1, 10, 100 per image; small, medium, large objects"
     finish(axis, meaning, grid="y")
 
 
@@ -77,26 +77,26 @@ def _draw_bars(axis: Axes, labels: list[str], ap: np.ndarray, ap50: np.ndarray, 
 
 
 def draw_precision_recall(labels: Sequence[str], ious: Sequence[float], precision: np.ndarray, at: int) -> Figure:
-    """Precision [T, R, K] over recall: the classes' mean at each overlap, and each class at the overlap `ious[at]`."""
+    """Precision [T, R, K] over recall: the mean over classes at each IoU, and each class at the IoU `ious[at]`."""
     from matplotlib import colormaps
 
     measured = ~np.isnan(precision).any(axis=(0, 1))  # [K]
     recall = np.linspace(0, 1, precision.shape[1])
     means = precision[:, :, measured].sum(axis=2) / max(measured.sum(), 1)  # [T, R]
-    worth = precision[at].mean(axis=0)  # [K]
-    overlaps = [f"IoU {iou:.2f}   AP {mean.mean():.3f}" for iou, mean in zip(ious, means)]
-    texts = [f"{label}   {value:.3f}" for label, value in zip(labels, worth)]
-    figure, first, second = two_squares(overlaps, texts)
+    ap = precision[at].mean(axis=0)  # [K]
+    mean_texts = [f"IoU {iou:.2f}   AP {mean.mean():.3f}" for iou, mean in zip(ious, means)]
+    texts = [f"{label}   {value:.3f}" for label, value in zip(labels, ap)]
+    figure, first, second = two_squares(mean_texts, texts)
     remark = "" if measured.any() else "no ground truth"
     if measured.any():
         colors = colormaps["viridis"](np.linspace(0, 0.9, len(means)))
         for mean, color in zip(means, colors):
             first.plot(recall, mean, color=color)
-        add_legend(first, colors, overlaps)
+        add_legend(first, colors, mean_texts)
         mean_text = f"mean   {means[at].mean():.3f}"
-        _draw_classes(second, recall, precision[at].T, worth, texts, means[at], mean_text)
-    finish_square(first, "mean of the classes", "recall", "precision", remark)
-    finish_square(second, f"each class at IoU {ious[at]:.2f}, with its AP there", "recall", "precision", remark)
+        _draw_classes(second, recall, precision[at].T, ap, texts, means[at], mean_text)
+    finish_square(first, "mean over classes", "recall", "precision", remark)
+    finish_square(second, f"each class at IoU {ious[at]:.2f}, with its AP", "recall", "precision", remark)
     return figure
 
 
@@ -108,34 +108,34 @@ def draw_f1(
     best: np.ndarray,
     iou: float,
 ) -> Figure:
-    """Precision, recall and F1 of all detections together over the score threshold, and the F1 of each class.
+    """Precision, recall and F1 of all detections over the score threshold, and F1 of each class.
 
     Args:
         labels: [K].
         thresholds: [S].
         overall: curves [S] named precision, recall and F1.
         f1: [K, S].
-        best: [K + 1, 2]: threshold and F1 at each class's best, NaN where nothing is right; last all together.
-        iou: overlap at which a detection is right.
+        best: [K + 1, 2]: best threshold and its F1 for each class, and last for all; NaN if no detection is correct.
+        iou: IoU from which a detection is correct.
     """
-    texts = [f"{label}   {_at(one)}" for label, one in zip(labels, best)]
-    any_right = not np.isnan(best[-1]).any()
-    names = ["precision", "recall", f"F1   best {_at(best[-1])}" if any_right else "F1"]
+    texts = [f"{label}   {_at(class_best)}" for label, class_best in zip(labels, best)]
+    any_correct = not np.isnan(best[-1]).any()
+    names = ["precision", "recall", f"F1   best {_at(best[-1])}" if any_correct else "F1"]
     figure, first, second = two_squares(names, texts)
     colors = {"precision": "tab:orange", "recall": "tab:green", "F1": "black"}
     for name, curve in overall.items():
         first.plot(thresholds, curve, color=colors[name], linewidth=2 if name == "F1" else 1.4)
     measured = ~np.isnan(f1).all(axis=1)  # [K]
-    if any_right:
+    if any_correct:
         first.axvline(best[-1, 0], color="gray", linestyle=":", linewidth=1.2)
         first.plot(*best[-1], marker="o", color="black", markersize=5)
     add_legend(first, list(colors.values()), names)
     if measured.any():
-        worth = np.where(measured, np.nan_to_num(best[:-1, 1]), np.nan)
-        _draw_classes(second, thresholds, f1, worth, texts, overall["F1"], f"all   {_at(best[-1])}")
-    remark = "" if any_right else "no detection is right" if measured.any() else "no ground truth"
-    finish_square(first, f"all detections, right from IoU {iou:.2f}", "score threshold", "", remark)
-    finish_square(second, "each class, with its best F1 and the threshold", "score threshold", "F1", remark)
+        quality = np.where(measured, np.nan_to_num(best[:-1, 1]), np.nan)
+        _draw_classes(second, thresholds, f1, quality, texts, overall["F1"], f"all   {_at(best[-1])}")
+    remark = "" if any_correct else "no correct detection" if measured.any() else "no ground truth"
+    finish_square(first, f"all detections, correct from IoU {iou:.2f}", "score threshold", "", remark)
+    finish_square(second, "each class, with its best F1 and threshold", "score threshold", "F1", remark)
     return figure
 
 
@@ -148,23 +148,23 @@ def _draw_classes(
     axis: Axes,
     x: np.ndarray,
     curves: np.ndarray,
-    worth: np.ndarray,
+    quality: np.ndarray,
     texts: Sequence[str],
     overall: np.ndarray,
     overall_text: str,
 ) -> None:
-    """Curves [K, S] of the classes whose worth [K] is known, the best class first, and above them one in black.
+    """Curves [K, S] of the classes whose quality [K] is not NaN, best first, and on top the overall curve in black.
 
-    Of many classes the best and the worst have a colour and a text, the others are grey.
+    If there are many classes, only the best and the worst have a colour and a text; the others are grey.
     """
     from matplotlib.collections import LineCollection
 
-    order = np.argsort(-worth, kind="stable")[: np.count_nonzero(~np.isnan(worth))]
+    order = np.argsort(-quality, kind="stable")[: np.count_nonzero(~np.isnan(quality))]
     half = len(PALETTE) // 2
     named = order if len(order) <= len(PALETTE) else np.concatenate([order[:half], order[-half:]])
     others = np.setdiff1d(order, named)
     axis.add_collection(LineCollection([np.stack([x, curves[k]], 1) for k in others], colors=GREY, linewidths=0.7))
-    # Few classes keep their colours from picture to picture.
+    # If there are few classes, each has the same colour in every figure.
     colors = [PALETTE[k if len(curves) <= len(PALETTE) else place] for place, k in enumerate(named)]
     for k, color in zip(named, colors):
         axis.plot(x, curves[k], color=color, linewidth=1.2)
@@ -177,16 +177,17 @@ def _draw_classes(
 
 
 def draw_confusion(labels: Sequence[str], matrix: np.ndarray, threshold: float, iou: float) -> Figure:
-    """The matrix [K + 1, K + 1] of truth (rows) and prediction (columns), the background last.
+    """The confusion matrix [K + 1, K + 1] of ground truth (rows) and prediction (columns), the background last.
 
-    A cell's colour is its share of the row. Of more than `MOST_CELLS` classes the most frequent are shown.
+    The colour of a cell is its share of the row. If there are more than `MAX_CELLS` classes, the most frequent ones
+    are shown.
     """
     title = f"detections with score ≥ {threshold:.3g}, matched from IoU {iou:.2f}; colour: share of the row"
     chosen = np.arange(len(matrix))
-    if len(labels) > MOST_CELLS:
-        frequent = np.argsort(-(matrix.sum(0) + matrix.sum(1))[:-1], kind="stable")[:MOST_CELLS]
+    if len(labels) > MAX_CELLS:
+        frequent = np.argsort(-(matrix.sum(0) + matrix.sum(1))[:-1], kind="stable")[:MAX_CELLS]
         chosen = np.append(np.sort(frequent), len(labels))
-        title += f"\nthe {MOST_CELLS} most frequent of {len(labels)} classes"
+        title += f"\nthe {MAX_CELLS} most frequent of {len(labels)} classes"
     labels = [[*labels, "background"][k] for k in chosen]
     share = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     share, matrix = share[np.ix_(chosen, chosen)], matrix[np.ix_(chosen, chosen)]
@@ -201,7 +202,7 @@ def draw_confusion(labels: Sequence[str], matrix: np.ndarray, threshold: float, 
     figure.colorbar(image, cax=add_axes(figure, margin + side + 0.15, margin, 0.16, side))
     for row, column in zip(*np.nonzero(matrix)) if cell > SMALL_CELL[0] else ():
         color = "white" if share[row, column] > 0.55 else "black"
-        text = _in_few_digits(int(matrix[row, column]))
+        text = _abbreviated(int(matrix[row, column]))
         axis.text(column, row, text, ha="center", va="center", fontsize=font - 1, color=color)
     axis.axhline(count - 1.5, color="gray", linewidth=0.8)
     axis.axvline(count - 1.5, color="gray", linewidth=0.8)
@@ -211,5 +212,5 @@ def draw_confusion(labels: Sequence[str], matrix: np.ndarray, threshold: float, 
     return figure
 
 
-def _in_few_digits(count: int) -> str:
+def _abbreviated(count: int) -> str:
     return str(count) if count < 10_000 else f"{count / 1e3:.0f}k" if count < 1_000_000 else f"{count / 1e6:.0f}M"

@@ -1,7 +1,7 @@
-"""What figures are put together from: axes at a place, class labels, legends.
+"""Parts of figures: axes at a given position, class labels, legends.
 
-Places are given in inches instead of being found by matplotlib's layout, which takes longer than the drawing. Figures
-are made without pyplot: nothing global is touched.
+Positions are given in inches, because matplotlib's automatic layout takes longer than the drawing. Figures are created
+without pyplot, which has global state.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 DPI = 110
-RULER = 40  # size of the letters that lengths are measured with
-LONGEST_LABEL = 15  # times the size of its letters
+RULER = 40  # font size at which text is measured
+LONGEST_LABEL = 15  # length limit of a label, in multiples of the font size
 
 
 def png_of(figure: Figure) -> bytes:
@@ -31,9 +31,9 @@ def png_of(figure: Figure) -> bytes:
 
 
 def labels_of(names: Sequence[str], ids: Sequence[int]) -> list[str]:
-    """Class names on one line, cut where they grow longer than `LONGEST_LABEL`.
+    """Class names on one line, truncated to `LONGEST_LABEL`.
 
-    Letters that matplotlib's font does not have are left out; a name that loses all of them becomes the class's id.
+    Characters that matplotlib's font lacks are left out; a name without any others is replaced by the class id.
     """
     from matplotlib.font_manager import get_font
 
@@ -42,34 +42,34 @@ def labels_of(names: Sequence[str], ids: Sequence[int]) -> list[str]:
 
 
 def width_of(labels: Sequence[str], font: float = 8) -> float:
-    """Room in inches for the longest of the labels, in a font of so many points."""
+    """The width in inches needed for the longest label, at a font size in points."""
     return max((_length(label) for label in labels), default=0) * font / 72 * 1.04 + 0.05
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """An empty figure of this size in inches."""
+    """An empty figure; the size is in inches."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height))
 
 
 def add_axes(figure: Figure, left: float, bottom: float, width: float, height: float) -> Axes:
-    """Axes at this place in inches, counted from the lower left corner."""
-    across, up = figure.get_size_inches()
-    return figure.add_axes((left / across, bottom / up, width / across, height / up))
+    """Axes at a position in inches, measured from the lower left corner."""
+    full_width, full_height = figure.get_size_inches()
+    return figure.add_axes((left / full_width, bottom / full_height, width / full_width, height / full_height))
 
 
 def two_squares(first: Sequence[str], second: Sequence[str]) -> tuple[Figure, Axes, Axes]:
-    """A figure of two square axes, each with room at its right for a legend of these texts."""
+    """A figure of two square axes, each with space on its right for a legend of these texts."""
     side, left = 3.8, 0.65
-    rooms = [0.6 + max(width_of(texts, 8.5), 1.4) for texts in (first, second)]
-    figure = new_figure(2 * (left + side) + sum(rooms), side + 0.95)
-    axes = [add_axes(figure, place, 0.6, side, side) for place in (left, 2 * left + side + rooms[0])]
+    legends = [0.6 + max(width_of(texts, 8.5), 1.4) for texts in (first, second)]
+    figure = new_figure(2 * (left + side) + sum(legends), side + 0.95)
+    axes = [add_axes(figure, place, 0.6, side, side) for place in (left, 2 * left + side + legends[0])]
     return figure, axes[0], axes[1]
 
 
 def add_legend(axis: Axes, colors: Sequence[Any], texts: Sequence[str]) -> None:
-    """A legend at the right, its texts as they are, be they like mathematics or begin with an underscore."""
+    """A legend on the right; unlike matplotlib's own, it shows texts with `$` or a leading underscore unchanged."""
     for place, (color, text) in enumerate(zip(colors, texts, strict=True)):
         y = 0.98 - 0.056 * place
         axis.plot([1.03, 1.09], [y, y], color=color, linewidth=2.5, transform=axis.transAxes, clip_on=False)
@@ -77,7 +77,7 @@ def add_legend(axis: Axes, colors: Sequence[Any], texts: Sequence[str]) -> None:
 
 
 def finish(axis: Axes, title: str = "", grid: str = "both") -> None:
-    """Title, grid and a light frame."""
+    """Set the title, the grid and a light frame."""
     axis.set_title(title, fontsize=10, y=1.02)
     axis.grid(axis=grid, alpha=0.3)
     axis.set_axisbelow(True)
@@ -85,7 +85,7 @@ def finish(axis: Axes, title: str = "", grid: str = "both") -> None:
 
 
 def finish_square(axis: Axes, title: str, x_label: str, y_label: str = "", remark: str = "") -> None:
-    """The same for axes from 0 to 1 both ways; `remark` stands in the middle of an empty one."""
+    """The same for axes from 0 to 1 in both directions; `remark` is written in the middle."""
     finish(axis, title)
     axis.set(xlabel=x_label, ylabel=y_label, xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
     axis.xaxis.set_label_coords(0.5, -0.085)
@@ -103,12 +103,12 @@ def _label(name: str, substitute: str, font: Any) -> str:
             text = text[:-1]
         text += "…"
     if any(unicodedata.bidirectional(c) in ("R", "AL") for c in text):
-        text = f"\N{LEFT-TO-RIGHT MARK}{text}\N{LEFT-TO-RIGHT MARK}"  # a number written behind it stays behind it
+        text = f"\N{LEFT-TO-RIGHT MARK}{text}\N{LEFT-TO-RIGHT MARK}"  # keeps a number after it on its right
     return text
 
 
 def _length(text: str) -> float:
-    """How wide a text is, in sizes of its letters."""
+    """The width of a text, in multiples of the font size."""
     return _ruler().getlength(text) / RULER
 
 

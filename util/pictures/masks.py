@@ -1,7 +1,7 @@
-"""Pictures of masks: objects filled with a colour, and panoptic maps with a legend. PIL in, PIL out.
+"""Drawing masks: objects filled with a colour, and panoptic maps with a legend. Takes and returns PIL images.
 
-One mask is drawn after the other, each inside the rectangle it fills, so that many masks of a large picture take little
-memory. A small picture is enlarged before anything is drawn on it, and the edges of its masks become smooth.
+Masks are drawn one at a time, each within its bounding rectangle, so that many masks of a large image take little
+memory. A small image is enlarged before anything is drawn on it, with smooth edges of the masks.
 """
 
 import colorsys
@@ -25,17 +25,17 @@ from util.pictures.boxes import (
 )
 from util.pictures.fonts import draw_text, text_length
 
-FILL = 0.45  # how much of an object's pixel is its colour
-STRENGTH = {True: 0.7, False: 0.55}  # the same on panoptic pictures, of things and of stuff
+FILL = 0.45  # opacity of an object's colour
+OPACITY = {True: 0.7, False: 0.55}  # the same in panoptic images: isthing → opacity
 VOID = (60, 60, 64)
-SOFT, MARGIN = 0.7, 3  # pixels by which the edge of a mask that is enlarged is softened, and room for that
-WIDEST = 14  # heights of a letter: the text of a legend's entry is no longer
-# What instances of one class add to the brightness of its colour, and what part of its strength they keep.
+BLUR, MARGIN = 0.7, 3  # pixels: blur of the edges of an enlarged mask, and the margin it needs
+MAX_TEXT = 14  # length limit of a legend's text, in multiples of the text height
+# For successive instances of a class: the change of brightness, and the factor of saturation.
 SHADES = ((0, 1.0), (-0.3, 1.0), (0.15, 0.5), (-0.15, 0.75), (-0.45, 0.9), (0.3, 0.3))
 
 
 def shades(labels: Sequence[int]) -> list[Color]:
-    """A colour for each object: its class's, lighter or darker from instance to instance."""
+    """A colour for each object: a shade of its class's colour, different for each instance."""
     count: dict[int, int] = {}
     colors = []
     for label in labels:
@@ -45,7 +45,7 @@ def shades(labels: Sequence[int]) -> list[Color]:
 
 
 def muted(color: Color) -> Color:
-    """The colour of stuff: what belongs to no object stays behind the objects."""
+    """A less saturated colour for stuff, so that things stand out."""
     grey = sum(color) / 3
     red, green, blue = (round(0.4 * channel + 0.45 * grey + 0.15 * 200) for channel in color)
     return red, green, blue
@@ -60,17 +60,20 @@ def draw_masks(
     *,
     min_side: int = 384,
 ) -> Image.Image:
-    """A copy of the picture with translucent masks, their borders, boxes and labels drawn on it.
+    """A copy of the image with translucent masks, their borders, boxes and labels drawn on it.
 
-    `masks` [n, H, W], a tensor or array of bools, has the size of `image`; everything else is as in
-    `util.pictures.boxes.draw_boxes`. Earlier masks lie above later ones.
+    Args:
+        image: the image.
+        masks: bool tensor or array [n, H, W], of the size of `image`. Earlier masks are drawn on top.
+        boxes, labels, colors, min_side: see `util.pictures.boxes.draw_boxes`.
 
-    Raises ValueError for masks of another size, and for what `draw_boxes` refuses.
+    Raises:
+        ValueError: masks of a different size, or see `draw_boxes`.
     """
     if tuple(masks.shape[-2:]) != (image.height, image.width) or len(masks) != len(boxes):
         raise ValueError(
-            f"masks of shape {list(masks.shape)} on an image of {image.width}x{image.height} pixels with {len(boxes)} "
-            "boxes: give one of [height, width] for each box"
+            f"masks of shape {list(masks.shape)} for an image of {image.width}x{image.height} pixels and {len(boxes)} "
+            "boxes: pass one of shape [height, width] for each box"
         )
     colors = [color_of(0)] * len(masks) if colors is None else list(colors)
     canvas, factor = _enlarged(image, min_side)
@@ -88,34 +91,34 @@ def draw_masks(
 def draw_panoptic(
     image: Image.Image, ids: np.ndarray, segments: Sequence[Mapping[str, Any]], *, min_side: int = 384
 ) -> Image.Image:
-    """A panoptic map over its picture in grey, and under it a legend: classes, how many things, their part of it.
+    """A panoptic map over its image in grey, and below it a legend: classes, numbers of things, shares of the image.
 
-    Stuff has its class's colour, muted, and each thing a shade of its class's; what is in no segment is dark.
+    Stuff has the muted colour of its class, each thing a shade of its class's colour; pixels in no segment are dark.
 
     Args:
-        image: the picture.
-        ids: int [H, W], the segment of each pixel.
-        segments: {"id", "category_id", "isthing", "name"}, names as they are to be read.
-        min_side: a picture whose short side is below it is enlarged (0: never).
+        image: the image.
+        ids: int [H, W], segment id of each pixel.
+        segments: dictionaries with "id", "category_id", "isthing" and "name", the name to show.
+        min_side: an image whose short side is below this is enlarged (0: never).
 
     Raises:
-        ValueError: a map of another size than the picture.
+        ValueError: the map and the image differ in size.
     """
     if ids.shape != (image.height, image.width):
-        raise ValueError(f"a map of {list(ids.shape)} on an image of {image.width}x{image.height} pixels")
+        raise ValueError(f"a map of shape {list(ids.shape)} for an image of {image.width}x{image.height} pixels")
     canvas, factor = _enlarged(image, min_side)
-    places = np.zeros(int(ids.max()) + 1, dtype=np.uint16)  # id → 0 for none, else 1 + its place in the list
-    for place, segment in enumerate(segments, start=1):
-        if segment["id"] < len(places):
-            places[segment["id"]] = place
-    order = places[ids]  # [H, W]
+    positions = np.zeros(int(ids.max()) + 1, dtype=np.uint16)  # id → 0 for none, else 1 + its index in the list
+    for position, segment in enumerate(segments, start=1):
+        if segment["id"] < len(positions):
+            positions[segment["id"]] = position
+    order = positions[ids]  # [H, W]
     shares = np.bincount(order.ravel(), minlength=len(segments) + 1) / order.size
     palette = [VOID, *_panoptic_colors(segments)]
     order = _smooth_map(order, factor)
-    strengths = [STRENGTH[False], *(STRENGTH[bool(segment["isthing"])] for segment in segments)]
-    strength = Image.fromarray(np.array([round(255 * value) for value in strengths], dtype=np.uint8)[order])
-    canvas = canvas.convert("L").convert("RGB")  # its own colours would change those of the legend
-    canvas.paste(Image.fromarray(np.array(palette, dtype=np.uint8)[order]), (0, 0), strength)
+    opacities = [OPACITY[False], *(OPACITY[bool(segment["isthing"])] for segment in segments)]
+    opacity = Image.fromarray(np.array([round(255 * value) for value in opacities], dtype=np.uint8)[order])
+    canvas = canvas.convert("L").convert("RGB")  # in grey, so that the colours match the legend
+    canvas.paste(Image.fromarray(np.array(palette, dtype=np.uint8)[order]), (0, 0), opacity)
     canvas.paste(PAPER, (0, 0), Image.fromarray(_edges(order, max(1, line_width(canvas.size) // 3))))
     return _with_legend(canvas, _legend(segments, palette[1:], shares))
 
@@ -127,10 +130,10 @@ def _enlarged(image: Image.Image, min_side: int) -> tuple[Image.Image, int]:
 
 
 def _shade(color: Color, number: int) -> Color:
-    lighter, keep = SHADES[number % len(SHADES)]
-    hue, strength, brightness = colorsys.rgb_to_hsv(*(channel / 255 for channel in color))
+    lighter, factor = SHADES[number % len(SHADES)]
+    hue, saturation, brightness = colorsys.rgb_to_hsv(*(channel / 255 for channel in color))
     brightness = min(1.0, max(0.25, brightness + lighter))
-    red, green, blue = (round(255 * channel) for channel in colorsys.hsv_to_rgb(hue, strength * keep, brightness))
+    red, green, blue = (round(255 * channel) for channel in colorsys.hsv_to_rgb(hue, saturation * factor, brightness))
     return red, green, blue
 
 
@@ -144,7 +147,7 @@ def _panoptic_colors(segments: Iterable[Mapping[str, Any]]) -> list[Color]:
 
 
 def _filled(mask: np.ndarray, margin: int) -> tuple[slice, slice] | None:
-    """The rows and columns that a mask [H, W] has pixels in, `margin` more on all sides; None if it is empty."""
+    """The bounding rows and columns of a mask [H, W], with a margin on all sides; None if the mask is empty."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     if not len(rows):
         return None
@@ -153,39 +156,39 @@ def _filled(mask: np.ndarray, margin: int) -> tuple[slice, slice] | None:
 
 
 def _smooth(mask: np.ndarray, factor: int) -> np.ndarray:
-    """A mask [h, w] enlarged to bool [h · factor, w · factor], without stairs."""
+    """A mask [h, w] enlarged to bool [h · factor, w · factor], with smooth edges."""
     if factor == 1:
         return mask.astype(bool)
     return _grown(mask, factor) > 127
 
 
 def _smooth_map(order: np.ndarray, factor: int) -> np.ndarray:
-    """A map [h, w] enlarged, without stairs: each pixel goes to the segment that is nearest around it."""
+    """A map [h, w] enlarged, with smooth edges: each pixel gets the segment that is strongest around it."""
     if factor == 1:
         return order
     size = (order.shape[0] * factor, order.shape[1] * factor)
     best = np.zeros(size, dtype=np.uint8)
     result = np.zeros(size, dtype=order.dtype)
-    for place in np.unique(order):
-        near = _grown(order == place, factor)
-        result[near > best] = place
-        np.maximum(best, near, out=best)
+    for position in np.unique(order):
+        weight = _grown(order == position, factor)
+        result[weight > best] = position
+        np.maximum(best, weight, out=best)
     return result
 
 
 def _grown(mask: np.ndarray, factor: int) -> np.ndarray:
-    """uint8 [h · factor, w · factor], up to 255 inside of the mask [h, w] and 0 far from it."""
-    grey = Image.fromarray(mask.astype(np.uint8) * 255).filter(ImageFilter.GaussianBlur(SOFT))
+    """The blurred mask [h, w] as uint8 [h · factor, w · factor]: up to 255 inside, 0 far outside."""
+    grey = Image.fromarray(mask.astype(np.uint8) * 255).filter(ImageFilter.GaussianBlur(BLUR))
     return np.asarray(grey.resize((grey.width * factor, grey.height * factor), Image.Resampling.BICUBIC))
 
 
 def _fill(pixels: np.ndarray, mask: np.ndarray, corner: tuple[int, int], color: Color, line: int) -> None:
-    """Draw a mask [h, w] whose first pixel lies at `corner` = (row, column) of `pixels` [H, W, 3], in place."""
+    """Draw a mask [h, w] in place, with its first pixel at `corner` = (row, column) of `pixels` [H, W, 3]."""
     from scipy.ndimage import minimum_filter
 
     part = pixels[corner[0] : corner[0] + mask.shape[0], corner[1] : corner[1] + mask.shape[1]]
     seam = max(1, line // 3)
-    inner = minimum_filter(mask, size=2 * seam + 1)  # edges of the picture are no borders
+    inner = minimum_filter(mask, size=2 * seam + 1)  # no border along the edges of the image
     core = minimum_filter(inner, size=2 * line + 1)
     for channel in range(3):
         plane = part[..., channel]
@@ -196,7 +199,7 @@ def _fill(pixels: np.ndarray, mask: np.ndarray, corner: tuple[int, int], color: 
 
 
 def _edges(order: np.ndarray, line: int) -> np.ndarray:
-    """uint8 [H, W]: 255 along the lines, `line` pixels wide, where one segment meets another."""
+    """uint8 [H, W]: 255 along the borders between segments, `line` pixels wide."""
     from scipy.ndimage import maximum_filter
 
     edges = np.zeros(order.shape, dtype=np.uint8)
@@ -208,7 +211,7 @@ def _edges(order: np.ndarray, line: int) -> np.ndarray:
 def _legend(
     segments: Sequence[Mapping[str, Any]], colors: Sequence[Color], shares: np.ndarray
 ) -> list[tuple[list[Color], str, str]]:
-    """(colours, name, numbers) for each class: things, then stuff, the largest first; then what is in no segment."""
+    """(colours, name, numbers) of each class: things, then stuff, largest first; last the pixels in no segment."""
     groups: dict[int, list[int]] = {}
     for index, segment in enumerate(segments):
         groups.setdefault(segment["category_id"], []).append(index)
@@ -229,11 +232,11 @@ def _percent(share: float) -> str:
 
 
 def _with_legend(picture: Image.Image, entries: Sequence[tuple[list[Color], str, str]]) -> Image.Image:
-    """The picture, and under it the entries in columns; a picture too narrow for one column gets white at its right."""
+    """The image with the entries in columns below it; an image narrower than one column is padded at the right."""
     letters = letter_height(picture.size)
     gap = max(3, letters // 2)
     swatch, tall = 2 * letters, letters * 3 // 2
-    names = [shorten(name, letters, WIDEST * letters) for _, name, _ in entries]
+    names = [shorten(name, letters, MAX_TEXT * letters) for _, name, _ in entries]
     texts = [f"{name}  {numbers}" for name, (_, _, numbers) in zip(names, entries)]
     wide = swatch + 3 * gap + math.ceil(max((text_length(text, letters) for text in texts), default=0))
     columns = max(1, min(len(entries), (picture.width - gap) // wide))

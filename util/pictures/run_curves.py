@@ -1,7 +1,7 @@
 """Curves from a run's `log.txt` and from its saved evaluations.
 
-Figures are made without pyplot: nothing global is touched, no window opens, and a notebook shows the figure that a
-cell returns. Keep one with `figure.savefig(path)`.
+Figures are created without pyplot: there is no global state, no window opens, and a notebook shows the figure that a
+cell returns. To save one: `figure.savefig(path)`.
 """
 
 import argparse
@@ -26,15 +26,15 @@ if TYPE_CHECKING:
 Log = list[dict[str, Any]]
 PathLike = str | os.PathLike[str]
 
-# Fields that are one number of several → the evaluation's entry and the number's place in it: COCO's 12 for boxes and
-# masks, panoptic quality. The published name mAP stands for AP50.
+# Fields that are one of several numbers in an entry of the log → that entry, and the index or key of the number in it:
+# COCO's 12 numbers for boxes and masks, panoptic quality. The published name mAP means AP50.
 EVALUATED = {
     "AP": ("coco_eval_bbox", list(COCO_METRICS).index("AP")),
     "mAP": ("coco_eval_bbox", list(COCO_METRICS).index("AP50")),
     "mask_AP": ("coco_eval_masks", list(COCO_METRICS).index("AP")),
     "PQ": ("PQ_all", "pq"),
 }
-# Field → (title, label of the y axis). Other fields are titled by their own name.
+# Field → (title, label of the y axis). For other fields the title is their name.
 TITLES = {
     "loss": ("total loss", "weighted sum"),
     "loss_ce": ("classification loss", "weighted"),
@@ -44,7 +44,7 @@ TITLES = {
     "loss_dice": ("mask Dice loss", "weighted"),
     "mask_AP": ("AP of masks (IoU 0.50 to 0.95)", "AP"),
     "PQ": ("panoptic quality", "PQ"),
-    "class_error": ("class error of matched queries", "per cent"),
+    "class_error": ("class error of matched queries", "percent"),
     "AP": ("AP (IoU 0.50 to 0.95)", "AP"),
     "mAP": ("AP50 (IoU 0.50)", "AP50"),
     "lr": ("learning rate", "lr"),
@@ -59,15 +59,15 @@ def plot_logs(
     *,
     columns: int | None = None,
 ) -> "Figure":
-    """Draw one panel a field over the epochs: solid training, dashed evaluation, one colour a run.
+    """Plot fields of the log over the epochs, a panel per field: training solid, evaluation dashed, a colour per run.
 
     Args:
-        logs: folder of a run, or several.
-        fields: names in the log without their `train_` or `test_`; `AP` and `mAP` are COCO's AP and AP50 of boxes,
-            `mask_AP` is its AP of masks, `PQ` the panoptic quality of all classes.
-        ewm_col: centre of mass of the exponential smoothing; 0 draws the values as they are.
-        log_name: the file within each folder, one JSON object a line.
-        columns: panels in a row; default all.
+        logs: the folder of a run, or several folders.
+        fields: names in the log without `train_` or `test_`; `AP` and `mAP` are COCO's AP and AP50 of boxes, `mask_AP`
+            is its AP of masks, `PQ` the panoptic quality of all classes.
+        ewm_col: centre of mass of the exponential smoothing; 0: no smoothing.
+        log_name: the file in each folder, with one JSON object per line.
+        columns: panels per row; by default all.
 
     Raises:
         ValueError: a log is missing or has no readable line.
@@ -92,17 +92,17 @@ def plot_logs(
 
 
 def read_log(path: PathLike) -> Log:
-    """The records of a log, one an epoch, in the order of the epochs.
+    """The records of a log, one per epoch, in the order of the epochs.
 
-    Where a resumed run did an epoch again, the later record counts. Lines cut off by an interruption are left out
-    with a warning.
+    If a resumed run repeated an epoch, the later record counts. Lines truncated by an interruption are left out with a
+    warning.
 
     Raises:
-        ValueError: there is no such file, or no readable line in it.
+        ValueError: the file does not exist or has no readable line.
     """
     path = Path(path)
     if not path.is_file():
-        raise ValueError(f"there is no log {path}: name the --output_dir of a run that has finished its first epoch")
+        raise ValueError(f"there is no log {path}: pass the --output_dir of a run that has finished its first epoch")
     records: dict[float, dict[str, Any]] = {}
     for number, line in enumerate(path.read_text().splitlines(), start=1):
         try:
@@ -117,7 +117,7 @@ def read_log(path: PathLike) -> Log:
 
 
 def smooth(values: Sequence[float], center_of_mass: float) -> np.ndarray:
-    """Exponentially weighted mean of all values up to each one, weights (1 − α)^age with α = 1 / (1 + c)."""
+    """Exponentially weighted mean of all values up to each one, with weights (1 − α)^age and α = 1 / (1 + c)."""
     decay = 1 - 1 / (1 + center_of_mass)
     total = weight = 0.0
     means = []
@@ -130,19 +130,19 @@ def smooth(values: Sequence[float], center_of_mass: float) -> np.ndarray:
 def _draw_run(axis: "Axes", run: Log, field: str, ewm_col: float, color: Any) -> None:
     for split, style, fill in ("train", "-", color), ("test", "--", "white"):
         epochs, values = _series(run, split, field)
-        marker = "o" if len(values) == 1 else None  # one point makes no line
+        marker = "o" if len(values) == 1 else None  # a single point is not visible as a line
         axis.plot(epochs, smooth(values, ewm_col), linestyle=style, color=color, marker=marker, markerfacecolor=fill)
 
 
 def _series(run: Log, split: str, field: str) -> tuple[list[float], list[float]]:
-    """Epochs and values of the records that have the field; what was not measured is not drawn as a number."""
+    """Epochs and values of the records that have the field; -1, COCO's value for "no ground truth", is left out."""
     epochs, values = [], []
     for index, record in enumerate(run):
         if field in EVALUATED:
             entry, place = EVALUATED[field]
             numbers = record.get(f"test_{entry}") if split == "test" else None
             value = numbers[place] if numbers else None
-            value = None if value == -1 else value  # COCO's sign for "no ground truth of this kind"
+            value = None if value == -1 else value
         else:
             value = record.get(f"{split}_{field}")
         if value is not None and math.isfinite(value):
@@ -152,14 +152,14 @@ def _series(run: Log, split: str, field: str) -> tuple[list[float], list[float]]
 
 
 def plot_precision_recall(files: Sequence[PathLike], naming_scheme: str = "iter") -> tuple["Figure", np.ndarray]:
-    """Draw precision and score over recall, at IoU 0.50 over all areas, for saved evaluations (`eval/latest.pth`).
+    """Plot precision and score over recall, at IoU 0.50 for all areas, from saved evaluations (`eval/latest.pth`).
 
-    Classes without ground truth do not count in the means. The published code's files, NumPy arrays and evaluation
-    settings inside, are read as safely as ours.
+    Classes without ground truth do not count in the means. Files of the published code, which contain NumPy arrays and
+    evaluation settings, are loaded as safely as ours.
 
     Args:
-        files: what evaluations saved: precision and scores [T, R, K, A, M], recall [T, K, A, M].
-        naming_scheme: curves are called by the file (`iter`) or by the run's folder two levels up (`exp_id`).
+        files: saved evaluations, with precision and scores [T, R, K, A, M] and recall [T, K, A, M].
+        naming_scheme: name curves by the file (`iter`) or by the run's folder two levels above it (`exp_id`).
 
     Returns:
         The figure and its two axes.
@@ -174,7 +174,7 @@ def plot_precision_recall(files: Sequence[PathLike], naming_scheme: str = "iter"
     elif naming_scheme == "iter":
         names = [file.stem for file in files]
     else:
-        raise ValueError(f"naming_scheme is {naming_scheme!r}, but must be 'iter' or 'exp_id'")
+        raise ValueError(f"naming_scheme must be 'iter' or 'exp_id', got {naming_scheme!r}")
 
     figure, axes = _new_figure(1, 2)
     colors = _colors(len(files))
@@ -199,7 +199,7 @@ def plot_precision_recall(files: Sequence[PathLike], naming_scheme: str = "iter"
 
 
 def _evaluation_classes() -> list[tuple[Any, str]]:
-    """What an evaluation file of the published code is made of: numeric arrays and a settings object."""
+    """The classes in an evaluation file of the published code: numeric arrays and a settings object."""
     rebuild = np.empty(0).__reduce__()[0]
     scalar = np.float64().__reduce__()[0]
     classes = [(np.ndarray, "numpy.ndarray"), (np.dtype, "numpy.dtype")]
@@ -214,7 +214,7 @@ def _new_figure(rows: int, columns: int) -> tuple["Figure", np.ndarray]:
     from matplotlib.figure import Figure
 
     class NotebookFigure(Figure):
-        """Shows itself in a notebook, where pyplot would otherwise have had to be loaded."""
+        """A figure that a notebook shows without pyplot."""
 
         def _repr_png_(self) -> bytes:
             content = io.BytesIO()

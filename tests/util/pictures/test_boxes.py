@@ -24,7 +24,7 @@ def gray(width=96, height=96):
 
 
 def where(image, color):
-    """[H, W], True where the picture has exactly this colour."""
+    """[H, W], True where the image has exactly this colour."""
     return (np.asarray(image) == color).all(axis=-1)
 
 
@@ -35,7 +35,7 @@ def bounds(mask):
 
 @pytest.fixture
 def tags(monkeypatch):
-    """Each text that was written: (text, x0, y0, x1, y1) of its ink in pixels of the picture."""
+    """Each text that was drawn: (text, x0, y0, x1, y1), the bounds of its ink in pixels of the image."""
     written, text_of = [], boxes.ImageDraw.ImageDraw.text
 
     def record(self, xy, text, *args, **kwargs):
@@ -69,7 +69,7 @@ def test_denormalize_undoes_the_normalisation():
 
 def test_denormalize_clips_and_refuses_batches():
     assert np.asarray(denormalize(torch.full((3, 2, 2), 100.0), IMAGENET_MEAN, IMAGENET_STD)).min() == 255
-    with pytest.raises(ValueError, match=r"\[3, H, W\], this one \[1, 3, 4, 4\]"):
+    with pytest.raises(ValueError, match=r"\[3, H, W\], got \[1, 3, 4, 4\]"):
         denormalize(torch.zeros(1, 3, 4, 4), IMAGENET_MEAN, IMAGENET_STD)
 
 
@@ -77,14 +77,14 @@ def test_denormalize_clips_and_refuses_batches():
 
 
 @pytest.mark.parametrize("make", [list, np.array, torch.tensor])
-def test_boxes_lie_where_they_belong(make):
+def test_boxes_are_drawn_at_their_coordinates(make):
     picture = draw_boxes(gray(), make([[10.0, 20.0, 50.0, 80.0]]), colors=[RED], min_side=0)
     assert picture.size == (96, 96)
     assert bounds(where(picture, RED)) == (10, 20, 50, 80)
     assert where(picture, GRAY)[30:70, 20:40].all()  # an outline, not a filling
 
 
-def test_small_pictures_are_enlarged_by_a_whole_factor():
+def test_small_images_are_enlarged_by_an_integer_factor():
     picture = draw_boxes(gray(100, 96), [[10, 20, 50, 80]], colors=[RED], min_side=300)
     assert picture.size == (400, 384)
     assert bounds(where(picture, RED)) == (40, 80, 200, 320)
@@ -118,11 +118,11 @@ def test_boxes_that_cannot_be_drawn_are_named(box):
 def test_lists_of_unequal_lengths_and_wrong_shapes_are_refused():
     with pytest.raises(ValueError, match="1 boxes with 2 labels and 1 colours"):
         draw_boxes(gray(), [[0, 0, 5, 5]], ["a", "b"])
-    with pytest.raises(ValueError, match=r"shape \[n, 4\], these \[1, 5\]"):
+    with pytest.raises(ValueError, match=r"shape \[n, 4\], got \[1, 5\]"):
         draw_boxes(gray(), [[0, 0, 5, 5, 1]])
 
 
-def test_the_given_picture_is_left_alone():
+def test_the_given_image_is_unchanged():
     for mode in ("RGB", "L", "RGBA", "P"):
         image = gray().convert(mode)
         before = image.tobytes()
@@ -130,11 +130,11 @@ def test_the_given_picture_is_left_alone():
         assert image.tobytes() == before and image.mode == mode
 
 
-def test_no_boxes_leave_the_picture_as_it_is():
+def test_without_boxes_the_image_is_unchanged():
     assert (np.asarray(draw_boxes(gray(), torch.zeros(0, 4), [], [], min_side=0)) == 128).all()
 
 
-def test_earlier_boxes_lie_above_later_ones():
+def test_earlier_boxes_are_drawn_on_top():
     box = [20, 20, 60, 60]
     assert where(draw_boxes(gray(), [box, box], colors=[RED, BLUE], min_side=0), RED).any()
     assert not where(draw_boxes(gray(), [box, box], colors=[RED, BLUE], min_side=0), BLUE).any()
@@ -161,7 +161,7 @@ def test_labels_never_leave_the_picture(tags, size):
     assert any(text.endswith("…") for text, *_ in tags) and all("\n" not in text for text, *_ in tags)
 
 
-def test_a_label_stands_above_its_box_or_where_there_is_room(tags):
+def test_a_label_is_above_its_box_or_where_there_is_space(tags):
     draw_boxes(gray(400, 400), [[100, 200, 300, 300]], ["above"])
     draw_boxes(gray(400, 400), [[100, 0, 300, 300]], ["inside"])
     draw_boxes(gray(400, 400), [[100, 0, 130, 40]], ["below"])
@@ -185,13 +185,13 @@ def test_a_label_does_not_hide_a_small_box(tags):
 
 
 @pytest.mark.parametrize(("color", "ink"), [((250, 250, 60), INK), ((60, 20, 120), PAPER)])
-def test_letters_contrast_with_their_tag(color, ink):
+def test_text_contrasts_with_its_label(color, ink):
     picture = draw_boxes(gray(400, 400), [[100, 100, 300, 300]], ["MMMM"], [color])
     tag = np.asarray(picture)[80:98, 100:150].reshape(-1, 3)
     assert (tag == color).all(axis=1).any() and (tag == ink).all(axis=1).any()
 
 
-def test_letters_shrink_where_tags_would_hide_the_picture_but_not_below_half(tags):
+def test_text_shrinks_to_half_at_most_if_labels_would_hide_the_image(tags):
     box, heights = [100, 500, 900, 900], []
     for count in (1, 10, 300):
         draw_boxes(gray(1000, 1000), [box] * count, ["a class of a name"] * count)
@@ -208,22 +208,22 @@ def test_side_by_side_keeps_the_pictures_and_writes_the_titles(tags):
     assert where(row, RED).sum() == 200 * 150 and where(row, BLUE).sum() == 120 * 180
     assert bounds(where(row, RED))[2] < bounds(where(row, BLUE))[0]
     assert tags[0][0] == "left one" and tags[1][0].endswith("…") and tags[1][3] - tags[1][1] <= 120
-    with pytest.raises(ValueError, match="no pictures"):
+    with pytest.raises(ValueError, match="at least one"):
         side_by_side([])
 
 
-def test_a_contact_sheet_goes_row_by_row():
+def test_a_contact_sheet_is_filled_row_by_row():
     images = [Image.new("RGB", (30, 20), color) for color in (RED, BLUE, GRAY)]
     sheet = contact_sheet(images, columns=2)
     red, blue, third = (bounds(where(sheet, color)) for color in (RED, BLUE, GRAY))
     assert red[1] == blue[1] < third[1] and red[0] == third[0] < blue[0]
     assert contact_sheet(images, columns=9).width < 4 * 40
     for images, columns in (([], 2), ([gray()], 0)):
-        with pytest.raises(ValueError, match="give at least one"):
+        with pytest.raises(ValueError, match="needs at least 1 image and 1 column"):
             contact_sheet(images, columns)
 
 
-def test_ground_truth_stands_left_and_the_prediction_right(tags):
+def test_ground_truth_is_on_the_left_and_the_prediction_on_the_right(tags):
     picture = ground_truth_beside_prediction(
         gray(), [[10, 20, 40, 50]], ["square"], [[50, 60, 80, 90]], ["circle"], colors={"square": RED, "circle": BLUE}
     )
@@ -232,7 +232,7 @@ def test_ground_truth_stands_left_and_the_prediction_right(tags):
     assert [text for text, *_ in tags] == ["square", "circle", "ground truth", "prediction"]
 
 
-def test_the_best_prediction_lies_uppermost_and_scores_are_written(tags):
+def test_the_best_prediction_is_on_top_and_scores_are_written(tags):
     boxes = [[20, 40, 60, 80]] * 2
     picture = ground_truth_beside_prediction(
         gray(),
@@ -258,7 +258,7 @@ def test_classes_have_one_colour_on_both_sides():
 
 
 def test_missing_colours_and_scores_are_refused():
-    with pytest.raises(ValueError, match=r"no colour for the classes \['b'\]"):
+    with pytest.raises(ValueError, match=r"`colors` lacks the classes \['b'\]"):
         ground_truth_beside_prediction(gray(), [], [], [[1, 1, 5, 5]], ["b"], colors={"a": RED})
-    with pytest.raises(ValueError, match="1 predicted boxes, 1 names, 2 scores"):
+    with pytest.raises(ValueError, match="1 predicted boxes with 1 names and 2 scores"):
         ground_truth_beside_prediction(gray(), [], [], [[1, 1, 5, 5]], ["b"], [0.5, 0.6])

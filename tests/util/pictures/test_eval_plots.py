@@ -1,4 +1,4 @@
-"""The pictures show the numbers they are given, and every text is whole."""
+"""Evaluation plots show the given numbers, and no text is cut off."""
 
 from collections.abc import Iterator
 
@@ -52,7 +52,7 @@ def texts_of(figure) -> list[str]:
 
 
 def shown_texts(axis) -> Iterator[Text]:
-    """Everything written in, at and above the axes; ticks outside of their limits are not drawn."""
+    """All text in, at and above the axes; ticks outside their limits are not drawn."""
     yield from (axis.title, axis.xaxis.label, axis.yaxis.label, *axis.texts)
     for one, limits in ((axis.xaxis, axis.get_xlim()), (axis.yaxis, axis.get_ylim())):
         ticks = zip(one.get_ticklocs(), one.get_ticklabels(), strict=True)
@@ -97,7 +97,7 @@ def test_bars_go_from_the_best_class_to_those_without_ground_truth():
     assert [label.get_text() for label in summary.get_xticklabels()] == list(NUMBERS)
 
 
-def test_of_very_many_classes_the_best_and_the_worst_that_were_measured_have_bars():
+def test_of_very_many_classes_the_best_and_the_worst_measured_have_bars():
     figure = made_per_class(200, missing=20)
     names = [label.get_text() for axis in figure.axes[1:] for label in axis.get_yticklabels()]
     assert names == [labels(200)[k] for k in [*range(60), *range(120, 180)]]
@@ -116,7 +116,7 @@ def test_the_mean_curve_leaves_out_classes_without_ground_truth():
     assert shown[0] == f"mean   {expected.mean():.3f}" and shown[1].startswith("class 1 ") and len(shown) == 4
 
 
-def test_few_classes_have_a_colour_each_and_of_many_the_best_and_the_worst():
+def test_few_classes_all_have_a_colour_and_of_many_the_best_and_the_worst():
     few, many = (made_f1(count).axes[1] for count in (12, 40))
     colors = [line.get_color() for line in few.lines if len(line.get_xdata()) == 101]
     assert len(set(colors)) == len(colors) == 13 and GREY not in colors

@@ -1,4 +1,4 @@
-"""Labels, legends and pictures as files."""
+"""Labels, legends, axes and image files."""
 
 import io
 
@@ -33,7 +33,7 @@ def test_names_become_labels_of_one_short_line(name, label):
     assert labels_of([name, "other"], [7, 8]) == [label, "other"]
 
 
-def test_labels_are_drawn_as_they_are_and_within_their_room():
+def test_labels_are_drawn_unchanged_and_within_their_space():
     labels = labels_of(["$broken", "$\\frac{$", "_hidden", "W" * 40, "قط 12"], range(5))
     figure = new_figure(0.6 + 2 + width_of(labels, 8.5), 3)
     axis = add_axes(figure, 0.1, 0.1, 2, 2.8)
@@ -44,7 +44,7 @@ def test_labels_are_drawn_as_they_are_and_within_their_room():
         assert text.get_window_extent().x1 < figure.bbox.x1, text
 
 
-def test_axes_stand_where_they_are_told():
+def test_axes_are_placed_in_inches():
     axis = add_axes(new_figure(4, 8), 1, 2, 2, 4)
     np.testing.assert_allclose(axis.get_position().bounds, (0.25, 0.25, 0.5, 0.5))
 

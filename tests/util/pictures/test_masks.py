@@ -1,4 +1,4 @@
-"""Masks and panoptic maps on pictures: where the colours lie, what the legend says, how much memory it takes."""
+"""Masks and panoptic maps on images: colours, legend, memory."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def segment(number: int, category: int, isthing: bool, name: str) -> dict:
 
 @pytest.fixture
 def legend(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The texts that are written while it is in use."""
+    """The texts that are drawn during a test."""
     written: list[str] = []
     monkeypatch.setattr(mask_pictures, "draw_text", lambda pen, xy, text, *more: written.append(text))
     return written
@@ -54,7 +54,7 @@ def test_a_mask_is_translucent_inside_and_has_a_crisp_border():
     assert drawn.getpixel((29, 40)) == drawn.getpixel((90, 70)) == GREY
 
 
-def test_the_best_mask_lies_on_top():
+def test_the_best_mask_is_on_top():
     masks = np.stack([rectangle((100, 80), 10, 10, 60, 60), rectangle((100, 80), 10, 10, 90, 70)])
     drawn = draw_masks(plain(), masks, [[0, 0, 3, 3]] * 2, None, [RED, BLUE], min_side=0)
     red, blue = drawn.getpixel((30, 30)), drawn.getpixel((80, 65))
@@ -75,7 +75,7 @@ def test_small_pictures_grow_with_their_masks():
     assert drawn.getpixel((240, 200)) == mixed(RED) and drawn.getpixel((40, 40)) == GREY
 
 
-def test_an_empty_mask_and_none_at_all_draw_nothing():
+def test_an_empty_mask_and_no_masks_draw_nothing():
     assert draw_masks(plain(), np.zeros((0, 80, 100), bool), [], [], [], min_side=0).tobytes() == plain().tobytes()
     masks = np.stack([np.zeros((80, 100), bool)])
     drawn = draw_masks(plain(), masks, [[40, 40, 45, 45]], [""], [RED], min_side=0)
@@ -83,9 +83,9 @@ def test_an_empty_mask_and_none_at_all_draw_nothing():
 
 
 def test_masks_of_another_size_are_refused():
-    with pytest.raises(ValueError, match=r"masks of shape \[1, 100, 80\] on an image of 100x80 pixels with 1 boxes"):
+    with pytest.raises(ValueError, match=r"masks of shape \[1, 100, 80\] for an image of 100x80 pixels and 1 boxes"):
         draw_masks(plain(), np.zeros((1, 100, 80), bool), [[0, 0, 1, 1]])
-    with pytest.raises(ValueError, match="with 2 boxes"):
+    with pytest.raises(ValueError, match="and 2 boxes"):
         draw_masks(plain(), np.zeros((1, 80, 100), bool), [[0, 0, 1, 1]] * 2)
 
 
@@ -115,7 +115,7 @@ def halves(size: tuple[int, int] = (100, 80)) -> np.ndarray:
     return ids
 
 
-def test_the_picture_is_all_there_and_the_legend_below_it(legend):
+def test_the_whole_image_is_shown_with_the_legend_below(legend):
     segments = [segment(1, 3, True, "cat"), segment(2, 8, False, "sky")]
     drawn = draw_panoptic(plain(), halves(), segments, min_side=0)
     assert drawn.width >= 100 and drawn.height > 80
@@ -126,7 +126,7 @@ def test_the_picture_is_all_there_and_the_legend_below_it(legend):
     assert legend == ["cat  50%", "sky  50%"]
 
 
-def test_the_legend_adds_up_things_of_a_class_and_names_what_is_left(legend):
+def test_the_legend_groups_things_by_class_and_names_void(legend):
     ids = np.zeros((10, 100), dtype=np.int32)
     ids[:, :10], ids[:, 10:30], ids[:, 30:60], ids[:1, 60:62] = 1, 2, 3, 4
     segments = [segment(1, 3, True, "cat"), segment(2, 3, True, "cat"), segment(3, 8, False, "sky")]
@@ -144,7 +144,7 @@ def test_things_of_a_class_have_shades_and_void_is_dark():
     assert max(drawn.getpixel((20, 75))) < GREY[0] and max(VOID) < GREY[0]
 
 
-def test_a_map_without_segments_is_void_alone(legend):
+def test_a_map_without_segments_is_only_void(legend):
     drawn = draw_panoptic(plain(), np.zeros((80, 100), np.int32), [], min_side=0)
     assert legend == ["nothing  100%"] and len(set(drawn.crop((0, 0, 100, 80)).get_flattened_data())) == 1
 
@@ -163,8 +163,8 @@ def test_the_legend_fits_on_the_frame(size: tuple[int, int], monkeypatch):
     assert all(x <= drawn.width and y <= drawn.height for x, y in ends)
 
 
-def test_small_maps_grow_without_stairs(monkeypatch):
-    """A slanted edge of a map that is enlarged eight times ends in more places than every eighth pixel."""
+def test_small_maps_are_enlarged_smoothly(monkeypatch):
+    """A slanted edge of a map enlarged eight times does not move in steps of eight pixels."""
     ids = np.fromfunction(lambda y, x: 1 + (x > 8 + y / 2), (48, 48)).astype(np.int32)
     drawn = draw_panoptic(plain((48, 48)), ids, [segment(1, 3, True, "cat"), segment(2, 8, False, "sky")])
     assert drawn.width == 8 * 48
@@ -174,5 +174,5 @@ def test_small_maps_grow_without_stairs(monkeypatch):
 
 
 def test_a_map_of_another_size_is_refused():
-    with pytest.raises(ValueError, match=r"a map of \[100, 80\] on an image of 100x80"):
+    with pytest.raises(ValueError, match=r"a map of shape \[100, 80\] for an image of 100x80"):
         draw_panoptic(plain(), halves((80, 100)), [])

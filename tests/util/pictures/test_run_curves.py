@@ -194,7 +194,7 @@ def test_curves_can_be_called_by_their_run(tmp_path):
     as_ours(tmp_path / "run7" / "eval" / "000.pth")
     figure, _ = plot_precision_recall([tmp_path / "run7" / "eval" / "000.pth"], naming_scheme="exp_id")
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["run7"]
-    with pytest.raises(ValueError, match="naming_scheme is 'date'"):
+    with pytest.raises(ValueError, match="naming_scheme must be .* got 'date'"):
         plot_precision_recall([], naming_scheme="date")
 
 
