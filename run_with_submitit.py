@@ -1,14 +1,15 @@
 """Train on a SLURM cluster: `python run_with_submitit.py --nodes 4 --timeout 3000 --coco_path FOLDER`.
 
-All flags of `main.py` pass through. A job that reaches its time limit is saved, queued again, and goes on:
+All flags of `main.py` are accepted. A job that reaches its time limit is saved, requeued and resumed:
 
-1. `--signal_delay` seconds ahead SLURM sends SIGUSR2 to every process (so does submitit's local executor, 30 ahead).
-2. Each process takes it for a stop of its training: all finish the same step, the first one saves, all stop.
-3. Then the first process has submitit queue the job again, which starts with `--resume auto`; the others end.
-4. A training that has not stopped when three quarters of the notice are over is queued again as it is, and goes on
-   from the checkpoint before. So is a job that is still reading its data.
+1. SLURM sends SIGUSR2 to every process `--signal_delay` seconds before the limit (submitit's local executor: 30).
+2. The signal requests a stop of the training: all processes finish the same step, the first one saves, all stop.
+3. The first process has submitit requeue the job, which starts with `--resume auto`; the others end.
+4. If the training has not stopped after three quarters of the notice, the job is requeued without saving and resumes
+   from the previous checkpoint. The same happens if the job is still reading its data.
 
-SIGTERM alone (`scancel`) saves and ends. SLURM's own requeueing, after a node failed, goes on with `--resume auto` too.
+SIGTERM alone (`scancel`) saves and ends the job. If SLURM itself requeues the job, after a node failure, the training
+also resumes with `--resume auto`.
 """
 
 from __future__ import annotations
@@ -36,44 +37,49 @@ from util.logging import get_logger
 from util.signals import SAVE, STOP, StopRequested
 
 JOB_DIR = "outputs/submitit/%j"  # %j: the job's id
-LOCAL_NOTICE = 30  # seconds; fixed by submitit's local executor
-PORTS = range(20000, 32768)  # below those that systems hand out to outgoing connections
+LOCAL_NOTICE = 30  # seconds; fixed in submitit's local executor
+PORTS = range(20000, 32768)  # below the ephemeral ports of outgoing connections
 
 
 def get_parser() -> argparse.ArgumentParser:
-    """`main.py`'s flags and the cluster's."""
+    """The flags of `main.py` and of the cluster."""
     parser = argparse.ArgumentParser(
-        description="Train DETR on a cluster, with submitit.",
+        description="Train DETR on a SLURM cluster with submitit.",
         parents=[get_args_parser()],
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     group = parser.add_argument_group("cluster")
-    group.add_argument("--ngpus", type=int, help="GPUs, and so processes, a node; default: 8, off SLURM all there are")
-    group.add_argument("--nodes", type=int, help="default: 4, off SLURM 1")
-    group.add_argument("--timeout", default=60, type=int, help="minutes until the job is saved and queued again")
+    group.add_argument("--ngpus", type=int, help="GPUs per node, each with one process; default: 8, without SLURM all")
+    group.add_argument("--nodes", type=int, help="number of nodes; default: 4, without SLURM 1")
+    group.add_argument("--timeout", default=60, type=int, help="time limit in minutes, at which the job is requeued")
     group.add_argument(
         "--job_dir",
         default="",
-        help=f"--output_dir of the run, with the job's logs; %j stands for its id; empty: {JOB_DIR}".replace("%", "%%"),
+        help=f"output folder of the run and the job's logs; %j is the job id; empty: {JOB_DIR}".replace("%", "%%"),
     )
-    group.add_argument("--cluster", default="auto", choices=["auto", "slurm", "local", "debug"])
-    group.add_argument("--tasks_per_node", type=int, help="processes a node; default: --ngpus, at least 1")
-    group.add_argument("--cpus_per_task", default=10, type=int)
-    group.add_argument("--mem", type=float, help="memory a node, GB; default: 40 for each process")
+    group.add_argument(
+        "--cluster",
+        default="auto",
+        choices=["auto", "slurm", "local", "debug"],
+        help="auto: slurm if srun is found, otherwise local",
+    )
+    group.add_argument("--tasks_per_node", type=int, help="processes per node; default: --ngpus, at least 1")
+    group.add_argument("--cpus_per_task", default=10, type=int, help="CPU cores per process")
+    group.add_argument("--mem", type=float, help="memory per node in GB; default: 40 per process")
     group.add_argument("--signal_delay", default=120, type=int, help="seconds before the time limit to save and stop")
-    group.add_argument("--max_timeouts", default=200, type=int, help="give up after reaching the limit so often")
+    group.add_argument("--max_timeouts", default=200, type=int, help="how often the job may reach its time limit")
     for name in ("partition", "constraint", "qos", "account", "comment"):
         group.add_argument(f"--{name}", help=f"SLURM's --{name}")
     return parser
 
 
 class Task:
-    """What each process of a job runs: the training of `main.py` in the job's folder.
+    """What each process of a job runs: `main.py`'s training in the job's folder.
 
     Args:
-        args: `main.py`'s settings; `%j` in `output_dir` stands for the job's id.
+        args: `main.py`'s settings; `%j` in `output_dir` is the job id.
         notice: seconds between the signal and the time limit.
-        attempt: how often the job was queued again.
+        attempt: how often the job has been requeued.
     """
 
     def __init__(self, args: argparse.Namespace, notice: float, attempt: int = 0):
@@ -82,16 +88,16 @@ class Task:
         self.attempt = attempt
 
     def __call__(self) -> None:
-        """Train; ends the process when the time is up.
+        """Train; exits the process when the time limit is near.
 
         Raises:
-            As `main.main` does, but for StopRequested.
+            As `main.main` does, except StopRequested.
         """
         environment = import_submitit().JobEnvironment()
-        restarts = int(os.environ.get("SLURM_RESTART_COUNT", 0))  # counts SLURM's own requeueing as well
-        args = self._continued() if self.attempt or restarts else copy.deepcopy(self.args)
+        restarts = int(os.environ.get("SLURM_RESTART_COUNT", 0))  # also counts requeueing by SLURM itself
+        args = self._resumed_args() if self.attempt or restarts else copy.deepcopy(self.args)
         args.output_dir = str(self._folder())
-        introduce(environment, self.attempt + restarts)
+        set_rank_variables(environment, self.attempt + restarts)
         try:
             with TimeLimit(signal_number(), self.notice) as limit:
                 try:
@@ -99,38 +105,40 @@ class Task:
                 except StopRequested as stop:
                     get_logger().info(str(stop))
                     if limit.reached:
-                        get_logger().info("the time limit is near: the job is queued again and goes on by itself")
+                        get_logger().info("the time limit is near: the job is requeued and resumes automatically")
                         limit.requeue()
         finally:
             if torch.distributed.is_available() and torch.distributed.is_initialized():
                 torch.distributed.destroy_process_group()
 
     def checkpoint(self) -> Any:
-        """For submitit, which calls it before it queues the job again: the same task, going on from its checkpoint."""
-        return import_submitit().helpers.DelayedSubmission(type(self)(self._continued(), self.notice, self.attempt + 1))
+        """The task to requeue, which resumes from the checkpoint; called by submitit."""
+        return import_submitit().helpers.DelayedSubmission(
+            type(self)(self._resumed_args(), self.notice, self.attempt + 1)
+        )
 
     def _folder(self) -> Path:
         return Path(self.args.output_dir.replace("%j", import_submitit().JobEnvironment().job_id))
 
-    def _continued(self) -> argparse.Namespace:
-        """The settings to go on with; where nothing was saved yet, a `--resume PATH` of the user's still counts."""
+    def _resumed_args(self) -> argparse.Namespace:
+        """The settings to resume with; until the first save, the user's `--resume PATH` still applies."""
         args = copy.deepcopy(self.args)
         if not args.eval and (not args.resume or any(self._folder().glob("checkpoint*.pth"))):
             args.resume = "auto"
         return args
 
 
-def introduce(environment: Any, attempt: int) -> None:
-    """Tell `util.dist`, in torchrun's variables, who this process is and where all meet; one alone needs none.
+def set_rank_variables(environment: Any, attempt: int) -> None:
+    """Set torchrun's variables for `util.dist`: rank, number of processes and rendezvous. A single process needs none.
 
     Args:
         environment: submitit's `JobEnvironment`.
-        attempt: gives each start of the job a port of its own, so that none meets what is left of the one before.
+        attempt: gives each start of the job another port, so that no process meets one of an earlier start.
     """
     if environment.num_tasks == 1:
         return
     job = int(re.sub(r"\D", "", environment.job_id))
-    sees_one_gpu = torch.cuda.device_count() == 1  # where SLURM shows each process its own only
+    sees_one_gpu = torch.cuda.device_count() == 1  # SLURM may show each process only its own
     os.environ.update(
         RANK=str(environment.global_rank),
         WORLD_SIZE=str(environment.num_tasks),
@@ -141,26 +149,26 @@ def introduce(environment: Any, attempt: int) -> None:
 
 
 def submit(args: argparse.Namespace) -> Any:
-    """Hand a job to submitit.
+    """Submit a job.
 
     Args:
-        args: of `get_parser`.
+        args: the settings, from `get_parser`.
 
     Returns:
-        submitit's job; with `--cluster debug` it runs when its result is asked for.
+        submitit's job; with `--cluster debug` it runs when its result is requested.
 
     Raises:
         ImportError: submitit is not installed.
-        ValueError: settings that no job can have.
+        ValueError: invalid settings.
     """
     submitit = import_submitit()
-    settle_cluster(args)
+    resolve_cluster(args)
     names = vars(get_args_parser().parse_args([]))
     training = argparse.Namespace(**{name: getattr(args, name) for name in names}, given=getattr(args, "given", []))
     training.output_dir = str(Path(args.job_dir or args.output_dir or JOB_DIR).expanduser().absolute())
-    if args.cluster != "slurm":  # elsewhere the id is a process's, which may come again
+    if args.cluster != "slurm":  # without SLURM the id is a process id, which may be reused
         training.output_dir = training.output_dir.replace("%j", time.strftime("%Y%m%d-%H%M%S"))
-    check_args(training)  # now, not after an hour in the queue
+    check_args(training)  # before the job waits in the queue
 
     on_slurm = args.cluster == "slurm"
     attempts = {} if args.cluster == "debug" else {f"{args.cluster}_max_num_timeout": args.max_timeouts}
@@ -181,25 +189,25 @@ def submit(args: argparse.Namespace) -> Any:
         slurm_signal_delay_s=args.signal_delay,
         slurm_additional_parameters={"requeue": True},
     )
-    with submitit.helpers.clean_env():  # this process may itself run in a job
-        # The job imports these files, wherever it is started.
+    with submitit.helpers.clean_env():  # this process may itself be part of a job
+        # The job must find these modules in any working directory.
         paths = [str(Path(__file__).resolve().parent), os.environ.get("PYTHONPATH", "")]
         with submitit.helpers.environment_variables(PYTHONPATH=os.pathsep.join(filter(None, paths))):
             return executor.submit(Task(training, args.signal_delay if on_slurm else LOCAL_NOTICE))
 
 
-def settle_cluster(args: argparse.Namespace) -> None:
-    """Put numbers where the defaults depend on the cluster.
+def resolve_cluster(args: argparse.Namespace) -> None:
+    """Set the defaults that depend on the cluster, and check the settings.
 
     Raises:
-        ValueError: what the cluster cannot do, with the flag to change.
+        ValueError: a setting that the cluster does not support, with the flag to change.
     """
-    slurm_is_here = shutil.which("srun") is not None
+    has_slurm = shutil.which("srun") is not None
     if args.cluster == "auto":
-        args.cluster = "slurm" if slurm_is_here else "local"
+        args.cluster = "slurm" if has_slurm else "local"
     on_slurm = args.cluster == "slurm"
-    if on_slurm and not slurm_is_here:
-        raise ValueError("--cluster slurm: srun is not found here; run this where jobs are submitted, or on local")
+    if on_slurm and not has_slurm:
+        raise ValueError("--cluster slurm: srun was not found: run this on a login node, or use --cluster local")
     if args.nodes is None:
         args.nodes = 4 if on_slurm else 1
     if args.ngpus is None:
@@ -208,29 +216,35 @@ def settle_cluster(args: argparse.Namespace) -> None:
         args.tasks_per_node = max(1, args.ngpus) if args.cluster != "debug" else 1
     for name, least in {"nodes": 1, "ngpus": 0, "tasks_per_node": 1, "timeout": 1, "signal_delay": 1}.items():
         if getattr(args, name) < least:
-            raise ValueError(f"--{name} {getattr(args, name)} makes no sense: use a number of {least} or more")
+            raise ValueError(f"--{name} must be at least {least}, got {getattr(args, name)}")
     if not on_slurm and args.nodes > 1:
-        raise ValueError(f"--nodes {args.nodes} with --cluster {args.cluster}, which is this machine: use --nodes 1")
+        raise ValueError(f"--cluster {args.cluster} runs on this machine only: use --nodes 1, got {args.nodes}")
     if args.cluster == "debug" and args.tasks_per_node > 1:
-        raise ValueError("--cluster debug runs in one process: leave --tasks_per_node out, or use --cluster local")
+        raise ValueError("--cluster debug runs in one process: omit --tasks_per_node, or use --cluster local")
     if args.signal_delay >= 60 * args.timeout:
-        raise ValueError(f"--signal_delay {args.signal_delay} leaves nothing of --timeout {args.timeout} minutes")
+        raise ValueError(
+            f"--signal_delay must be below --timeout, got {args.signal_delay} seconds and {args.timeout} minutes"
+        )
     if args.job_dir and args.output_dir and args.job_dir != args.output_dir:
-        raise ValueError(f"--job_dir {args.job_dir} and --output_dir {args.output_dir} mean the same: pass one of them")
+        raise ValueError(f"--job_dir {args.job_dir} and --output_dir {args.output_dir} set the same folder: pass one")
     if signal_number().name in (*STOP, *SAVE):
         raise ValueError(
-            f"SUBMITIT_PREEMPT_SIGNAL={signal_number().name[3:]}, but the training listens to that signal itself: "
+            f"SUBMITIT_PREEMPT_SIGNAL={signal_number().name[3:]} is a signal that the training itself handles: "
             "unset the variable, or set it to USR2"
         )
 
 
 def signal_number() -> signal.Signals:
-    """The signal that submitit announces the time limit with."""
+    """The signal with which submitit announces the time limit."""
     return signal.Signals[f"SIG{import_submitit().JobEnvironment.USR_SIG}"]
 
 
 def import_submitit() -> ModuleType:
-    """The package, or ImportError with the command that installs it."""
+    """Import submitit.
+
+    Raises:
+        ImportError: it is missing; the message says how to install it.
+    """
     try:
         import submitit
     except ImportError as error:
@@ -241,7 +255,7 @@ def import_submitit() -> ModuleType:
 
 
 def run(argv: Sequence[str] | None = None) -> int:
-    """The command: submit, say where to look, and turn what a user can mend into one sentence.
+    """The command: submit, print where the results go, and turn an error that the user can fix into one sentence.
 
     Returns:
         The exit code.
@@ -253,11 +267,11 @@ def run(argv: Sequence[str] | None = None) -> int:
         job = submit(args)
         print(
             f"job {job.job_id} on {args.cluster}: {args.nodes} x {args.tasks_per_node} processes; checkpoints and logs "
-            f"in {job.paths.folder}"
+            f"are in {job.paths.folder}"
         )
         if args.cluster == "debug":
             job.results()
-    except (ValueError, OSError, ImportError, RuntimeError) as error:  # the last: what sbatch refuses
+    except (ValueError, OSError, ImportError, RuntimeError) as error:  # RuntimeError: sbatch failed
         print(f"error: {one_sentence(error)}", file=sys.stderr)
         return 1
     return 0

@@ -1,4 +1,4 @@
-"""Jobs: what is asked of SLURM, what each process is told, and how a job goes on after its time limit."""
+"""Jobs: what is requested from SLURM, the variables of each process, and resuming after the time limit."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import torch
 import main
 import run_with_submitit
 import training.run
-from run_with_submitit import Task, get_parser, introduce, settle_cluster, submit
+from run_with_submitit import Task, get_parser, resolve_cluster, set_rank_variables, submit
 from tests.helpers.runs import flags
 from util.checkpoint import load_checkpoint
 from util.signals import StopRequested
@@ -62,7 +62,7 @@ def task(job, *more, **named):
     return Task(parse("data", "--output_dir", str(job.parent / "%j"), *more), 30, **named)
 
 
-def test_a_job_asks_slurm_for_what_the_flags_say(slurm, tmp_path, monkeypatch):
+def test_a_job_requests_from_slurm_what_the_flags_say(slurm, tmp_path, monkeypatch):
     monkeypatch.setenv("RANK", "3")
     more = ["--timeout", "2800", "--partition", "big", "--account", "us", "--constraint", "a100", "--mem", "200"]
     submitted = submit(parse("data", "--job_dir", str(tmp_path / "jobs" / "%j"), "--epochs", "7", *more))
@@ -82,79 +82,79 @@ def test_a_job_asks_slurm_for_what_the_flags_say(slurm, tmp_path, monkeypatch):
     assert not hasattr(training, "timeout") and delayed.function.notice == 120
 
 
-def test_what_slurm_refuses_is_said(slurm, tmp_path, capsys):
+def test_an_error_of_sbatch_is_printed(slurm, tmp_path, capsys):
     (slurm / "sbatch").write_text("#!/bin/sh\necho sbatch: invalid partition: big >&2\nexit 1\n")
     assert run_with_submitit.run(flags("data", "--job_dir", str(tmp_path), "--partition", "big")) == 1
     assert capsys.readouterr().err.splitlines()[-1] == "error: sbatch: invalid partition: big"
 
 
-def test_off_slurm_the_numbers_are_this_machines(monkeypatch):
+def test_defaults_without_slurm_are_those_of_this_machine(monkeypatch):
     monkeypatch.setenv("PATH", "")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
     args = parse("data")
-    settle_cluster(args)
+    resolve_cluster(args)
     assert (args.cluster, args.nodes, args.ngpus, args.tasks_per_node) == ("local", 1, 3, 3)
     args = parse("data", "--cluster", "local", "--ngpus", "0")
-    settle_cluster(args)
+    resolve_cluster(args)
     assert args.tasks_per_node == 1
 
 
 @pytest.mark.parametrize(
     ("wrong", "sentence"),
     [
-        (["--cluster", "slurm"], "srun is not found"),
+        (["--cluster", "slurm"], "srun was not found"),
         (["--cluster", "local", "--nodes", "2"], "use --nodes 1"),
         (["--cluster", "debug", "--tasks_per_node", "2"], "--cluster debug runs in one process"),
-        (["--nodes", "0"], "--nodes 0"),
-        (["--tasks_per_node", "0"], "--tasks_per_node 0"),
-        (["--timeout", "2"], "--signal_delay 120 leaves nothing of --timeout 2"),
-        (["--job_dir", "a", "--output_dir", "b"], "pass one of them"),
+        (["--nodes", "0"], "--nodes must be at least 1, got 0"),
+        (["--tasks_per_node", "0"], "--tasks_per_node must be at least 1, got 0"),
+        (["--timeout", "2"], "--signal_delay must be below --timeout, got 120 seconds and 2 minutes"),
+        (["--job_dir", "a", "--output_dir", "b"], "set the same folder: pass one"),
         (["--dropout", "2"], "--dropout must be"),  # main.py's flags are checked before the job waits in the queue
         (["--job_dir", __file__ + "/below"], "cannot be created"),
     ],
 )
-def test_what_no_job_can_have_is_refused_in_one_sentence(monkeypatch, capsys, wrong, sentence):
+def test_invalid_settings_are_rejected_in_one_sentence(monkeypatch, capsys, wrong, sentence):
     monkeypatch.setenv("PATH", "")
     assert run_with_submitit.run(flags("data", *wrong)) == 1
     error = capsys.readouterr().err
     assert error.startswith("error: ") and sentence in error and error.count("\n") == 1
 
 
-def test_a_signal_that_the_training_needs_is_refused(monkeypatch):
+def test_a_signal_that_the_training_handles_is_rejected(monkeypatch):
     monkeypatch.setattr(submitit.JobEnvironment, "USR_SIG", "USR1")
     with pytest.raises(ValueError, match="SUBMITIT_PREEMPT_SIGNAL=USR1"):
-        settle_cluster(parse("data"))
+        resolve_cluster(parse("data"))
 
 
-def test_without_submitit_the_command_says_how_to_get_it(monkeypatch, capsys):
+def test_without_submitit_the_command_says_how_to_install_it(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "submitit", None)
     assert run_with_submitit.run(flags("data")) == 1
     assert "python -m pip install submitit" in capsys.readouterr().err
 
 
-def test_the_help_lists_the_flags_of_both(capsys):
+def test_the_help_lists_the_flags_of_training_and_cluster(capsys):
     with pytest.raises(SystemExit):
         run_with_submitit.run(["--help"])
     text = capsys.readouterr().out
     assert all(flag in text for flag in ("--ngpus", "--nodes", "--timeout", "--job_dir", "--lr_backbone", "%j"))
 
 
-def test_a_job_queued_again_goes_on_from_its_own_checkpoint(job):
+def test_a_requeued_job_resumes_from_its_own_checkpoint(job):
     first = task(job, "--init_from", "weights.pth")
     again = pickle.loads(cloudpickle.dumps(first.checkpoint())).function
     assert (again.attempt, again.notice, again.args.resume) == (1, 30, "auto")
-    assert again.args.init_from == "weights.pth"  # which `auto` needs where nothing was saved yet
+    assert again.args.init_from == "weights.pth"  # needed by `auto` until the first save
     assert first.args.resume == "" and again.checkpoint().function.attempt == 2
 
 
-def test_a_resumed_job_queued_again_before_its_first_save_begins_where_it_was_told(job):
+def test_a_job_requeued_before_its_first_save_keeps_its_resume_path(job):
     resumed = task(job, "--resume", "old.pth")
     assert resumed.checkpoint().function.args.resume == "old.pth"
     (job / "checkpoint.pth").touch()
     assert resumed.checkpoint().function.args.resume == "auto"
 
 
-def test_an_evaluation_queued_again_evaluates_the_same_weights(job):
+def test_a_requeued_evaluation_evaluates_the_same_weights(job):
     (job / "checkpoint.pth").touch()
     assert task(job, "--eval", "--resume", "old.pth").checkpoint().function.args.resume == "old.pth"
 
@@ -172,13 +172,13 @@ def test_a_task_trains_in_the_folder_of_its_job(job, trained):
     assert trained[0].output_dir == str(job) and trained[0].resume == ""
 
 
-def test_a_job_that_slurm_queued_again_goes_on(job, trained, monkeypatch):
+def test_a_job_requeued_by_slurm_resumes(job, trained, monkeypatch):
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
     task(job)()
     assert trained[0].resume == "auto"
 
 
-def test_a_stop_without_time_limit_ends_the_job(job, monkeypatch, capsys):
+def test_a_stop_before_the_time_limit_ends_the_job(job, monkeypatch, capsys):
     def stopped(args):
         raise StopRequested("saved, all is well")
 
@@ -187,36 +187,37 @@ def test_a_stop_without_time_limit_ends_the_job(job, monkeypatch, capsys):
     assert "all is well" in capsys.readouterr().out
 
 
-def told(monkeypatch, attempt=0, gpus=8, **named):
-    """The variables that `introduce` sets."""
+def rank_variables(monkeypatch, attempt=0, gpus=8, **named):
+    """The variables that `set_rank_variables` sets."""
     facts = {"num_tasks": 16, "num_nodes": 2, "global_rank": 11, "local_rank": 3, "job_id": "4711_2"} | named
     environment: dict[str, str] = {}
     monkeypatch.setattr(run_with_submitit.os, "environ", environment)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
-    introduce(SimpleNamespace(**facts, hostnames=["node7", "node9"]), attempt)
+    set_rank_variables(SimpleNamespace(**facts, hostnames=["node7", "node9"]), attempt)
     return environment
 
 
-def test_processes_learn_who_they_are_and_where_they_meet(monkeypatch):
-    environment = told(monkeypatch)
+def test_processes_get_their_rank_and_rendezvous(monkeypatch):
+    environment = rank_variables(monkeypatch)
     assert 20000 <= int(environment.pop("MASTER_PORT")) < 32768
     assert environment == {"RANK": "11", "WORLD_SIZE": "16", "LOCAL_RANK": "3", "MASTER_ADDR": "node7"}
 
 
-def test_on_one_machine_no_name_has_to_be_looked_up(monkeypatch):
-    assert told(monkeypatch, num_nodes=1)["MASTER_ADDR"] == "127.0.0.1"
+def test_one_machine_needs_no_host_name(monkeypatch):
+    assert rank_variables(monkeypatch, num_nodes=1)["MASTER_ADDR"] == "127.0.0.1"
 
 
 def test_a_process_that_sees_one_gpu_takes_it(monkeypatch):
-    assert told(monkeypatch, gpus=1)["LOCAL_RANK"] == "0"
+    assert rank_variables(monkeypatch, gpus=1)["LOCAL_RANK"] == "0"
 
 
-def test_a_process_alone_meets_nobody(monkeypatch):
-    assert told(monkeypatch, num_tasks=1) == {}
+def test_a_single_process_needs_no_rendezvous(monkeypatch):
+    assert rank_variables(monkeypatch, num_tasks=1) == {}
 
 
-def test_every_start_and_every_job_has_a_port_of_its_own(monkeypatch):
-    ports = {told(monkeypatch, attempt, job_id=str(job))["MASTER_PORT"] for attempt in range(5) for job in range(5)}
+def test_every_start_and_every_job_has_its_own_port(monkeypatch):
+    starts = [{"attempt": attempt, "job_id": str(job)} for attempt in range(5) for job in range(5)]
+    ports = {rank_variables(monkeypatch, **start)["MASTER_PORT"] for start in starts}
     assert len(ports) == 25
 
 
@@ -235,7 +236,7 @@ class TimesOut(Task):
         super().__call__()
 
 
-def test_two_processes_save_at_the_time_limit_and_go_on(shapes, tmp_path, monkeypatch):
+def test_two_processes_save_at_the_time_limit_and_resume(shapes, tmp_path, monkeypatch):
     monkeypatch.setattr(run_with_submitit, "Task", TimesOut)
     cloudpickle.register_pickle_by_value(sys.modules[__name__])  # the job cannot import tests
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
@@ -249,7 +250,7 @@ def test_two_processes_save_at_the_time_limit_and_go_on(shapes, tmp_path, monkey
     assert logs[0].count("saved epoch 0, step 1 of 2") == 1 and logs[0].count("Requeued job") == 1
     assert logs[0].count("2 processes joined") == 2 and "Requeued" not in logs[1]
     assert [json.loads(line)["epoch"] for line in (tmp_path / "log.txt").read_text().splitlines()] == [0, 1]
-    assert load_checkpoint(tmp_path / "checkpoint.pth")["step"] == 4  # none done twice, none left out
+    assert load_checkpoint(tmp_path / "checkpoint.pth")["step"] == 4  # no step is done twice or skipped
 
 
 def test_one_process_trains_alone(shapes, tmp_path, monkeypatch):
