@@ -1,15 +1,15 @@
-"""The built-in data set: circles, squares and triangles on patterned ground, as COCO instances and COCO panoptic.
+"""The built-in data set: circles, squares and triangles on a patterned ground, as COCO instances and COCO panoptic.
 
     python -m datasets.shapes OUT --train 4000 --val 500 --size 96 --seed 0
 
-writes the published folder layout under OUT:
+writes the published folder layout to OUT:
 
     train2017/*.png            annotations/instances_train2017.json   panoptic_train2017/*.png
     val2017/*.png              annotations/instances_val2017.json     panoptic_val2017/*.png
     shapes.json                annotations/panoptic_{train,val}2017.json
 
-A thing's class is its outline and a stuff's class its pattern: colours are random and tell nothing. Picture number i
-of a split depends on (seed, split, i) and the size alone, so a larger set begins with the smaller one.
+The class of a thing is its outline, and that of stuff its pattern; colours are random. Image i of a split depends only
+on (seed, split, i) and the size, so a larger set begins with the images of a smaller one.
 """
 
 import argparse
@@ -39,27 +39,27 @@ STUFF = [category for category in CATEGORIES if not category["isthing"]]
 
 CORNERS = {"square": 4, "triangle": 3}  # a circle has none
 MAX_OBJECTS = 4
-SIDES = (16, 44)  # pixels of a 96-pixel picture; lengths grow with the picture
-MIN_VISIBLE = 0.5  # of an object, once everything above it is painted
-MIN_CONTRAST = 0.4  # between an object and all around it: distance of RGB colours in [0, 1]^3
+SIDES = (16, 44)  # side of an object in a 96-pixel image, pixels; lengths scale with the image
+MIN_VISIBLE = 0.5  # fraction of an object that stays visible under later objects
+MIN_CONTRAST = 0.4  # of an object to everything else: distance of RGB colours in [0, 1]^3
 SPLITS = {"train": 0, "val": 1}
-FIRST_ID = {"train": 1, "val": 1_000_001}  # image ids of the splits do not meet, as in COCO
-DRAWING = 1  # to be raised with every change of the pictures: a set drawn otherwise is not the same set
+FIRST_ID = {"train": 1, "val": 1_000_001}  # image ids of the splits do not overlap, as in COCO
+DRAWING = 1  # version of the drawing code; raise it with every change of the images
 
 
 class Segment(NamedTuple):
-    """One object or one region of ground: `mask` is its visible part, bool [size, size]."""
+    """One object or one region of ground; `mask` is its visible part, bool [size, size]."""
 
     category_id: int
     mask: np.ndarray
 
 
 def draw_scene(rng: np.random.Generator, size: int = 96) -> tuple[Image.Image, list[Segment]]:
-    """Draw one picture of 1 to 4 objects.
+    """Draw one image with 1 to 4 objects.
 
-    Returns the RGB picture, `size` pixels wide and high, and its segments: objects in painting order (a later one may
-    cover an earlier one, never more than half of it), then the regions of ground. The masks are disjoint and
-    together fill the picture.
+    Returns:
+        The RGB image, `size` pixels wide and high, and its segments: the objects in painting order (later ones cover at
+        most half of an earlier one), then the regions of ground. The masks are disjoint and together fill the image.
     """
     unit = size / 96
     y, x = np.mgrid[:size, :size].astype(np.float32) + 0.5  # pixel centres
@@ -71,7 +71,7 @@ def draw_scene(rng: np.random.Generator, size: int = 96) -> tuple[Image.Image, l
         category = THINGS[rng.integers(len(THINGS))]
         place = _find_place(rng, category["name"], x, y, unit, things, full_areas)
         if place is None:
-            break  # the picture is full
+            break  # no space left
         depth, side = place
         inside = depth >= 0
         color = _contrasting_color(rng, colors)
@@ -90,12 +90,22 @@ def draw_scene(rng: np.random.Generator, size: int = 96) -> tuple[Image.Image, l
 
 
 def write_shapes(out: str | Path, train: int = 4000, val: int = 500, size: int = 96, seed: int = 0) -> bool:
-    """Write a whole data set to the folder `out`, or nothing at all: it appears under its name when it is complete.
+    """Write a data set to the folder `out`, which appears only when the data set is complete.
 
-    `train` and `val` count pictures, `size` is their side in pixels. The same arguments give the same bytes.
-    Returns False, having done nothing, when `out` already holds this very set.
+    The same arguments give the same bytes.
 
-    Raises ValueError for settings that cannot be drawn, FileExistsError when `out` holds anything else.
+    Args:
+        out: the folder to create.
+        train, val: numbers of images.
+        size: width and height of the images, pixels.
+        seed: another seed draws other images.
+
+    Returns:
+        False if `out` already contains this data set, so nothing was written.
+
+    Raises:
+        ValueError: a setting is too small.
+        FileExistsError: `out` contains anything else.
     """
     out = Path(out).absolute()
     settings = {"drawing": DRAWING, "train": train, "val": val, "size": size, "seed": seed}
@@ -116,14 +126,14 @@ def write_shapes(out: str | Path, train: int = 4000, val: int = 500, size: int =
 
 
 def _draw_ground(rng, x, y, unit):
-    """One or two regions with different patterns, divided by a wavy line."""
+    """One or two regions with different patterns, separated by a wavy line."""
     size = len(x)
     first, second = rng.choice(STUFF, 2, replace=False)
     angle, phase = rng.uniform(0, 2 * math.pi, 2)
     along, across = _turn(x - size / 2, y - size / 2, angle)
     wave = 3 * unit * np.sin(along / (rng.uniform(7, 16) * unit) + phase)
-    offset = rng.uniform(-0.22, 0.22) * size if rng.random() < 0.8 else size  # past the corner: all ground alike
-    depth = offset - across - wave  # pixels from the dividing line; positive: the first pattern
+    offset = rng.uniform(-0.22, 0.22) * size if rng.random() < 0.8 else size  # beyond the corner: a single pattern
+    depth = offset - across - wave  # pixels from the line; positive on the side of the first pattern
 
     layers, regions, colors = [], [], []
     for category, mask in ((first, depth >= 0), (second, depth < 0)):
@@ -160,7 +170,7 @@ def _turn(x, y, angle):
 
 
 def _find_place(rng, name, x, y, unit, things, full_areas, tries: int = 50):
-    """The new object's depth map and side, in pixels, where it hides too much of nothing; None if there is no room."""
+    """Depth map and side, in pixels, of a new object that leaves the others visible; None if no place is found."""
     size = len(x)
     for _ in range(tries):
         side = rng.uniform(*SIDES) * unit
@@ -175,7 +185,7 @@ def _find_place(rng, name, x, y, unit, things, full_areas, tries: int = 50):
 
 
 def _depth(name, x, y, side, angle):
-    """How many pixels each point lies inside the outline (negative: outside); `side` is the circle's diameter."""
+    """Distance of each point to the outline in pixels, negative outside; `side` is a circle's diameter."""
     if name == "circle":
         return side / 2 - np.hypot(x, y)
     corners = CORNERS[name]
@@ -185,7 +195,7 @@ def _depth(name, x, y, side, angle):
 
 
 def _contrasting_color(rng, others):
-    """The first of some random colours that stands out from all others, else the one that does so most."""
+    """The first of 24 random colours with enough contrast to all `others`, else the one with the most."""
     h, s, v = rng.random(24), rng.uniform(0.5, 1, 24), rng.uniform(0.35, 1, 24)
     candidates = np.array([colorsys.hsv_to_rgb(*hsv) for hsv in zip(h, s, v, strict=True)])  # [24, 3]
     contrast = np.linalg.norm(candidates[:, None] - np.array(others), axis=2).min(axis=1)  # [24]
@@ -194,7 +204,7 @@ def _contrasting_color(rng, others):
 
 
 def _paint(rng, canvas, depth, color, side, unit):
-    """Lay an object with a dark rim, a soft shadow and a gentle shade over the canvas, its edge anti-aliased."""
+    """Paint an object with a dark rim, a soft shadow and slight shading onto the canvas, with anti-aliased edges."""
     shadow = 0.35 * np.clip(1 + depth / (4 * unit), 0, 1)
     rim = 0.6 + 0.4 * np.clip(depth / unit - 0.7, 0, 1)
     middle = 0.9 + rng.uniform(0.1, 0.3) * depth / side
@@ -203,9 +213,9 @@ def _paint(rng, canvas, depth, color, side, unit):
 
 
 def _write_split(root, split, count, size, seed):
-    """The pictures and panoptic maps of one split, and its two annotation files."""
-    pictures, maps = root / f"{split}2017", root / f"panoptic_{split}2017"
-    pictures.mkdir()
+    """Write the images and panoptic maps of one split, and its two annotation files."""
+    images_folder, maps = root / f"{split}2017", root / f"panoptic_{split}2017"
+    images_folder.mkdir()
     maps.mkdir()
     images, annotations, panoptic = [], [], []
     for index in range(count):
@@ -213,7 +223,7 @@ def _write_split(root, split, count, size, seed):
         image, segments = draw_scene(rng, size)
         image_id = FIRST_ID[split] + index
         file_name = f"{image_id:012d}.png"
-        image.save(pictures / file_name, compress_level=1)
+        image.save(images_folder / file_name, compress_level=1)
         images.append({"id": image_id, "file_name": file_name, "width": size, "height": size})
         for segment in segments:
             if segment.category_id <= len(THINGS):
@@ -231,7 +241,7 @@ def _write_split(root, split, count, size, seed):
 
 
 def _write_map(path, segments):
-    """The picture of segment ids; returns its `segments_info`."""
+    """Write the PNG of segment ids; returns its `segments_info`."""
     ids = np.zeros(segments[0].mask.shape, np.uint32)
     segments_info = []
     for number, segment in enumerate(segments):
@@ -243,13 +253,13 @@ def _write_map(path, segments):
 
 
 def _segment_id(category_id, number):
-    """R + 256 G + 65536 B of a colour near the category's, another one for each segment of a picture."""
+    """R + 256 G + 65536 B of a colour close to the category's, different for each segment of an image."""
     red, green, blue = (channel - 8 * number for channel in CATEGORIES[category_id - 1]["color"])
     return red + 256 * green + 65536 * blue
 
 
 def _facts(segment):
-    """What instances and panoptic segments both say of their visible part; the box is xywh in pixels."""
+    """The fields that instances and panoptic segments share, from the visible part; the box is xywh in pixels."""
     mask = segment.mask
     columns, rows = np.flatnonzero(mask.any(axis=0)), np.flatnonzero(mask.any(axis=1))
     x, y = int(columns[0]), int(rows[0])
@@ -265,19 +275,19 @@ def _rle(mask):
 def _check(settings):
     for name, least in (("train", 1), ("val", 1), ("size", 32), ("seed", 0)):
         if settings[name] < least:
-            raise ValueError(f"--{name} {settings[name]} cannot be drawn: give {least} or more")
+            raise ValueError(f"--{name} must be at least {least}, got {settings[name]}")
 
 
 def _holds(out, settings):
-    """Whether the folder holds the set with these settings already; a complaint if it holds anything else."""
+    """True if the folder contains the data set with these settings; FileExistsError if it contains anything else."""
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return False
     record = out / "shapes.json"
     held = json.loads(record.read_text()) if record.is_file() else None
     if held == settings:
         return True
-    what = f"the shapes of settings {held}, not {settings}" if held else "something other than a shapes data set"
-    raise FileExistsError(f"{out} holds {what}: name another folder, or delete this one first")
+    what = f"shapes with the settings {held}, not {settings}" if held else "something other than a shapes data set"
+    raise FileExistsError(f"{out} contains {what}: choose another folder, or delete this one first")
 
 
 def _write_json(path, content):
@@ -286,24 +296,24 @@ def _write_json(path, content):
 
 def get_args_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("python -m datasets.shapes", description="Draw the built-in data set of shapes.")
-    parser.add_argument("out", metavar="OUT", help="folder to make; later the --coco_path of a training")
-    parser.add_argument("--train", default=4000, type=int, metavar="N", help="training pictures")
-    parser.add_argument("--val", default=500, type=int, metavar="N", help="validation pictures")
-    parser.add_argument("--size", default=96, type=int, metavar="PIXELS", help="width and height of a picture")
-    parser.add_argument("--seed", default=0, type=int, help="another seed, another set")
+    parser.add_argument("out", metavar="OUT", help="folder to create; pass it to main.py as --coco_path")
+    parser.add_argument("--train", default=4000, type=int, metavar="N", help="number of training images")
+    parser.add_argument("--val", default=500, type=int, metavar="N", help="number of validation images")
+    parser.add_argument("--size", default=96, type=int, metavar="PIXELS", help="width and height of an image")
+    parser.add_argument("--seed", default=0, type=int, help="random seed of the images")
     return parser
 
 
 def main(argv: list[str] | None = None) -> None:
-    """The command; `argv` defaults to the process's own arguments."""
+    """The command; `argv` defaults to the process's arguments."""
     parser = get_args_parser()
     args = parser.parse_args(argv)
     try:
         written = write_shapes(**vars(args))
     except (ValueError, FileExistsError) as error:
         parser.error(str(error))
-    what = f"{args.train} training and {args.val} validation pictures of {args.size} pixels, seed {args.seed}"
-    print(f"{args.out}: wrote {what}" if written else f"{args.out}: already holds {what}; left as it is")
+    what = f"{args.train} training and {args.val} validation images of {args.size} pixels, seed {args.seed}"
+    print(f"{args.out}: wrote {what}" if written else f"{args.out}: already contains {what}; nothing written")
 
 
 if __name__ == "__main__":

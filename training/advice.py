@@ -1,4 +1,4 @@
-"""What to tell a user at the start of a training that will run but is likely to disappoint."""
+"""Warnings at the start of a training that will run but is likely to give poor results."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ import numpy as np
 PUBLISHED_EPOCHS = 300
 PUBLISHED_IMAGES = 118_287
 PUBLISHED_BATCH = 16
-# A training that shows the detector fewer than this share of the published images is warned of: 15 of 300 epochs. The
-# published model is far from done there, and small data do not need fewer images shown, only fewer different ones. It
-# is a rule of thumb, set low so that it speaks where there is no doubt: a few dozen epochs of some hundred pictures.
+# A training from scratch that shows the detector less than this fraction of the published number of images (15 of 300
+# epochs) gets a warning. At that point the published model is far from converged, and a small data set needs as many
+# images in total, only fewer different ones. This rule of thumb is set low, to catch only clear cases, such as a few
+# dozen epochs of some hundred images.
 TOO_SHORT = 0.05
 PUBLISHED_WEIGHTS = "https://dl.fbaipublicfiles.com/detr/detr-r50-e632da11.pth"
 
@@ -20,15 +21,15 @@ PUBLISHED_WEIGHTS = "https://dl.fbaipublicfiles.com/detr/detr-r50-e632da11.pth"
 def more_objects_than_queries(
     objects_per_image: Sequence[int] | np.ndarray, num_queries: int, image_ids: Sequence[int]
 ) -> str | None:
-    """A warning if images have more objects than the model has queries, with their number and the fullest one.
+    """A warning if images have more objects than the model has queries.
 
     Args:
-        objects_per_image: counts, crowds left out.
-        num_queries: the most objects that one image can yield.
-        image_ids: in the order of the counts.
+        objects_per_image: the number of objects of each image, without crowds.
+        num_queries: the largest number of objects that the model can predict in one image.
+        image_ids: in the same order.
 
     Returns:
-        One sentence, or None when all is well.
+        One sentence with the number of such images and the one with the most objects, or None if there are none.
     """
     counts = np.asarray(objects_per_image, dtype=np.int64)
     over = int((counts > num_queries).sum())
@@ -39,7 +40,7 @@ def more_objects_than_queries(
     have = "image has" if over == 1 else "images have"
     return (
         f"{over:,} of {len(counts):,} {have} more objects than the model has queries ({num_queries}); image "
-        f"{image_ids[fullest]} has the most, {most}: what is beyond can be neither learnt nor found; pass "
+        f"{image_ids[fullest]} has the most, {most}. The surplus objects cannot be learned or detected: pass "
         f"--num_queries {most} or more"
     )
 
@@ -47,17 +48,17 @@ def more_objects_than_queries(
 def too_short_training(
     steps: int, images_per_step: int, images: int, *, backbone: str = "resnet50", from_scratch: bool = True
 ) -> str | None:
-    """A warning if the planned training is far too short for a DETR that starts without a detector's weights.
+    """A warning if the planned training is far too short for a DETR that does not start from a trained detector.
 
-    Says nothing where it would cry wolf: to a training that goes on or starts from a detector, and to the small
-    backbone "tiny", whose recipes for small pictures learn in minutes.
+    There is no warning for a training that resumes or starts from a detector, or with the small backbone "tiny", whose
+    recipes for small images train in minutes.
 
     Args:
-        steps: planned steps, of all epochs.
-        images_per_step: batch size times processes.
-        images: of the training set.
+        steps: planned steps of all epochs.
+        images_per_step: batch size times number of processes.
+        images: number of training images.
         backbone: its name.
-        from_scratch: neither --resume nor --init_from; ImageNet weights of the backbone are no detector.
+        from_scratch: neither --resume nor --init_from is given; ImageNet weights of the backbone do not count.
 
     Returns:
         A few sentences, or None.
@@ -70,6 +71,6 @@ def too_short_training(
         f"this training from scratch is very short: {steps:,} steps of {images_per_step} images show the model "
         f"{seen:,} images ({seen / images:,.1f} epochs of {images:,}), {100 * seen / published:.2g}% of the {millions} "
         f"({published / PUBLISHED_BATCH / 1e6:.1f} million steps of {PUBLISHED_BATCH}). DETR learns slowly, "
-        "on small data too: expect a low AP. Start from a detector instead, with --init_from CHECKPOINT (for "
+        "also on small data sets: expect a low AP. Start from a detector instead, with --init_from CHECKPOINT (for "
         f"--backbone resnet50: {PUBLISHED_WEIGHTS}), or train much longer"
     )

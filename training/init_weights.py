@@ -1,4 +1,4 @@
-"""A fresh start from another run's weights: what fits is loaded, classes are matched by name, queries cut or added to.
+"""Starting a new training from another run's weights: classes are matched by name, queries added or removed.
 
 Shapes: `C` classes, `Q` object queries, `D` transformer width. Row c of the class head is the class of id c; its last
 row, C, is "no object".
@@ -22,19 +22,19 @@ from util.errors import CheckpointError
 HEAD = ("class_embed.weight", "class_embed.bias")  # [C + 1, D], [C + 1]
 QUERIES = "query_embed.weight"  # [Q, D]
 COUNTERS = "num_batches_tracked"
-SHOWN = 8  # names in a line of the report
+SHOWN = 8  # names listed per line of the report
 
 
 @dataclass
 class InitReport:
-    """What became of a checkpoint's weights; `str()` of it is a few lines for the user.
+    """What was loaded from a checkpoint; `str()` gives a few lines for the user.
 
     Attributes:
-        source: where the weights came from.
+        source: path or address of the checkpoint.
         loaded: parts of the model that have the checkpoint's values.
-        new: parts that keep the values the model was built with.
+        new: parts of the model that keep their initial values.
         left_out: parts of the checkpoint that were not used.
-        notes: what was assumed, in sentences.
+        notes: sentences about assumptions.
     """
 
     source: str
@@ -54,27 +54,28 @@ def init_weights(
 ) -> InitReport:
     """Load the weights of `checkpoint` into `model`, whose classes and number of queries may differ.
 
-    With the same classes, or as many and names unknown on one side, the class head is loaded whole. Else it keeps the
-    rows of classes with the same name, wherever their ids put them, and "no object"; the other rows stay as built.
-    Object queries are loaded up to the smaller number; further ones stay as built, drawn from N(0, 1).
+    If the classes are the same, or their number is and the names are unknown on one side, the whole class head is
+    loaded. Otherwise the rows of classes with the same name, whatever their ids, and of "no object" are loaded; the
+    other rows keep their initial values. Object queries are loaded up to the smaller number; additional ones keep their
+    initial values, drawn from N(0, 1).
 
     Args:
-        model: a `DETR`, or a `DETRsegm` for weights of one, freshly built.
+        model: a newly built `DETR`, or a `DETRsegm` for weights of one.
         checkpoint: as `util.checkpoint.load_checkpoint` returns it; only `model` and `categories` are read. Without
-            `categories`, weights of 91 classes are taken for COCO's.
+            `categories`, weights of 91 classes are assumed to be COCO's.
         source: the checkpoint's path or address, for messages.
         categories: {"id", "name"} of the model's classes; empty if unknown.
 
     Raises:
-        CheckpointError: the checkpoint holds no such model, or differs in more than classes and queries; the names
-            that do not fit are given. The model is as it was.
+        CheckpointError: the checkpoint has no such model, or differs in more than classes and queries; the message
+            lists the names that do not match. The model is unchanged.
     """
     state = model_of(checkpoint, source)
     check_entries({"categories": checkpoint.get("categories")}, source)
     own = model.state_dict()
     if any(name.startswith("detr.") for name in state) and not any(name.startswith("detr.") for name in own):
         raise CheckpointError(
-            f"{source} holds a model with masks (its names begin with `detr.`), and this one predicts boxes alone: "
+            f"{source} holds a model with masks (its names begin with `detr.`), but this model predicts boxes only: "
             "start from a checkpoint that was trained without --masks"
         )
     report = InitReport(source)
@@ -99,14 +100,14 @@ def init_weights(
             entries.append(f"{count} {COUNTERS}")
     others = [str(key) for key in checkpoint if key not in ("model", "categories")]
     if others:
-        report.left_out.append(f"{_some(others)} of the run it comes from")
+        report.left_out.append(f"{_some(others)} of the earlier run")
     return report
 
 
 def _same_but_rows(state: Mapping[str, Tensor], own: Mapping[str, Tensor], names: Sequence[str]) -> bool:
-    """True if the tensors differ in their first dimension at most, and agree on it among themselves.
+    """True if the tensors differ at most in their first dimension, which must be the same for all of one model.
 
-    What else is wrong with them is for `load_weights` to say.
+    `load_weights` reports all other differences.
     """
     if not all(name in state and name in own and state[name].dim() == own[name].dim() for name in names):
         return False
@@ -124,29 +125,31 @@ def _match_classes(
     categories: Sequence[Mapping[str, Any]],
     report: InitReport,
 ) -> dict[int, int]:
-    """Which row of the new head takes which row of the old one; the report says so by name.
+    """Row of the new class head → row of the old one that is loaded into it; adds the names to the report.
 
-    The rows of "no object" are `old_end` and `new_end`.
+    `old_end` and `new_end` are the rows of "no object".
     """
     new = _names_below(new_end, categories)
     old = _names_in(checkpoint, old_end, report)
     if old_end == new_end and (old == new or not old or not new):
         report.loaded.append(f"class_embed (all {new_end} classes)")
         if not (old and new):
-            report.notes.append("The classes' names are not known on both sides: taken to be the same, in this order")
+            report.notes.append(
+                "The class names are not known on both sides: assumed to be the same, in the same order"
+            )
         return {row: row for row in range(new_end + 1)}
 
     rows = {new_end: old_end}
     if old and new:
         first_with = {name: number for number, name in reversed(old.items())}
         for number, name in new.items():
-            same_id = old.get(number) == name  # only where a name stands twice does it matter
+            same_id = old.get(number) == name  # matters only if a name is used twice
             if name in first_with:
                 rows[number] = number if same_id else first_with[name]
     else:
         report.notes.append(
-            f"The classes' names are not known on both sides and {old_end} classes became {new_end}: all rows of the "
-            "class head are new, but for no object"
+            f"The class names are not known on both sides, and {old_end} classes became {new_end}: all rows of the "
+            "class head are new, except no object"
         )
     kept = [new[row] for row in rows if row != new_end]
     report.loaded.append(f"class_embed ({_count_classes(kept)} and no object)" if kept else "class_embed (no object)")
@@ -156,22 +159,22 @@ def _match_classes(
 
 
 def _names_in(checkpoint: Mapping[str, Any], count: int, report: InitReport) -> dict[int, str]:
-    """Id → name of the checkpoint's classes, ascending; empty if unknown."""
+    """Id → name of the checkpoint's classes, by ascending id; empty if unknown."""
     categories = checkpoint.get("categories")
     if categories is None and count == COCO_NUM_CLASSES:
-        report.notes.append("The checkpoint names no classes; having 91 of them, they are taken for COCO's")
+        report.notes.append("The checkpoint does not name its 91 classes: assumed to be COCO's")
         return dict(COCO_NAMES)
     return _names_below(count, categories or ())
 
 
 def _names_below(count: int, categories: Sequence[Mapping[str, Any]]) -> dict[int, str]:
-    """Id → name, ascending; a category may be listed that no row was made for, since nothing is annotated with it."""
+    """Id → name of the categories with a row, by ascending id; an unused category may lie beyond the last row."""
     names = {category["id"]: category["name"] for category in categories if category["id"] < count}
     return dict(sorted(names.items()))
 
 
 def _place_rows(fresh: Tensor, loaded: Tensor, rows: Mapping[int, int]) -> Tensor:
-    """`fresh` with its rows named by the keys of `rows` taken from `loaded`, where its values name them."""
+    """A copy of `fresh` in which row k is row rows[k] of `loaded`, for every key k of `rows`."""
     placed = fresh.clone()
     placed[list(rows)] = loaded[list(rows.values())].to(placed)
     return placed

@@ -1,4 +1,4 @@
-"""A trial before the first epoch: does the largest batch fit, and how long will the training take?"""
+"""The trial before the first epoch: whether the largest batch fits into memory, and how long training will take."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from util.rng import undisturbed
 Batch = tuple[NestedTensor, Sequence[dict[str, Any]]]
 Step = Callable[[NestedTensor, Sequence[dict[str, Any]]], None]
 
-PROC = Path("/proc/self")  # where Linux tells, and resets, a process's peak memory
+PROC = Path("/proc/self")  # where Linux reports and resets a process's peak memory
 
 
 def preflight(
@@ -35,27 +35,28 @@ def preflight(
     optimizer: torch.optim.Optimizer | None = None,
     repeats: int = 2,
 ) -> str:
-    """Take the largest batch and some ordinary ones through forward and backward, and forecast the training.
+    """Run forward and backward on the largest batch and some ordinary ones, and estimate the training time.
 
-    Weights, gradients, buffers, modes, the optimizer and all generators are afterwards as they were. What the
-    optimizer will keep beside the weights, two numbers for each as AdamW does, is held in memory meanwhile.
+    Afterwards, weights, gradients, buffers, modes, the optimizer and all random generators are unchanged. During the
+    trial, memory is allocated for the optimizer's state: two numbers per weight, as in AdamW.
 
-    In a process group every process tries its own batches and calls this; `step` must not wait for another one.
+    In a process group, every process calls this with its own batches; `step` must not wait for another process.
 
     Args:
-        model: put into training mode for the trial.
-        step: forward, loss and backward of one batch; takes it from the CPU.
-        worst: the largest batch, tried `repeats` times after a warm-up.
-        typical: ordinary batches, one or more, tried once each: what the forecast rests on.
-        device: what `step` computes on.
+        model: set to training mode for the trial.
+        step: forward, loss and backward of one batch, which is on the CPU.
+        worst: the largest batch, timed `repeats` times after a warm-up.
+        typical: at least one ordinary batch, timed once each, for the estimate.
+        device: the device that `step` computes on.
         steps: planned steps of the training.
-        optimizer: over the model's parameters.
+        optimizer: optimizer of the model's parameters.
+        repeats: see `worst`.
 
     Returns:
-        Some lines for the user; the slowest and the largest process count.
+        Some lines for the user, with the times of the slowest process and the memory of the largest.
 
     Raises:
-        ValueError: the largest batch does not fit into memory (of any process): what to lower.
+        ValueError: the largest batch does not fit into memory, on any process; the message says what to lower.
     """
     own_error: Exception | None = None
     outcome: tuple[str, tuple[float, float, int] | None]
@@ -68,7 +69,7 @@ def preflight(
             peak = _peak(device)
             usual = _seconds(step, typical, device)
         outcome = ("", (slow, usual, peak))
-    except Exception as error:  # told to all processes, none of which may wait for one that has given up
+    except Exception as error:  # shared with all processes, so that none waits for one that failed
         own_error = error
         out_of_memory = is_out_of_memory(error)
         outcome = (_too_large(worst, device) if out_of_memory else f"{type(error).__name__}: {error}", None)
@@ -79,7 +80,7 @@ def preflight(
         raise own_error
     failed = [f"process {index}: {text}" for index, (text, numbers) in enumerate(outcomes) if numbers is None]
     if failed:
-        raise ValueError(f"the largest batch was tried, and failed on {'; '.join(failed)}")
+        raise ValueError(f"the trial of the largest batch failed on {'; '.join(failed)}")
     slow, usual, peak = (max(column) for column in zip(*(numbers for _, numbers in outcomes)))
     return _describe(worst, len(typical), slow, usual, peak, device, steps, len(outcomes))
 
@@ -91,14 +92,14 @@ def _describe(
     if device.type == "cuda":
         memory += f" of {torch.cuda.get_device_properties(device).total_memory / 2**30:.2f} GiB"
     each = " on each process" if processes > 1 else ""
-    uncounted = "reading images, the optimizer's update, evaluations, checkpoints"
+    excluded = "reading images, the optimizer's update, evaluations, checkpoints"
     if processes > 1:
-        uncounted += ", the exchange between processes"
+        excluded += ", communication between processes"
     return (
-        f"preflight, the largest batch{each}: {_shape(worst)}: {slow:.3g} s a step, peak memory {memory}\n"
-        f"preflight, {tried} ordinary batches{each}: {usual:.3g} s a step\n"
-        f"forecast: {steps:,} steps in about {_duration(steps * usual)}; {_duration(steps * slow)} if every batch were "
-        f"the largest. Not counted: {uncounted}"
+        f"preflight, the largest batch{each}: {_shape(worst)}: {slow:.3g} s per step, peak memory {memory}\n"
+        f"preflight, {tried} ordinary batches{each}: {usual:.3g} s per step\n"
+        f"estimate: {steps:,} steps in about {_duration(steps * usual)}; {_duration(steps * slow)} if every batch were "
+        f"the largest. Not included: {excluded}"
     )
 
 
@@ -115,13 +116,13 @@ def _duration(seconds: float) -> str:
 
 def _too_large(worst: Batch, device: torch.device) -> str:
     return (
-        f"the largest batch of this training does not fit into the memory of {device}: {_shape(worst)}; lower "
-        "--batch_size, else --max_size and --train_sizes, or take a smaller model (--backbone, no --dilation)"
+        f"the largest batch of this training does not fit into the memory of {device}: {_shape(worst)}. Lower "
+        "--batch_size, or --max_size and --train_sizes, or use a smaller model (--backbone, no --dilation)"
     )
 
 
 def _seconds(step: Step, batches: Sequence[Batch], device: torch.device) -> float:
-    """Mean seconds of a step over `batches`."""
+    """Mean seconds per step over `batches`."""
     synchronize(device)
     start = perf_counter()
     for batch in batches:
@@ -136,16 +137,16 @@ def _reset_peak(device: torch.device) -> None:
     elif device.type == "cpu":
         try:
             (PROC / "clear_refs").write_text("5")
-        except OSError:  # not Linux, or not allowed: the peak since the process began is then given
+        except OSError:  # not Linux, or not permitted: the peak is then that since the start of the process
             return
 
 
 def _peak(device: torch.device) -> int:
-    """Bytes at most in use on `device` since `_reset_peak`; on the CPU by the whole process; 0 if not known."""
+    """Peak memory in bytes on `device` since `_reset_peak`; on the CPU, of the whole process; 0 if unknown."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     if device.type == "mps":
-        return torch.mps.driver_allocated_memory()  # keeps what it once took
+        return torch.mps.driver_allocated_memory()  # the driver does not give memory back, so this is the peak
     if (PROC / "status").exists():
         lines = dict(line.split(":", 1) for line in (PROC / "status").read_text().splitlines() if ":" in line)
         if "VmHWM" in lines:
@@ -159,7 +160,7 @@ def _peak(device: torch.device) -> int:
 
 @contextmanager
 def _optimizer_memory(optimizer: torch.optim.Optimizer | None) -> Iterator[None]:
-    """Holds as much memory as AdamW's two moments will take, where they do not exist yet."""
+    """Context that allocates as much memory as AdamW's two moments will need, where they do not exist yet."""
     groups = optimizer.param_groups if optimizer is not None else ()
     parameters = [parameter for group in groups for parameter in group["params"] if not optimizer.state.get(parameter)]
     moments = [torch.ones_like(parameter) for parameter in parameters for _ in range(2)]

@@ -1,4 +1,4 @@
-"""The largest batch that training can draw, and ordinary ones, to try before the first epoch."""
+"""The largest batch that training can draw, and ordinary batches, for the trial before the first epoch."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ Batch = tuple[NestedTensor, tuple[T.Target, ...]]
 def worst_batch(dataset: AnnotatedImages, batch_size: int) -> Batch:
     """The images with the most objects, stretched to the size of the largest batch that training can draw.
 
-    No batch has more pixels, padding included, or more objects. Stretching stands for the padding that other images
-    would get: a batch costs what its size costs, whatever is in it.
+    No batch has more pixels, including padding, or more objects. Images are stretched instead of padded: the cost of a
+    batch depends on its size, not on its content. The global random generators are not used.
 
     Args:
         dataset: with the transforms of `make_coco_transforms("train", ...)`.
-        batch_size: B; of a data set of fewer images, all.
+        batch_size: B; a smaller data set gives a batch of all its images.
 
     Returns:
-        (samples [B, 3, H, W], targets), normalised as in training; no generator is moved.
+        (samples [B, 3, H, W], targets), normalised as in training.
 
     Raises:
         ValueError: the data set's transforms do not resize.
         OSError: an image cannot be read.
     """
     size, max_size, crops = _resizing(dataset._transforms)
-    # A smaller short side makes neither side longer, so the largest one is all that counts.
+    # A smaller short side makes neither side longer, so only the largest one matters.
     views = {view for view in resized_sizes(dataset, size, max_size) if view is not None}
     if crops is not None:
         views |= crop_views(crops, size, max_size)
@@ -51,9 +51,9 @@ def worst_batch(dataset: AnnotatedImages, batch_size: int) -> Batch:
 
 
 def typical_batches(dataset: AnnotatedImages, batch_size: int, count: int, *, seed: int = 0) -> list[Batch]:
-    """`count` batches of images drawn by `seed`, as training sees them in the data set's present epoch.
+    """`count` batches of images drawn with `seed`, as training sees them in the data set's current epoch.
 
-    No generator is moved.
+    The global random generators are not used.
     """
     order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(seed)).tolist()
     batch_size = min(batch_size, len(order))
@@ -62,24 +62,24 @@ def typical_batches(dataset: AnnotatedImages, batch_size: int, count: int, *, se
 
 
 def objects_per_image(dataset: AnnotatedImages) -> np.ndarray:
-    """How many objects each image has, int64 [images], in the order of `dataset.ids`; crowds count where they train."""
+    """Number of objects of each image, int64 [images], in the order of `dataset.ids`; crowds count if trained on."""
     return dataset.objects_per_image
 
 
 def crop_views(sides: tuple[int, int], size: int, max_size: int | None) -> set[tuple[int, int]]:
-    """(h, w) of every crop that `RandomSizeCrop(*sides)` can cut out, after a resize to a short side of `size`.
+    """(h, w) in pixels of every crop that `RandomSizeCrop(*sides)` can give, after a resize to a short side of `size`.
 
-    Reduced images are no smaller than the largest crop, so any image can become a crop of any shape.
+    Reduced images are at least as large as the largest crop, so any image can give a crop of any shape.
     """
     lengths = range(sides[0], sides[1] + 1)
     return {T.get_size_with_aspect_ratio((width, height), size, max_size) for width in lengths for height in lengths}
 
 
 def largest_size(views: Iterable[tuple[int, int]], batch_size: int) -> tuple[int, int]:
-    """(H, W) of the largest padded batch of images of sizes among `views`, (h, w).
+    """(H, W) of the largest padded batch of images whose sizes are among `views`, (h, w) in pixels.
 
-    A batch is as high as its highest and as wide as its widest image, which need not be the same one; a lone image is
-    not padded, so there the area counts.
+    A batch is as high as its highest image and as wide as its widest, which can be different images. A single image is
+    not padded, so its area decides.
     """
     if batch_size == 1:
         return max(views, key=lambda view: view[0] * view[1])
@@ -87,17 +87,17 @@ def largest_size(views: Iterable[tuple[int, int]], batch_size: int) -> tuple[int
 
 
 def _resizing(transforms: T.Transform | None) -> tuple[int, int | None, tuple[int, int] | None]:
-    """(largest short side, limit of the long side, shortest and longest side of a crop in front of it, if any)."""
+    """(largest short side, limit of the long side, shortest and longest side of a preceding crop or None), pixels."""
     steps = list(_steps(transforms))
     resizes = [step for step in steps if isinstance(step, T.RandomResize)]
     if not resizes:
-        raise ValueError("the data set's transforms do not resize, so its largest batch is not known")
+        raise ValueError("the data set's transforms do not resize, so its largest batch is unknown")
     crops = [(step.min_size, step.max_size) for step in steps if isinstance(step, T.RandomSizeCrop)]
     return max(resizes[-1].sizes), resizes[-1].max_size, crops[-1] if crops else None
 
 
 def _steps(transform: T.Transform | None) -> Iterator[T.Transform]:
-    """All transforms inside of others, in their order."""
+    """All elementary transforms, in order."""
     if isinstance(transform, T.Compose):
         inner = transform.transforms
     elif isinstance(transform, T.RandomSelect):

@@ -240,9 +240,9 @@ def test_an_empty_folder_and_missing_parents_are_fine(tmp_path):
 
 
 @pytest.mark.parametrize("wrong", [{"train": 0}, {"val": -1}, {"size": 31}, {"seed": -1}])
-def test_settings_that_cannot_be_drawn_are_named(tmp_path, wrong):
+def test_settings_that_are_too_small_are_rejected(tmp_path, wrong):
     (name, value), *_ = wrong.items()
-    with pytest.raises(ValueError, match=f"--{name} {value} .* or more"):
+    with pytest.raises(ValueError, match=f"--{name} must be at least .*, got {value}"):
         write_shapes(tmp_path / "set", **{"train": 1, "val": 1, **wrong})
     assert list(tmp_path.iterdir()) == []
 
@@ -250,10 +250,10 @@ def test_settings_that_cannot_be_drawn_are_named(tmp_path, wrong):
 def test_the_command_writes_says_so_and_refuses_in_one_sentence(tmp_path, capsys):
     command = [str(tmp_path / "set"), "--train", "2", "--val", "1", "--size", "48", "--seed", "7"]
     shapes.main(command)
-    assert "wrote 2 training and 1 validation pictures of 48 pixels, seed 7" in capsys.readouterr().out
+    assert "wrote 2 training and 1 validation images of 48 pixels, seed 7" in capsys.readouterr().out
     assert Image.open(tmp_path / "set" / "train2017" / "000000000001.png").size == (48, 48)
     shapes.main(command)
-    assert "already holds" in capsys.readouterr().out
+    assert "already contains" in capsys.readouterr().out
     with pytest.raises(SystemExit) as stop:
         shapes.main([*command, "--seed", "8"])
     assert stop.value.code == 2 and "delete this one first" in capsys.readouterr().err

@@ -49,22 +49,22 @@ class Clock:
         self.now += 100 if len(self.calls) == 1 else 2 if samples.tensors.shape[2] == 8 else 0.5
 
 
-def test_the_forecast_rests_on_ordinary_batches_and_is_bounded_by_the_largest(monkeypatch):
+def test_the_estimate_rests_on_ordinary_batches_and_is_bounded_by_the_largest(monkeypatch):
     clock = Clock(monkeypatch)
     text = run(clock.step, steps=7200)
     assert clock.calls == [8, 8, 8, 4, 4, 4], "a warm-up, two measured, three ordinary ones"
-    assert "2 images padded to 9x8 pixels, at most 5 objects in one: 2 s a step" in text
-    assert "3 ordinary batches: 0.5 s a step" in text
+    assert "2 images padded to 9x8 pixels, at most 5 objects in one: 2 s per step" in text
+    assert "3 ordinary batches: 0.5 s per step" in text
     assert "7,200 steps in about 1:00:00; 4:00:00 if every batch were the largest" in text
-    assert "evaluations" in text.rpartition("Not counted:")[2]
+    assert "evaluations" in text.rpartition("Not included:")[2]
 
 
 def test_the_slowest_process_and_the_largest_memory_count(monkeypatch):
     clock = Clock(monkeypatch)
     monkeypatch.setattr(training.preflight, "all_gather", lambda own: [own, ("", (8.0, 1.0, 2**50))])
     text = run(clock.step, steps=3600)
-    assert "8 s a step" in text and f"{2**20}.00 GiB" in text and "in about 1:00:00; 8:00:00" in text
-    assert "on each process" in text and "exchange between processes" in text
+    assert "8 s per step" in text and f"{2**20}.00 GiB" in text and "in about 1:00:00; 8:00:00" in text
+    assert "on each process" in text and "communication between processes" in text
 
 
 @pytest.mark.skipif(
