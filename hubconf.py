@@ -1,7 +1,7 @@
 """Entry points for `torch.hub.load`: the published detectors, optionally with their weights, and two small ones.
 
-`torch.hub.load` also works in a process that has imported other modules named `models` or `util`, and it leaves
-`sys.modules` and `sys.path` unchanged. The classes of a model loaded this way cannot be imported by name: save its
+`torch.hub.load` also works in a process that has imported other modules named `models` or `util`. It leaves none of our
+modules in `sys.modules` and restores `sys.path`, so the classes of a loaded model cannot be imported by name: save its
 `state_dict()` instead of pickling the model.
 """
 
@@ -63,17 +63,17 @@ def _pop_packages() -> dict[str, object]:
 
 
 def _keep_scriptable() -> None:
-    """Prepare the classes that TorchScript meets in a detector and that are not modules.
+    """Let TorchScript compile a detector although the modules of its classes will not be in `sys.modules`.
 
-    TorchScript looks classes up by name, and every load creates new ones: each gets a unique name. It reads the source
-    of a class through `sys.modules`, where ours is missing later: it is compiled now.
+    TorchScript identifies classes by name, but every load creates them again, so each gets a unique name. It finds the
+    source of a class through `sys.modules`, so NestedTensor is compiled before its module is removed.
     """
     load = uuid.uuid4().hex
     for plain_class in (nested_tensor.NestedTensor, detr.DetectorOutput):
         plain_class._jit_override_qualname = f"__torch__.hub_{load}.{plain_class.__name__}"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # TorchScript's deprecation does not concern those who do not use it
-        torch.jit.script(nested_tensor.NestedTensor)  # a NamedTuple has no source to compile
+        torch.jit.script(nested_tensor.NestedTensor)  # DetectorOutput, a NamedTuple, has no code
 
 
 with _importing_from_here() as _private:

@@ -57,8 +57,8 @@ class SetCriterion(nn.Module):
     ) -> dict[str, Tensor]:
         """All losses and logs.
 
-        In a process group, predictions that cannot be matched raise no error but make losses NaN on every process, see
-        `models.matching_failures`.
+        In a process group, predictions that cannot be matched raise no error. They make all losses of this process and
+        the box and mask losses of the others NaN, see `models.matching_failures`.
 
         Args:
             outputs: of `DETR`, with or without `aux_outputs`.

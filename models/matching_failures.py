@@ -2,8 +2,9 @@
 
 An error on one process would leave the others waiting in their next collective. The criterion has one collective, which
 averages the number of boxes over the processes. The failing process takes part in it with NaN instead of its number,
-and returns NaN for every loss. All box losses of the other processes become NaN as well, and so does the average of
-every loss over the processes: whoever checks that average stops on all processes at the same step.
+and returns NaN for every loss. The other processes divide their box and mask losses by that average, so these become
+NaN as well, and so does the average of any loss over the processes: a training loop that checks the average stops on
+all processes at the same step.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ MIN_AREA = 5  # pixels; smaller segments are treated as noise
 class PostProcessPanoptic(nn.Module):
     """Assigns each pixel to the mask with the highest logit there, among masks whose class is confident enough.
 
-    Each thing is a segment of its own; all stuff of one class is one segment.
+    Each thing is a separate segment; all stuff of one class is one segment.
 
     Args:
         is_thing_map: class id → whether the class is a thing (countable) or stuff.

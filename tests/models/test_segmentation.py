@@ -66,7 +66,7 @@ def plain_head(parts: MaskHeadSmallConv, x: Tensor, bbox_mask: Tensor, fpns: lis
     return parts.out_lay(x)
 
 
-# --- The whole ------------------------------------------------------------------------------------------------------
+# --- The model ------------------------------------------------------------------------------------------------------
 
 
 def test_every_query_has_a_mask_of_a_quarter_of_the_padded_size():
