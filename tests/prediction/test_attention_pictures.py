@@ -14,7 +14,7 @@ from prediction.result import Prediction
 GREY = Image.new("RGB", (80, 40), (90, 90, 90))
 
 
-def test_heat_is_where_the_weights_are():
+def test_the_picture_is_bright_where_the_weights_are_high():
     weights = torch.zeros(2, 4)
     weights[1, 3] = 0.01
     light = np.asarray(heat_over(GREY, weights)).sum(axis=-1)  # [40, 80]
@@ -88,6 +88,6 @@ def test_only_the_best_detections_get_a_panel(monkeypatch):
 
 
 @pytest.mark.parametrize("point", [(80, 10), (-1, 10), (10, 40), (10, -1)])
-def test_a_point_outside_the_image_is_refused(point):
+def test_a_point_outside_the_image_is_rejected(point):
     with pytest.raises(ValueError, match=f"point {point[0]},{point[1]} is outside the image, which has 80x40 pixels"):
         attention_sheet(found_at([0.0, 0.0, 9.0, 9.0]), torch.rand(1, 2, 4), torch.rand(2, 4, 2, 4), [point])

@@ -1,4 +1,4 @@
-"""A prediction and the folder of many, without a model."""
+"""Predictions and their output folder, without a model."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from util.pictures.boxes import color_of
 
 
 def prediction(*names: str) -> Prediction:
-    """One detection of each name, ids in the order in which the names first appear; boxes of 10 x 20 pixels."""
+    """A detection for each name, ids in the order of first appearance; boxes of 10 x 20 pixels."""
     ids = {name: number for number, name in enumerate(dict.fromkeys(names), start=1)}
     boxes = torch.tensor([[1.0, 2.0, 11.0, 22.0]]).repeat(len(names), 1)
     labels = torch.tensor([ids[name] for name in names])
@@ -22,12 +22,12 @@ def prediction(*names: str) -> Prediction:
     return Prediction(Image.new("RGB", (60, 40)), boxes, torch.linspace(0.9, 0.5, len(names)), labels, [*names], order)
 
 
-def test_boxes_follow_an_image_that_is_stretched():
+def test_boxes_are_scaled_with_the_image():
     stretched = prediction("cat").resized(Image.new("RGB", (180, 20)))
     assert stretched.boxes.tolist() == [[3.0, 1.0, 33.0, 11.0]] and stretched.image.size == (180, 20)
 
 
-def test_counts_are_of_objects_and_of_the_images_they_are_in(tmp_path: Path):
+def test_counts_of_objects_and_of_images_that_contain_them(tmp_path: Path):
     folder = PredictionFolder(tmp_path, {}, pictures=False)
     folder.save("a.png", Path("a.png"), prediction("cat", "cat", "dog"))
     folder.save("b.png", Path("b.png"), prediction("cat"))
@@ -35,7 +35,7 @@ def test_counts_are_of_objects_and_of_the_images_they_are_in(tmp_path: Path):
     assert folder.counts(["a.png"]) == ({1: 2, 2: 1}, {1: 1, 2: 1})
 
 
-def test_crops_of_any_class_name_stay_in_a_folder_of_their_own(tmp_path: Path):
+def test_crops_of_any_class_name_stay_in_the_class_folder(tmp_path: Path):
     folder = PredictionFolder(tmp_path, {}, pictures=False, crops=True)
     folder.save("a.png", Path("a.png"), prediction("../up", "a/b: c?"))
     crops = {path.relative_to(tmp_path / "crops").as_posix() for path in (tmp_path / "crops").rglob("*.png")}

@@ -39,7 +39,7 @@ def same(one, other) -> None:
     assert one.labels.tolist() == other.labels.tolist() and one.names == other.names
 
 
-def test_predictions_are_those_of_validation(predictor: Predictor, shapes: Path):
+def test_predictions_equal_those_of_validation(predictor: Predictor, shapes: Path):
     dataset = CocoDetection(
         shapes / "val2017",
         shapes / "annotations/instances_val2017.json",
@@ -56,7 +56,7 @@ def test_predictions_are_those_of_validation(predictor: Predictor, shapes: Path)
     assert found.labels.tolist() == expected["labels"][order].tolist() and len(found) == 6
 
 
-def test_any_kind_of_picture_gives_the_same(predictor: Predictor, tmp_path: Path):
+def test_every_kind_of_input_gives_the_same_result(predictor: Predictor, tmp_path: Path):
     path = write_picture(tmp_path / "a.png")
     pixels = np.array(Image.open(path))
     tensor = torch.from_numpy(pixels).permute(2, 0, 1)
@@ -66,14 +66,14 @@ def test_any_kind_of_picture_gives_the_same(predictor: Predictor, tmp_path: Path
         same(predictor(image, threshold=0), expected)
 
 
-def test_boxes_are_in_pixels_of_the_picture(predictor: Predictor, tmp_path: Path):
+def test_boxes_are_in_pixels_of_the_image(predictor: Predictor, tmp_path: Path):
     small = predictor(write_picture(tmp_path / "s.png", (60, 40)), threshold=0)
     large = predictor(write_picture(tmp_path / "l.png", (600, 400)), threshold=0)
     torch.testing.assert_close(large.boxes, small.boxes * 10, atol=30, rtol=0)
     assert large.image.size == (600, 400)
 
 
-def test_the_first_number_of_a_box_grows_with_the_width(predictor: Predictor, tmp_path: Path):
+def test_the_first_number_of_a_box_scales_with_the_width(predictor: Predictor, tmp_path: Path):
     path = write_picture(tmp_path / "a.png", (90, 40))
     found = predictor(path, threshold=0)
     with torch.no_grad():
@@ -93,7 +93,7 @@ def test_results_are_the_same_at_any_batch_size(predictor: Predictor, tmp_path: 
         same(found, predictor(path, threshold=0))
 
 
-def test_no_batch_is_padded_or_larger_than_asked_for(predictor: Predictor, tmp_path: Path, monkeypatch):
+def test_no_batch_is_padded_or_larger_than_requested(predictor: Predictor, tmp_path: Path, monkeypatch):
     shapes_seen, forward = [], predictor.model.forward
     monkeypatch.setattr(predictor.model, "forward", lambda x: shapes_seen.append(x.shape) or forward(x))
     sizes = [(60, 40), (40, 60), (60, 40), (120, 80)]
@@ -121,7 +121,7 @@ def test_threshold_top_k_and_classes_choose_the_best(predictor: Predictor, tmp_p
         predictor(path, classes=["circle", "cube"])
 
 
-def test_a_name_that_several_ids_share_means_all_of_them(tmp_path: Path):
+def test_a_name_shared_by_several_ids_selects_all_of_them(tmp_path: Path):
     loaded = dict(load_checkpoint(write_detector(tmp_path / "checkpoint.pth")))
     loaded["categories"] = [{"id": 1, "name": "Cat"}, {"id": 4, "name": "cat"}, {"id": 5, "name": "dog"}]
     assert Predictor(loaded, "cpu").class_ids(["CAT"]) == [1, 4]
@@ -148,18 +148,18 @@ def test_an_empty_list_gives_an_empty_list(predictor: Predictor):
         ("no such file.png", "image file no such file.png does not exist"),
     ],
 )
-def test_what_is_no_picture_is_refused(predictor: Predictor, image, fault: str):
+def test_unsupported_images_are_rejected(predictor: Predictor, image, fault: str):
     with pytest.raises((ValueError, OSError), match=fault):
         predictor(image)
 
 
 @pytest.mark.parametrize("choice", [{"threshold": 50}, {"top_k": 0}, {"batch_size": 0}])
-def test_settings_that_make_no_sense_are_refused(predictor: Predictor, choice: dict):
+def test_settings_out_of_range_are_rejected(predictor: Predictor, choice: dict):
     with pytest.raises(ValueError, match=next(iter(choice))):
         predictor([], **choice)
 
 
-def test_weights_that_answer_with_nan_are_said(checkpoint: Path, tmp_path: Path):
+def test_outputs_that_are_not_finite_are_an_error(checkpoint: Path, tmp_path: Path):
     broken = Predictor(checkpoint, "cpu")
     torch.nn.init.constant_(broken.model.class_embed.bias, float("nan"))
     with pytest.raises(FloatingPointError, match="not finite"):
@@ -167,7 +167,7 @@ def test_weights_that_answer_with_nan_are_said(checkpoint: Path, tmp_path: Path)
 
 
 @pytest.mark.parametrize("tag", range(1, 9))
-def test_files_are_turned_upright_by_their_tag(tmp_path: Path, tag: int):
+def test_files_are_rotated_by_their_exif_tag(tmp_path: Path, tag: int):
     exif = Image.Exif()
     exif[0x0112] = tag
     path = write_picture(tmp_path / "a.png", exif=exif)
@@ -193,7 +193,7 @@ def test_a_prediction_draws_and_crops_its_own_image(predictor: Predictor, tmp_pa
     assert found.crop(3).tobytes() == found.image.crop((7, 0, 8, 9)).tobytes()
 
 
-def test_attention_is_of_the_last_layers_and_of_this_image(predictor: Predictor, tmp_path: Path, monkeypatch):
+def test_attention_comes_from_the_last_layers_and_this_image(predictor: Predictor, tmp_path: Path, monkeypatch):
     shown = []
     monkeypatch.setattr(prediction_predictor, "attention_sheet", lambda *parts: shown.extend(parts))
     path = write_picture(tmp_path / "a.png", (40, 90))
@@ -206,7 +206,7 @@ def test_attention_is_of_the_last_layers_and_of_this_image(predictor: Predictor,
     torch.testing.assert_close(shown[2], maps.encoder[0][0])
 
 
-def test_names_that_cannot_be_written_become_ids(predictor: Predictor, tmp_path: Path, monkeypatch):
+def test_names_without_glyphs_become_ids(predictor: Predictor, tmp_path: Path, monkeypatch):
     texts = []
     monkeypatch.setattr(prediction_result, "draw_boxes", lambda image, boxes, labels, *_, **__: texts.extend(labels))
     monkeypatch.setattr(prediction_result, "unknown_letters", lambda text: "红" if "红" in text else "")
@@ -214,7 +214,7 @@ def test_names_that_cannot_be_written_become_ids(predictor: Predictor, tmp_path:
     found.names[:] = ["a", "红b", "דם"]
     found.draw()
     numbers = [f"{score:.0%}" for score in found.scores.tolist()]
-    mark = "\u200e"  # or the per cent sign changes sides
+    mark = "\u200e"  # otherwise the per cent sign changes sides
     assert texts == [f"a {numbers[0]}", f"class {found.labels[1]} {numbers[1]}", f"דם {mark}{numbers[2]}"]
 
 
@@ -231,12 +231,12 @@ def test_a_long_name_leaves_room_for_its_score(predictor: Predictor, tmp_path: P
 # --- checkpoints
 
 
-def test_a_loaded_checkpoint_does_as_well(predictor: Predictor, checkpoint: Path, tmp_path: Path):
+def test_a_loaded_checkpoint_gives_the_same_result(predictor: Predictor, checkpoint: Path, tmp_path: Path):
     path = write_picture(tmp_path / "a.png")
     same(Predictor(load_checkpoint(checkpoint), "cpu")(path, threshold=0), predictor(path, threshold=0))
 
 
-def test_published_weights_get_the_names_of_coco(tmp_path: Path):
+def test_published_weights_get_coco_names(tmp_path: Path):
     path = write_detector(tmp_path / "a.pth", "--num_classes", "91", keep=("args",))
     names = Predictor(path, "cpu").names
     assert len(names) == 80 and (names[1], names[90]) == ("person", "toothbrush")
@@ -246,7 +246,7 @@ def test_published_weights_get_the_names_of_coco(tmp_path: Path):
 RESNET = "--backbone resnet18 --backbone_norm frozen_bn --hidden_dim 32 --nheads 8 --dec_layers 3".split()
 
 
-def test_weights_alone_are_built_by_their_shapes(tmp_path: Path):
+def test_bare_weights_are_built_by_their_shapes(tmp_path: Path):
     name, flags = "detr-r18-dc5-0123.pth", [*RESNET, "--pre_norm", "--dilation"]
     alone = load_detector(write_detector(tmp_path / name, *flags, keep=()), "cpu")
     full = load_detector(write_detector(tmp_path / "full.pth", *flags), "cpu")
@@ -274,14 +274,14 @@ def test_a_model_with_masks_is_loaded_with_its_postprocessors(tmp_path: Path):
     assert list(detector.postprocessors) == ["bbox", "segm"]
 
 
-def test_things_and_stuff_are_those_of_the_categories(tmp_path: Path):
+def test_things_and_stuff_follow_the_categories(tmp_path: Path):
     categories = [{"id": 2, "name": "cat", "isthing": 1}, {"id": 5, "name": "sky", "isthing": 0}]
     path = write_masks(tmp_path / "masks.pth", "--dataset_file", "coco_panoptic", categories=categories)
     things = load_detector(path, "cpu").postprocessors["panoptic"].is_thing_map
     assert [label for label, thing in things.items() if thing] == [2] and len(things) == 8
 
 
-def test_published_panoptic_weights_are_known_by_their_shapes(tmp_path: Path):
+def test_published_panoptic_weights_are_recognised_by_their_shapes(tmp_path: Path):
     flags = [*RESNET, *MASKS, "--num_classes", "250"]
     torch.manual_seed(0)
     model = build_model(parse("nowhere", *flags))[0]
@@ -297,7 +297,7 @@ def test_published_panoptic_weights_are_known_by_their_shapes(tmp_path: Path):
         torch.testing.assert_close(detector.model(image)["pred_masks"], model.eval()(image)["pred_masks"])
 
 
-def test_checkpoints_without_a_detector_are_refused(tmp_path: Path):
+def test_checkpoints_without_a_detector_are_rejected(tmp_path: Path):
     alone = write_detector(tmp_path / "tiny.pth", keep=())
     with pytest.raises(CheckpointError, match="has no settings"):
         load_detector(alone)

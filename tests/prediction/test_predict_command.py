@@ -60,7 +60,7 @@ def test_a_folder_becomes_pictures_and_coco_json(run, checkpoint: Path, images: 
     assert len(rows) == 6 and f"{found.scores[0]:.2f}" in rows[0] and found.names[0] in rows[0]
 
 
-def test_batches_change_nothing(run, images: Path, tmp_path: Path):
+def test_results_do_not_depend_on_the_batch_size(run, images: Path, tmp_path: Path):
     assert run(images, "--no_pictures") == 0
     assert run(images, "--no_pictures", "--batch_size", "3", "--out", tmp_path / "again") == 0
     one, three = (json.loads((tmp_path / name / "detections.json").read_text()) for name in ("out", "again"))
@@ -70,13 +70,13 @@ def test_batches_change_nothing(run, images: Path, tmp_path: Path):
         assert a["bbox"] == pytest.approx(b["bbox"], abs=1e-3) and a["score"] == pytest.approx(b["score"], abs=1e-5)
 
 
-def test_batches_follow_their_first_images(run, images: Path, capsys):
+def test_batches_are_ordered_by_their_first_images(run, images: Path, capsys):
     assert run(images, "--no_pictures", "--count", "--batch_size", "3") == 0
     listed = [line.split()[0] for line in capsys.readouterr().out.splitlines() if line.split()[0] in SIZES]
-    assert listed == ["a.jpg", "c.bmp", "in/d.JPG", "b.png"]  # those of a.jpg's size with it
+    assert listed == ["a.jpg", "c.bmp", "in/d.JPG", "b.png"]  # images of the same size as a.jpg come with it
 
 
-def test_unreadable_files_are_named_and_the_rest_goes_on(run, checkpoint: Path, images: Path, tmp_path: Path, capsys):
+def test_unreadable_files_are_named_and_skipped(run, checkpoint: Path, images: Path, tmp_path: Path, capsys):
     (images / "b.png").write_bytes((images / "b.png").read_bytes()[:60])
     assert run(images, "--batch_size", "2") == 1
     said = capsys.readouterr()
@@ -87,7 +87,7 @@ def test_unreadable_files_are_named_and_the_rest_goes_on(run, checkpoint: Path, 
     assert "gone.jpg does not exist\n1 of 1 image" in capsys.readouterr().err
 
 
-def test_an_image_that_the_model_cannot_take_is_skipped_too(tmp_path: Path, capsys):
+def test_an_image_too_large_for_the_model_is_skipped_too(tmp_path: Path, capsys):
     learned = write_detector(tmp_path / "learned.pth", "--position_embedding", "learned", "--max_size", "4000")
     write_picture(tmp_path / "images/long.png", (2000, 20))
     write_picture(tmp_path / "images/usual.png")
@@ -97,7 +97,7 @@ def test_an_image_that_the_model_cannot_take_is_skipped_too(tmp_path: Path, caps
     assert len(json.loads((tmp_path / "out/detections.json").read_text())["images"]) == 1
 
 
-def test_a_list_on_standard_input(run, images: Path, tmp_path: Path, monkeypatch):
+def test_images_can_be_listed_on_standard_input(run, images: Path, tmp_path: Path, monkeypatch):
     monkeypatch.setattr("sys.stdin", io.StringIO(f"{images / 'c.bmp'}\n\n{images / 'a.jpg'}\n"))
     assert run("-", "--no_pictures") == 0
     found = json.loads((tmp_path / "out/detections.json").read_text())["images"]
@@ -134,7 +134,7 @@ def test_attention_is_drawn_on_request(run, images: Path, tmp_path: Path, capsys
 
 
 def interrupt_at(monkeypatch, count: int) -> list[str]:
-    """KeyboardInterrupt at the `count`-th picture; returns the list of names that were begun."""
+    """Raise KeyboardInterrupt at the `count`-th picture; returns a list that grows with each picture started."""
     begun, draw = [], prediction_result.Prediction.draw
 
     def drawing(self, *args):
@@ -147,7 +147,7 @@ def interrupt_at(monkeypatch, count: int) -> list[str]:
     return begun
 
 
-def test_an_interrupted_job_goes_on_where_it_stopped(run, images: Path, tmp_path: Path, monkeypatch, capsys):
+def test_an_interrupted_job_resumes_where_it_stopped(run, images: Path, tmp_path: Path, monkeypatch, capsys):
     assert run(images, "--out", tmp_path / "whole") == 0
     begun = interrupt_at(monkeypatch, 3)
     assert run(images) == 130
@@ -163,8 +163,8 @@ def test_an_interrupted_job_goes_on_where_it_stopped(run, images: Path, tmp_path
     assert run(images, "--resume") == 0 and len(begun) == 5
 
 
-def test_a_signal_lets_the_picture_at_hand_be_finished(run, images: Path, tmp_path: Path, monkeypatch, capsys):
-    assert run(images, "--no_pictures") == 0  # another job, whose detections.json must not pass for this one's
+def test_after_a_signal_the_current_image_is_finished(run, images: Path, tmp_path: Path, monkeypatch, capsys):
+    assert run(images, "--no_pictures") == 0  # another job, whose detections.json must not be taken for this one's
     draw = prediction_result.Prediction.draw
 
     def drawing(self, *args):
@@ -180,18 +180,18 @@ def test_a_signal_lets_the_picture_at_hand_be_finished(run, images: Path, tmp_pa
     assert "1 image done, 3 to do" in capsys.readouterr().err
 
 
-def test_another_file_of_the_same_name_is_not_done(run, images: Path, tmp_path: Path, capsys):
+def test_another_file_of_the_same_name_is_not_skipped(run, images: Path, tmp_path: Path, capsys):
     assert run(images / "a.jpg", "--no_pictures") == 0
     other = write_picture(tmp_path / "other/a.jpg", seed=9)
     assert run(other, "--no_pictures", "--resume") == 0
     assert "1 of 1 image" in capsys.readouterr().err.splitlines()[-1]
 
 
-def test_other_settings_do_not_mix_with_what_is_done(run, images: Path, tmp_path: Path, capsys):
+def test_resuming_with_other_settings_is_rejected(run, images: Path, tmp_path: Path, capsys):
     assert run(images, "--no_pictures") == 0
     assert run(images, "--no_pictures", "--resume", "--top_k", "1") == 1
     assert "top_k None (now 1)" in capsys.readouterr().err
-    assert run(images, "--no_pictures", "--resume", "--attention") == 1  # or some pictures would have it, and some not
+    assert run(images, "--no_pictures", "--resume", "--attention") == 1  # otherwise only some pictures would have it
     assert "attention False (now True)" in capsys.readouterr().err
     other = write_detector(tmp_path / "other.pth", "--dim_feedforward", "16")
     assert (
@@ -202,7 +202,7 @@ def test_other_settings_do_not_mix_with_what_is_done(run, images: Path, tmp_path
     assert len(json.loads((tmp_path / "out/detections.json").read_text())["annotations"]) == 4
 
 
-def test_never_half_a_picture(run, images: Path, tmp_path: Path, monkeypatch, capsys):
+def test_pictures_are_complete_or_absent(run, images: Path, tmp_path: Path, monkeypatch, capsys):
     def half(self, file, **how):
         file.write(b"half")
         raise OSError(28, "No space left on device")
@@ -232,14 +232,14 @@ def test_results_inside_the_image_folder_are_not_images(run, images: Path):
         (["--batch_size", "0"], "batch_size must be at least 1, got 0"),
     ],
 )
-def test_settings_are_refused_before_anything_is_written(run, images: Path, tmp_path: Path, capsys, flags, fault):
+def test_settings_are_rejected_before_anything_is_written(run, images: Path, tmp_path: Path, capsys, flags, fault):
     assert run(images, *flags) == 1
     said = capsys.readouterr().err
     assert fault in said and said.startswith("error: ") and said.count("\n") == 1
     assert not (tmp_path / "out").exists()
 
 
-def test_nothing_to_look_at_is_said(run, tmp_path: Path, capsys):
+def test_an_empty_folder_is_an_error(run, tmp_path: Path, capsys):
     (tmp_path / "empty").mkdir()
     assert run(tmp_path / "empty") == 1
     assert "no images found in" in capsys.readouterr().err

@@ -56,13 +56,13 @@ def test_what_cannot_be_measured_is_one_sentence(checkpoint: Path, tmp_path: Pat
         ("a.png --out found --size 9 9", "--size needs --fps"),
     ],
 )
-def test_flags_that_do_not_go_together_are_refused(capsys, flags: str, fault: str):
+def test_flags_that_do_not_go_together_are_rejected(capsys, flags: str, fault: str):
     with pytest.raises(SystemExit) as stopped:
         parse(["detector.pth", *flags.split()])
     assert stopped.value.code == 2 and fault in capsys.readouterr().err
 
 
-def test_flags_may_stand_anywhere(checkpoint: Path, tmp_path: Path):
+def test_flags_may_come_in_any_order(checkpoint: Path, tmp_path: Path):
     picture = write_picture(tmp_path / "a.png")
     argv = ["--device", "cpu", checkpoint, "--out", tmp_path / "out", picture, "--threshold", "0"]
     assert predict.run([str(part) for part in argv]) == 0

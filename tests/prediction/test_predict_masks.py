@@ -54,7 +54,7 @@ def read_json(path: Path) -> dict:
 
 
 def answers(predictor: Predictor, picture: Path) -> tuple[list[dict], list[dict]]:
-    """Every query's detection with its mask, and the panoptic map, by the postprocessors themselves."""
+    """The detections of all queries with masks, and the panoptic map, from the postprocessors directly."""
     image = Image.open(picture).convert("RGB")
     tensor, size = predictor.transforms(image, None)[0], (image.height, image.width)
     with torch.no_grad():
@@ -72,7 +72,7 @@ def answers(predictor: Predictor, picture: Path) -> tuple[list[dict], list[dict]
 
 
 @pytest.mark.parametrize("size", [(60, 40), (300, 500)])
-def test_masks_are_those_of_the_kept_detections_in_pixels_of_the_picture(predictor: Predictor, tmp_path: Path, size):
+def test_masks_belong_to_the_kept_detections_in_image_pixels(predictor: Predictor, tmp_path: Path, size):
     path = write_picture(tmp_path / "a.png", size)
     expected = answers(predictor, path)[0][0]["masks"]  # [Q, 1, H, W]
     found = predictor(path, threshold=0, top_k=3)
@@ -82,7 +82,7 @@ def test_masks_are_those_of_the_kept_detections_in_pixels_of_the_picture(predict
     assert predictor(path, threshold=1).masks.shape == (0, size[1], size[0])
 
 
-def test_the_map_is_that_of_the_postprocessor_with_ids_from_one(predictor: Predictor, tmp_path: Path):
+def test_the_map_is_the_postprocessors_with_ids_from_one(predictor: Predictor, tmp_path: Path):
     path = write_picture(tmp_path / "a.png")
     expected = answers(predictor, path)[1][0]
     found = predictor(path, panoptic_threshold=0).panoptic
@@ -95,14 +95,14 @@ def test_the_map_is_that_of_the_postprocessor_with_ids_from_one(predictor: Predi
         assert own["area"] == (found.ids == own["id"]).sum()
 
 
-def test_a_batch_of_several_sizes_changes_no_mask(predictor: Predictor, tmp_path: Path):
+def test_masks_do_not_depend_on_other_images(predictor: Predictor, tmp_path: Path):
     sizes = [(60, 40), (40, 60), (60, 40), (50, 50)]
     paths = [write_picture(tmp_path / f"{i}.png", size, seed=i) for i, size in enumerate(sizes)]
     together = predictor(paths, threshold=0, panoptic_threshold=0)
     for path, found in zip(paths, together):
         alone = predictor(path, threshold=0, panoptic_threshold=0)
         assert found.queries.tolist() == alone.queries.tolist()
-        assert (found.masks == alone.masks).float().mean() > 0.99  # sums are rounded differently
+        assert (found.masks == alone.masks).float().mean() > 0.99  # rounding differs
         assert (found.panoptic.ids == alone.panoptic.ids).mean() > 0.99
 
 
@@ -114,7 +114,7 @@ def test_detections_are_things_unless_stuff_is_named(predictor: Predictor, tmp_p
     assert len(everything) + len(stuff) == 3 * 12 and everything and stuff
 
 
-def test_other_classes_than_those_asked_for_become_void(predictor: Predictor, tmp_path: Path):
+def test_other_classes_than_the_requested_ones_become_void(predictor: Predictor, tmp_path: Path):
     paths = [write_picture(tmp_path / f"{seed}.png", seed=seed) for seed in range(4)]
     wholes = [found.panoptic for found in predictor(paths, panoptic_threshold=0)]
     names_of = [{segment["name"] for segment in whole.segments} for whole in wholes]
@@ -127,7 +127,7 @@ def test_other_classes_than_those_asked_for_become_void(predictor: Predictor, tm
         np.testing.assert_array_equal(part.ids > 0, np.isin(whole.ids, kept))
 
 
-def test_the_map_has_a_threshold_of_its_own(predictor: Predictor, tmp_path: Path):
+def test_the_map_has_its_own_threshold(predictor: Predictor, tmp_path: Path):
     path = write_picture(tmp_path / "a.png")
     whole = predictor(path, threshold=1, top_k=1, panoptic_threshold=0)
     assert len(whole) == 0 and len(whole.panoptic.segments) > 1
@@ -142,7 +142,7 @@ def test_the_map_has_a_threshold_of_its_own(predictor: Predictor, tmp_path: Path
         predictor(path, panoptic_threshold=85)
 
 
-def test_a_model_of_boxes_has_neither(tmp_path: Path):
+def test_a_model_without_masks_gives_neither_masks_nor_a_map(tmp_path: Path):
     predictor = Predictor(write_detector(tmp_path / "a.pth"), "cpu")
     found = predictor(write_picture(tmp_path / "a.png"), threshold=0)
     assert found.masks is None and found.panoptic is None and "segmentation" not in found.results()[0]
@@ -152,13 +152,13 @@ def test_a_model_of_boxes_has_neither(tmp_path: Path):
         found.draw_panoptic()
 
 
-def test_a_model_of_masks_alone_has_no_map(tmp_path: Path):
+def test_a_model_that_is_not_panoptic_gives_no_map(tmp_path: Path):
     flags = ("--masks", "--hidden_dim", "128", "--nheads", "8")
     found = Predictor(write_detector(tmp_path / "a.pth", *flags), "cpu")(write_picture(tmp_path / "a.png"), threshold=0)
     assert found.masks.shape == (6, 40, 60) and found.panoptic is None
 
 
-def test_masks_that_are_not_finite_are_said(checkpoint: Path, tmp_path: Path):
+def test_masks_that_are_not_finite_are_an_error(checkpoint: Path, tmp_path: Path):
     broken = Predictor(checkpoint, "cpu")
     torch.nn.init.constant_(broken.model.mask_head.out_lay.bias, float("nan"))
     with pytest.raises(FloatingPointError, match="not finite"):
@@ -169,7 +169,7 @@ def test_masks_that_are_not_finite_are_said(checkpoint: Path, tmp_path: Path):
 
 
 def by_hand() -> Prediction:
-    """A square of 20 x 20 pixels in a picture of 60 x 40, one segment under it and one beside."""
+    """A square of 20 x 20 pixels in an image of 60 x 40, one segment under it and one elsewhere."""
     masks = torch.zeros(1, 40, 60, dtype=torch.bool)
     masks[:, 10:30, 20:40] = True
     ids = np.zeros((40, 60), dtype=np.int32)
@@ -184,7 +184,7 @@ def by_hand() -> Prediction:
     return Prediction(image, boxes, torch.tensor([0.9]), label, *more)
 
 
-def test_results_hold_run_length_codes_and_their_areas():
+def test_results_hold_run_length_encodings_and_their_areas():
     (result,) = by_hand().results()
     assert result["area"] == 400 and result["segmentation"]["size"] == [40, 60]
     np.testing.assert_array_equal(coco_mask.decode(result["segmentation"]), by_hand().masks[0].numpy())
@@ -226,7 +226,7 @@ def test_masks_and_maps_become_files(run, checkpoint: Path, images: Path, tmp_pa
     assert f"panoptic maps in {out / 'panoptic'}\n" in capsys.readouterr().out
     coco = COCO(out / "detections.json")
     areas = {number: annotation["area"] for number, annotation in coco.anns.items()}
-    assert len(coco.loadRes(coco.dataset["annotations"]).anns) == len(coco.anns)  # this changes areas
+    assert len(coco.loadRes(coco.dataset["annotations"]).anns) == len(coco.anns)  # loadRes changes areas
     found = Predictor(checkpoint, "cpu")(images / "b.png", threshold=0, panoptic_threshold=0)
     own = [coco.anns[number] for number in coco.getAnnIds(imgIds=[2])]
     assert len(own) == len(found) > 0
@@ -237,8 +237,8 @@ def test_masks_and_maps_become_files(run, checkpoint: Path, images: Path, tmp_pa
     assert read_json(out / "panoptic.json")["categories"] == KINDS
 
 
-def test_what_is_written_can_be_evaluated(run, images: Path, tmp_path: Path):
-    """As ground truth and as prediction: panoptic quality of a map with itself is 1."""
+def test_the_written_files_can_be_evaluated(run, images: Path, tmp_path: Path):
+    """As ground truth and as prediction: the panoptic quality of a map with itself is 1."""
     assert run(images, "--no_pictures") == 0
     out = tmp_path / "out"
     truth = read_panoptic(out / "panoptic.json")
@@ -252,19 +252,19 @@ def test_what_is_written_can_be_evaluated(run, images: Path, tmp_path: Path):
     assert results["All"]["pq"] == 1 and results["All"]["n"] > 1
 
 
-def test_without_pictures_the_data_are_written(run, images: Path, tmp_path: Path):
+def test_without_pictures_data_are_still_written(run, images: Path, tmp_path: Path):
     assert run(images / "b.png", "--no_pictures", "--save_crops", "--count", "--top_k", "1") == 0
     names = {name for name in files_in(tmp_path / "out") if not name.startswith("crops/")}
     assert names == {"panoptic/b.png", "detections.json", "panoptic.json", "progress.jsonl"}
     assert len(files_in(tmp_path / "out/crops")) == 1
 
 
-def test_attention_of_a_model_of_masks_is_drawn(run, images: Path, tmp_path: Path):
+def test_attention_of_a_model_with_masks_is_drawn(run, images: Path, tmp_path: Path):
     assert run(images / "b.png", "--attention", "--top_k", "2") == 0
     assert Image.open(tmp_path / "out/attention/b.png").height > 448
 
 
-def test_an_interrupted_job_goes_on_with_its_masks(run, images: Path, tmp_path: Path, monkeypatch, capsys):
+def test_an_interrupted_job_resumes_with_its_masks(run, images: Path, tmp_path: Path, monkeypatch, capsys):
     assert run(images, "--out", tmp_path / "whole") == 0
     begun, picture = [], PanopticMap.picture
 
@@ -287,13 +287,13 @@ def test_an_interrupted_job_goes_on_with_its_masks(run, images: Path, tmp_path: 
     assert files_in(tmp_path / "out") == files_in(tmp_path / "whole")
 
 
-def test_the_speed_of_a_model_of_masks_is_measured(checkpoint: Path, monkeypatch, capsys):
+def test_the_speed_of_a_model_with_masks_is_measured(checkpoint: Path, monkeypatch, capsys):
     monkeypatch.setattr(predict, "measure", lambda *args, **more: measure(*args, **more, budget=0))
     assert predict.run([str(checkpoint), "--fps", "--device", "cpu", "--size", "32", "32"]) == 0
     assert "transformer" in capsys.readouterr().out
 
 
-def test_maps_of_another_job_do_not_stay_listed(run, images: Path, tmp_path: Path):
+def test_the_list_of_maps_of_another_job_is_deleted(run, images: Path, tmp_path: Path):
     assert run(images / "b.png") == 0
     boxes = write_detector(tmp_path / "boxes.pth")
     argv = [boxes, images / "b.png", "--out", tmp_path / "out", "--device", "cpu"]
@@ -301,7 +301,7 @@ def test_maps_of_another_job_do_not_stay_listed(run, images: Path, tmp_path: Pat
     assert not (tmp_path / "out/panoptic.json").exists()
 
 
-def test_a_threshold_for_maps_needs_a_model_that_draws_them(images: Path, tmp_path: Path, capsys):
+def test_the_panoptic_threshold_needs_a_panoptic_model(images: Path, tmp_path: Path, capsys):
     boxes = write_detector(tmp_path / "boxes.pth")
     argv = [boxes, images, "--out", tmp_path / "out", "--panoptic_threshold", "0.5", "--device", "cpu"]
     assert predict.run([str(part) for part in argv]) == 1
@@ -311,7 +311,7 @@ def test_a_threshold_for_maps_needs_a_model_that_draws_them(images: Path, tmp_pa
     )
 
 
-def test_attention_asks_the_mask_head_for_nothing(predictor: Predictor, images: Path):
+def test_attention_does_not_run_the_mask_head(predictor: Predictor, images: Path):
     found, asked = predictor(str(images / "b.png"), threshold=0), []
     handle = predictor.model.mask_head.register_forward_pre_hook(lambda module, inputs: asked.append(module))
     predictor.attention(found)

@@ -20,7 +20,7 @@ def found(*names: str) -> Prediction:
     return Prediction(Image.new("RGB", (9, 9)), boxes, torch.linspace(0.9, 0.5, count), labels, list(names), labels)
 
 
-def test_columns_stand_under_each_other_in_any_script():
+def test_columns_are_aligned_in_any_script():
     table = Table(["a.jpg", "中文.jpg"], {0: "red", 1: "红色"})
     rows = [
         *table.rows("a.jpg", found("red", "红色")),
@@ -47,13 +47,13 @@ def test_counts_name_the_most_frequent_class_first():
     assert list(Table(["a"], {}, counts=True).rows("a", found()))[1] == "a      0"
 
 
-def test_totals_say_how_many_in_how_many_images():
+def test_totals_count_objects_and_images():
     totals = Table([], {3: "cat"}).totals({5: 2, 3: 10}, {5: 1, 3: 4}).splitlines()
     assert [line.split() for line in totals[1:]] == [["cat", "10", "4"], ["class", "5", "2", "1"]]
     assert Table([], {}).totals({}, {}) == "no objects"
 
 
-def test_progress_is_said_on_standard_error(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):
+def test_progress_goes_to_standard_error(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):
     monkeypatch.setattr(prediction_report, "INTERVAL", 0)
     with Progress(3, before=2) as progress:
         for _ in range(3):

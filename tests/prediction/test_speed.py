@@ -58,7 +58,7 @@ def time_it(model: Fake, **how) -> Speed:
     return measure(model, (6, 8), CPU, clock=model.device.clock, wait=model.device.wait, **how)
 
 
-def test_times_are_whole_and_by_part_without_the_warm_up(device: Device):
+def test_times_of_the_model_and_its_parts_exclude_the_warm_up(device: Device):
     speed = time_it(Fake(device), budget=10_000)
     assert speed.whole == [7.0] * MAX_PASSES
     assert (
@@ -67,18 +67,18 @@ def test_times_are_whole_and_by_part_without_the_warm_up(device: Device):
     )
 
 
-def test_a_part_is_not_charged_with_what_was_under_way(device: Device):
+def test_a_part_does_not_count_work_queued_before_it(device: Device):
     model = Fake(device, slow=0)
     model.register_forward_pre_hook(lambda *_: setattr(device, "queued", 50.0))
     assert set(time_it(model).parts["backbone"]) == {4.0}
 
 
-def test_a_slow_model_is_passed_less_often(device: Device):
+def test_a_slow_model_gets_fewer_passes(device: Device):
     assert len(time_it(Fake(device), budget=7.0 * 20).whole) == 20
     assert len(time_it(Fake(device), budget=0).whole) == MIN_PASSES
 
 
-def test_batches_are_of_the_size_asked_for_and_not_padded(device: Device):
+def test_batches_have_the_requested_size_and_no_padding(device: Device):
     model = Fake(device)
     assert time_it(model, batch_size=3, budget=0).batch_size == 3
     assert set(model.seen) == {((3, 3, 6, 8), False)}
@@ -87,13 +87,13 @@ def test_batches_are_of_the_size_asked_for_and_not_padded(device: Device):
             measure(model, size, CPU, batch_size=batch_size)
 
 
-def test_nothing_is_left_in_the_model(device: Device):
+def test_no_hooks_remain_in_the_model(device: Device):
     model = Fake(device)
     time_it(model, budget=0)
     assert not any(part._forward_hooks or part._forward_pre_hooks for part in model.modules())
 
 
-def test_the_table_gives_median_p90_and_images_a_second():
+def test_the_table_gives_median_p90_and_images_per_second():
     ten = [float(seconds) for seconds in (1, 1, 1, 1, 1, 3, 3, 3, 3, 33)]
     speed = Speed(ten, {"backbone": [0.5], "transformer": [0.25]}, batch_size=4)
     rows = [line.split() for line in str(speed).splitlines()]

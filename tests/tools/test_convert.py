@@ -1,4 +1,4 @@
-"""To Hugging Face's DETR and back: both models compute the same, names travel, what does not fit is refused."""
+"""Converting to Hugging Face's DETR and back: equal outputs, class names, unsupported settings."""
 
 import json
 
@@ -12,19 +12,19 @@ from util.checkpoint import load_checkpoint, save_checkpoint
 from util.nested_tensor import NestedTensor
 from util.rng import seed_everything
 
-transformers = pytest.importorskip("transformers", reason="transformers is needed for the other side")
-safetensors = pytest.importorskip("safetensors.torch", reason="safetensors is needed for the other side's files")
+transformers = pytest.importorskip("transformers", reason="transformers is needed to convert")
+safetensors = pytest.importorskip("safetensors.torch", reason="safetensors is needed to convert")
 
 NORM = ("--backbone_norm", "frozen_bn")
 NAMES = [{"id": 1, "name": "cat"}, {"id": 3, "name": "dog"}]
 
 
 def shake(model: torch.nn.Module) -> None:
-    """Every weight and statistic away from its start, so that an entry that is not carried over shows."""
+    """Change every weight and statistic, so that an entry that is not converted is noticed."""
     seed_everything(1)
     for name, value in model.state_dict().items():
         if value.is_floating_point():
-            spread = 0.3 if value.ndim == 2 else 0.01  # attention must be far from even, or its parts could be swapped
+            spread = 0.3 if value.ndim == 2 else 0.01  # uniform attention would hide swapped parts
             value.add_(torch.rand_like(value) * 0.5 if "var" in name else torch.randn_like(value) * spread)
 
 
@@ -66,7 +66,7 @@ def huggingface_folder(folder, **settings):
 @pytest.mark.parametrize(
     "flags", [(), ("--position_embedding", "learned", "--enc_layers", "2"), ("--backbone_norm", "bn")]
 )
-def test_ours_becomes_theirs_and_comes_back(checkpoint, tmp_path, flags, capsys):
+def test_a_checkpoint_survives_the_round_trip(checkpoint, tmp_path, flags, capsys):
     path = checkpoint(*flags)
     assert run([str(path), str(tmp_path / "hf")]) == 0
     assert run([str(tmp_path / "hf"), str(tmp_path / "back.pth")]) == 0
@@ -80,7 +80,7 @@ def test_ours_becomes_theirs_and_comes_back(checkpoint, tmp_path, flags, capsys)
 
 
 @pytest.mark.parametrize("encoding", ["sine", "learned"])
-def test_theirs_becomes_ours(tmp_path, encoding):
+def test_a_hugging_face_folder_becomes_a_checkpoint(tmp_path, encoding):
     theirs = huggingface_folder(tmp_path / "hf", position_embedding_type=encoding)
     assert run([str(tmp_path / "hf"), str(tmp_path / "ours.pth")]) == 0
     converted = load_checkpoint(tmp_path / "ours.pth")
@@ -97,8 +97,8 @@ def test_theirs_becomes_ours(tmp_path, encoding):
     assert converted["categories"] == [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}]
 
 
-def test_timms_names_are_written_and_read(checkpoint, tmp_path):
-    pytest.importorskip("timm", reason="timm builds the other side's backbone")
+def test_timm_names_are_written_and_read(checkpoint, tmp_path):
+    pytest.importorskip("timm", reason="timm builds the backbone")
     path = checkpoint("--backbone", "resnet18")
     assert run([str(path), str(tmp_path / "hf"), "--timm"]) == 0
     names = safetensors.load_file(tmp_path / "hf" / "model.safetensors").keys()
@@ -133,7 +133,7 @@ def test_a_model_that_computes_something_else_is_not_written(checkpoint, tmp_pat
         (("--dilation", "--backbone", "resnet50"), "pass --timm"),
     ],
 )
-def test_what_theirs_cannot_have_is_named(checkpoint, tmp_path, flags, word, capsys):
+def test_settings_that_hugging_face_lacks_are_named(checkpoint, tmp_path, flags, word, capsys):
     assert run([str(checkpoint(*flags)), str(tmp_path / "hf")]) == 1
     assert word in capsys.readouterr().err
     assert not (tmp_path / "hf").exists()
@@ -147,7 +147,7 @@ def test_what_theirs_cannot_have_is_named(checkpoint, tmp_path, flags, word, cap
         ({"backbone_config": {"model_type": "resnet", "depths": [1, 2, 1, 1]}}, "with other widths or depths"),
     ],
 )
-def test_what_ours_cannot_have_is_named(tmp_path, change, word, capsys):
+def test_settings_that_this_library_lacks_are_named(tmp_path, change, word, capsys):
     huggingface_folder(tmp_path / "hf")
     config = json.loads((tmp_path / "hf" / "config.json").read_text())
     (tmp_path / "hf" / "config.json").write_text(json.dumps(config | change))

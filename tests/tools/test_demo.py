@@ -40,7 +40,7 @@ def test_the_report_gives_the_logged_numbers(made: tuple[Path, str]):
     assert f"AP {stats[0]:.3f}, AP50 {stats[1]:.3f}" in screen
 
 
-def test_pictures_show_truth_beside_prediction(made: tuple[Path, str]):
+def test_pictures_show_ground_truth_beside_prediction(made: tuple[Path, str]):
     picture = Image.open(min((made[0] / "pictures").glob("1*.png")))
     assert picture.width > 1.8 * picture.height  # two squares side by side
     assert len(picture.convert("RGB").getcolors(1 << 24)) > 100

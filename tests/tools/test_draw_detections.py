@@ -1,4 +1,4 @@
-"""Pictures from a checkpoint: what is drawn, and what cannot be."""
+"""Drawing a checkpoint's detections, and its errors."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from util.box_ops import box_cxcywh_to_xyxy
 
 
 class Fixed(torch.nn.Module):
-    """A model that answers every image with one box of class 1, whose logit is given."""
+    """A model that predicts one box of class 1 for every image, with a given logit."""
 
     def __init__(self, logit: float):
         super().__init__()
@@ -51,7 +51,7 @@ def test_targets_are_drawn_in_pixels(sample, monkeypatch: pytest.MonkeyPatch):
     torch.testing.assert_close(seen["b"], box_cxcywh_to_xyxy(sample[1]["boxes"]) * 64)
 
 
-def test_a_checkpoint_draws_by_its_own_settings(shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
+def test_a_checkpoint_uses_its_own_settings(shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
     command = [
         str(write_detector(tmp_path / "checkpoint.pth")),
         "--coco_path",
@@ -66,7 +66,7 @@ def test_a_checkpoint_draws_by_its_own_settings(shapes: Path, tmp_path: Path, ca
     assert len(list((tmp_path / "p").glob("*.png"))) == 3
 
 
-def test_bare_weights_are_refused_in_one_sentence(shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
+def test_bare_weights_are_rejected_in_one_sentence(shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
     torch.save({"model": {}}, tmp_path / "bare.pth")
     command = [str(tmp_path / "bare.pth"), "--coco_path", str(shapes), "--out", str(tmp_path / "p")]
     assert draw_detections.run(command) == 1

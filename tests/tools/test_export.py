@@ -1,4 +1,4 @@
-"""Exported detectors: free batch and size, proven against the model, and an example that needs none of ours."""
+"""Exported detectors: any batch size and image size, compared with the model; and the stand-alone example."""
 
 import ast
 import io
@@ -28,7 +28,7 @@ pytest.importorskip("onnxscript", reason="onnxscript writes it")
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory) -> Path:
-    """An untrained detector that still tells images apart."""
+    """An untrained detector whose outputs differ between images."""
     seed_everything(0)
     args = parse("", "--num_classes", "3", "--val_size", "96", "--max_size", "128", "--dec_layers", "1")
     path = tmp_path_factory.mktemp("export") / "tiny.pth"
@@ -85,7 +85,7 @@ def test_a_pt2_file_computes_the_same(checkpoint, model):
             torch.testing.assert_close(output, expected, rtol=0, atol=1e-3)
 
 
-def test_a_file_that_computes_something_else_is_not_left_behind(checkpoint, tmp_path, monkeypatch, capsys):
+def test_a_file_that_computes_something_else_is_deleted(checkpoint, tmp_path, monkeypatch, capsys):
     def write_badly(program, path, detector):
         path.write_bytes(b"wrong")
         return lambda image, mask: (torch.zeros(len(image), 6, 4), torch.zeros(len(image), 6, 4))
@@ -97,7 +97,7 @@ def test_a_file_that_computes_something_else_is_not_left_behind(checkpoint, tmp_
     assert not list(tmp_path.iterdir())
 
 
-def test_the_check_tries_two_sizes_at_two_batches_and_sees_a_fault_at_one(model):
+def test_the_check_covers_two_sizes_and_two_batch_sizes(model):
     seen = []
 
     def runs(image, mask):
@@ -110,7 +110,7 @@ def test_the_check_tries_two_sizes_at_two_batches_and_sees_a_fault_at_one(model)
     assert {shape[0] for shape in seen} == {1, 2} and len({shape[2:] for shape in seen}) == 2
 
 
-def test_another_ending_is_refused_before_anything_is_read(tmp_path, capsys):
+def test_another_suffix_is_rejected_before_anything_is_read(tmp_path, capsys):
     assert run([str(tmp_path / "none.pth"), str(tmp_path / "out.bin")]) == 1
     assert "must end in .onnx or .pt2" in capsys.readouterr().err
 
@@ -160,7 +160,7 @@ def test_the_example_draws_a_picture(onnx_file, tmp_path, monkeypatch, capsys):
     assert (np.asarray(Image.open(tmp_path / "out.png")) != 255).any()
 
 
-def test_the_example_needs_numpy_pillow_and_onnxruntime_alone():
+def test_the_example_needs_only_numpy_pillow_and_onnxruntime():
     tree = ast.parse(Path(onnx_example.__file__).read_text(encoding="utf-8"))
     names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
     names |= {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}

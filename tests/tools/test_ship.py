@@ -1,4 +1,4 @@
-"""Checkpoints stripped for handing out."""
+"""Checkpoints reduced to what inference needs."""
 
 import hashlib
 
@@ -17,7 +17,7 @@ CATEGORIES = [{"id": 1, "name": "circle"}, {"id": 2, "name": "square"}]
 
 @pytest.fixture
 def trained(tmp_path):
-    """A checkpoint as `main.py` writes it, of a tiny model: its file and what is in it."""
+    """A checkpoint of a tiny model as `main.py` writes it: the file and its content."""
     args = parse("/machine/data", "--num_classes", "3", "--output_dir", "/machine/run", "--backbone_norm", "bn")
     model = build_model(args)[0].to(memory_format=torch.channels_last)
     checkpoint = {
@@ -53,7 +53,7 @@ def test_the_shipped_model_finds_what_the_checkpoint_finds(trained, tmp_path):
     assert torch.equal(before["pred_boxes"], after["pred_boxes"])
 
 
-def test_weights_are_shipped_as_float32_and_whole_numbers_as_they_are(trained, tmp_path):
+def test_floats_are_shipped_as_float32_and_integers_unchanged(trained, tmp_path):
     path, checkpoint = trained
     halves = {name: value.half() if value.is_floating_point() else value for name, value in checkpoint["model"].items()}
     halves["query_embed.weight"] = halves["query_embed.weight"].repeat(1000, 1)[:6]  # a view into far more
@@ -68,14 +68,14 @@ def test_weights_are_shipped_as_float32_and_whole_numbers_as_they_are(trained, t
     assert size < 4 * sum(value.numel() for value in shipped.values()) + 100_000
 
 
-def test_size_and_hash_are_those_of_the_file(trained, tmp_path, capsys):
+def test_size_and_hash_are_printed(trained, tmp_path, capsys):
     assert run([str(trained[0]), str(tmp_path / "weights" / "out.pth")]) == 0
     content = (tmp_path / "weights" / "out.pth").read_bytes()
     said = capsys.readouterr().out
     assert f"{len(content):,} bytes" in said and hashlib.sha256(content).hexdigest() in said
 
 
-def test_a_checkpoint_without_notes_is_shipped_too(trained, tmp_path):
+def test_a_checkpoint_with_few_entries_is_shipped_too(trained, tmp_path):
     path, checkpoint = trained
     save_checkpoint(path, {"model": checkpoint["model"], "args": checkpoint["args"]})
     ship(path, tmp_path / "out.pth")

@@ -1,4 +1,4 @@
-"""A subset of a data set is one itself: the same images in both splits, their annotations alone."""
+"""A subset of a data set: the same images in both splits, with only their annotations."""
 
 import json
 
@@ -17,7 +17,7 @@ def shapes(tmp_path_factory):
     return root
 
 
-def test_both_splits_are_the_named_images(shapes, tmp_path, capsys):
+def test_both_splits_hold_the_named_images(shapes, tmp_path, capsys):
     assert run([str(shapes), str(tmp_path / "out"), "--ids", "3", "1"]) == 0
     assert "2 images; instances: " in capsys.readouterr().out
     for kind in ("coco", "coco_panoptic"):
@@ -40,7 +40,7 @@ def test_it_can_be_written_again(shapes, tmp_path):
     assert [image["id"] for image in content["images"]] == [2]
 
 
-def test_an_image_that_is_not_there_is_named(shapes, tmp_path, capsys):
+def test_a_missing_image_is_named(shapes, tmp_path, capsys):
     assert run([str(shapes), str(tmp_path / "out"), "--ids", "1", "77"]) == 1
     assert "has no image 77" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

@@ -1,4 +1,4 @@
-"""Parameters, FLOPs and shapes of a detector, counted without computing it."""
+"""Parameters, FLOPs and shapes of a detector, counted without running it."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_parts_add_up_to_the_whole(model):
         assert sum(getattr(row, what) for row in parts) == getattr(total, what) > 0, what
 
 
-def test_flops_are_those_of_the_arithmetic(model):
+def test_flops_match_the_arithmetic(model):
     rows = {row.title: row for row in summarize(model, (64, 96))}
     (_, channels, h, w) = rows["backbone"].shapes[0]
     s, d, f, layers, queries = h * w, 16, 32, 2, 6
@@ -66,7 +66,7 @@ def test_flops_are_those_of_the_arithmetic(model):
     assert rows["box head"].flops == layers * queries * 2 * (2 * d * d + 4 * d)
 
 
-def test_shapes_are_those_of_a_pass(model):
+def test_shapes_match_a_forward_pass(model):
     seen: dict[str, list[int]] = {}
     handles = [
         model.get_submodule(name).register_forward_hook(lambda _, __, out, title=title: seen.update({title: out}))
@@ -83,7 +83,7 @@ def test_shapes_are_those_of_a_pass(model):
     assert rows == {title: [list(out.shape)] for title, out in seen.items()}
 
 
-def test_the_model_is_left_as_it_was(model):
+def test_the_model_is_not_changed(model):
     model.train()
     before = {name: (tensor.device, tensor.clone()) for name, tensor in model.state_dict().items()}
     summarize(model, (64, 64))
@@ -92,7 +92,7 @@ def test_the_model_is_left_as_it_was(model):
         assert tensor.device == before[name][0] and torch.equal(tensor, before[name][1])
 
 
-def test_a_checkpoint_is_counted_by_its_own_settings(checkpoint: Path, capsys):
+def test_a_checkpoint_is_counted_with_its_own_settings(checkpoint: Path, capsys):
     assert run([str(checkpoint)]) == 0
     own = capsys.readouterr().out
     assert "48 x 64 pixels" in own
@@ -125,7 +125,7 @@ def test_the_table_is_aligned():
     assert set(lines[2]) == {"-"}
 
 
-def test_a_mask_head_has_rows_of_its_own():
+def test_a_mask_head_has_its_own_rows():
     flags = ["--masks", "--hidden_dim", "128", "--nheads", "8", "--num_queries", "5", "--num_classes", "4"]
     model = build_model(parse("nowhere", *flags))[0]
     rows = {row.title: row for row in summarize(model, (64, 96))}

@@ -85,7 +85,7 @@ def outcome_of(target: Target, path: Path) -> tuple[str, str]:
         target.read(path)
     except Exception as error:  # any error is an outcome
         kind = type(error).__name__
-        if not isinstance(error, target.refusals):
+        if not isinstance(error, target.expected_errors):
             return f"finding: {kind}", traceback.format_exc()
         last = traceback.extract_tb(error.__traceback__)[-1]
         file = Path(last.filename)
@@ -94,7 +94,7 @@ def outcome_of(target: Target, path: Path) -> tuple[str, str]:
             return f"finding: {kind} from {file.name}", traceback.format_exc()
         if not 10 < len(one_sentence(error)) < MAX_MESSAGE:
             return f"finding: {kind} without a sentence", traceback.format_exc()
-        return f"refused: {kind}", ""
+        return f"rejected: {kind}", ""
     return "accepted", ""
 
 

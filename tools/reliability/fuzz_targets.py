@@ -47,14 +47,14 @@ class Target:
         suffix: of its files.
         make: random generator → file content.
         read: reads a file, and raises the readers' errors.
-        refusals: types of errors that this repository's readers may raise.
+        expected_errors: types of errors that this repository's readers may raise.
     """
 
     name: str
     suffix: str
     make: Callable[[random.Random], bytes]
     read: Callable[[Path], None]
-    refusals: tuple[type[BaseException], ...]
+    expected_errors: tuple[type[BaseException], ...]
 
 
 # ---- Annotations -----------------------------------------------------------------------------------------------------

@@ -23,20 +23,20 @@ def without_threads(monkeypatch):
     monkeypatch.setattr("evaluation.hotcoco.unavailable_reason", lambda: "hotcoco cannot be forked")
 
 
-def made_up(read, name="made up", refusals=(ValueError,)):
-    return Target(name, ".bin", lambda rng: rng.randbytes(4), read, refusals)
+def made_up(read, name="made up", expected_errors=(ValueError,)):
+    return Target(name, ".bin", lambda rng: rng.randbytes(4), read, expected_errors)
 
 
-def test_damaged_files_are_read_or_refused_by_our_own_errors():
+def test_damaged_files_are_read_or_rejected_with_our_own_errors():
     report = fuzz(300, seed=0)
     assert report.findings == []
     for target in TARGETS:
         outcomes = {what: n for (name, what), n in report.counts.items() if name == target.name}
         assert outcomes["accepted"] > 10, target.name
-        assert sum(n for what, n in outcomes.items() if what.startswith("refused")) > 30, target.name
+        assert sum(n for what, n in outcomes.items() if what.startswith("rejected")) > 30, target.name
 
 
-def test_a_case_depends_on_seed_and_number_alone():
+def test_a_case_depends_only_on_seed_and_number():
     for target in TARGETS:
         contents = [content_of(case, seed, target) for seed in (0, 1) for case in range(20)]
         assert contents == [content_of(case, seed, target) for seed in (0, 1) for case in range(20)]
@@ -101,11 +101,11 @@ def raise_a_sentence(path):
         (raise_from_a_library, "finding: JSONDecodeError from decoder.py"),
         (raise_from_compiled_code, "finding: ValueError from test_fuzz.py"),
         (raise_without_a_word, "finding: ValueError without a sentence"),
-        (raise_a_sentence, "refused: ValueError"),
+        (raise_a_sentence, "rejected: ValueError"),
         (lambda path: path.read_bytes(), "accepted"),
     ],
 )
-def test_only_our_own_errors_with_a_sentence_are_an_answer(read, outcome):
+def test_only_our_own_errors_with_a_sentence_are_accepted(read, outcome):
     report = fuzz(3, seed=0, targets=(made_up(read),))
     assert report.counts == {("made up", outcome): 3}
     assert len(report.findings) == (3 if outcome.startswith("finding") else 0)

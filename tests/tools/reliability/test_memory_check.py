@@ -41,7 +41,7 @@ def hold(size, ready, done):
     del held
 
 
-def test_workers_are_counted_apart_and_what_they_share_once():
+def test_workers_are_counted_separately_and_shared_memory_once():
     context = multiprocessing.get_context("fork")
     shared = bytearray(b"x" * 60 * MB)
     alone = take_reading(0)
@@ -70,7 +70,7 @@ def readings(*totals):
     return [Reading(100 * number, total / 2, total / 2) for number, total in enumerate(totals, start=1)]
 
 
-def test_drift_compares_the_ends_and_is_not_led_astray_by_a_peak():
+def test_drift_compares_the_ends_and_ignores_a_peak():
     assert drift(readings(100, 100, 100, 100, 100, 100, 100, 100)) == 0
     assert drift(readings(100, 101, 102, 103, 104, 105, 106, 107)) == pytest.approx(100 * (106.5 / 100.5 - 1))
     assert drift(readings(*[100] * 9, 300, 100, 100)) == 0
@@ -89,7 +89,7 @@ def run(shapes: Path, *more: str) -> int:
     )
 
 
-def test_freed_memory_is_returned_before_a_reading_unless_asked_not_to(shapes, monkeypatch, capsys):
+def test_freed_memory_is_returned_before_a_reading_by_default(shapes, monkeypatch, capsys):
     order = []
     monkeypatch.setattr(memory_check, "return_freed_memory", lambda: order.append("return"))
     monkeypatch.setattr(memory_check, "take_reading", lambda n: order.append(n) or Reading(n, 1.0, 0.0))
@@ -117,7 +117,7 @@ def test_it_trains_over_epochs_and_reads_after_the_warm_up(shapes, capsys):
 
 
 @pytest.mark.parametrize("dataset_file", ["coco", "coco_panoptic"])
-def test_masks_of_either_kind_of_data_are_trained_with(shapes, monkeypatch, dataset_file):
+def test_masks_of_both_kinds_of_data_are_used(shapes, monkeypatch, dataset_file):
     seen = []
 
     def watch(model, criterion, loader, *rest, **how):

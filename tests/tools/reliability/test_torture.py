@@ -83,13 +83,13 @@ def test_a_writer_that_writes_in_place_is_found(tmp_path: Path):
     ), said
 
 
-def test_a_file_that_raises_half_way_is_survived_like_a_full_disk(tmp_path: Path):
+def test_a_file_that_raises_half_way_acts_as_a_full_disk(tmp_path: Path):
     code, said = outcome(full_disk.run, tmp_path, "--no_tmpfs")
     assert code == 0 and count("violations", said) == 0, said
     assert count(re.escape("saves that met a full disk (a file that raises ENOSPC)"), said) >= 1
 
 
-def test_a_folder_that_holds_something_else_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture):
+def test_a_folder_with_other_files_is_not_touched(tmp_path: Path, capsys: pytest.CaptureFixture):
     (tmp_path / "thesis.tex").write_text("years of work")
     assert torture.run(["--kills", "1", "--out", str(tmp_path)]) == 1
     assert "holds files that are not from torture: choose another folder" in capsys.readouterr().err
@@ -101,7 +101,7 @@ class Killed(BaseException):
 
 
 @pytest.mark.parametrize("epoch", [0, 1])
-def test_a_kill_right_behind_a_checkpoint_loses_nothing_that_belongs_to_it(
+def test_a_kill_right_after_a_checkpoint_loses_nothing_that_belongs_to_it(
     epoch: int, shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(report, "draw_evaluation", lambda *parts: None)
