@@ -1,4 +1,4 @@
-# make demo: set up, train on the built-in data, evaluate, leave pictures and curves in outputs/demo
+# make demo: set up, train on the built-in data, evaluate, write pictures and curves to outputs/demo
 # make test: set up, run the tests
 PYTHON ?= python3
 VENV ?= .venv

@@ -1,4 +1,4 @@
-"""Files: atomic writes, JSON, one line at a time; conversion to plain data and checks of numbers that were read."""
+"""Files: atomic writes, JSON, JSON lines; conversion to plain data, and checks of numbers read from files."""
 
 import argparse
 import json
@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-MAX_EXACT_INT = 2**53  # up to here float64 tells whole numbers apart, as evaluation and other JSON readers need
+MAX_EXACT_INT = 2**53  # float64, which evaluation and many JSON readers use, represents integers exactly up to here
 
 
 def write_atomically(path: str | os.PathLike[str], write: Callable[[BinaryIO], Any]) -> None:

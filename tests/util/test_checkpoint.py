@@ -86,7 +86,7 @@ def test_a_checkpoint_that_would_run_code_is_refused_and_does_not_run_it(tmp_pat
     assert canary.exists()  # the file was armed
 
 
-def test_the_environment_cannot_switch_the_safety_off(tmp_path, monkeypatch):
+def test_an_environment_variable_cannot_turn_the_safety_off(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
     torch.save({"model": Canary(tmp_path / "canary")}, tmp_path / "evil.pth")
     with pytest.raises(CheckpointError, match="is not run"):
@@ -118,7 +118,7 @@ def broken_files(folder):
 
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 @pytest.mark.parametrize("name", ["empty.pth", "cut.pth", "old_cut.pth", "noise.pth", "page.pth", "list.pth"])
-def test_a_broken_file_is_named_with_cause_and_remedy(tmp_path, name):
+def test_a_broken_file_is_named_with_cause_and_advice(tmp_path, name):
     content, message = broken_files(tmp_path)[name]
     (tmp_path / name).write_bytes(content)
     with pytest.raises(CheckpointError, match=message) as caught:
@@ -127,11 +127,11 @@ def test_a_broken_file_is_named_with_cause_and_remedy(tmp_path, name):
     assert "\n" not in str(caught.value)
 
 
-def test_a_damaged_pickle_is_told_in_its_own_words(tmp_path):
+def test_a_damaged_pickle_is_explained(tmp_path):
     rewrite_pickle(tmp_path / "a.pth", b"\x80\x02}q\x00\xe9")
     with pytest.raises(CheckpointError, match=r"a\.pth is truncated or damaged \(Unsupported operand 233\)") as caught:
         load_checkpoint(tmp_path / "a.pth")
-    assert "weights_only" not in str(caught.value)  # torch advises to read it without
+    assert "weights_only" not in str(caught.value)  # as torch advises
 
 
 def test_a_missing_file_and_a_folder_are_errors_that_help(tmp_path):
@@ -157,7 +157,7 @@ def test_what_is_saved_needs_no_allow_list_and_loads_unchanged(tmp_path, model):
     assert loaded["model"]._metadata == saved["model"]._metadata
 
 
-def test_what_has_no_plain_form_is_named_by_its_keys_and_nothing_is_written(tmp_path):
+def test_what_cannot_be_converted_is_named_by_its_keys_and_nothing_is_written(tmp_path):
     with pytest.raises(TypeError, match=r"args\.hooks\[1\] is a builtins\.function, .*store its state"):
         save_checkpoint(tmp_path / "run" / "a.pth", {"args": argparse.Namespace(hooks=[1, lambda: 0])})
     assert not list(tmp_path.iterdir())
@@ -191,7 +191,7 @@ def test_fitting_weights_are_loaded(model):
     assert all((value == 1).all() for value in model.state_dict().values())
 
 
-def test_what_does_not_fit_is_named_with_the_flags_and_nothing_is_loaded(model):
+def test_mismatches_are_named_with_the_flags_and_nothing_is_loaded(model):
     state = {name: torch.ones_like(value) for name, value in model.state_dict().items()}
     before = {name: value.clone() for name, value in model.state_dict().items()}
     state["class_embed.weight"] = torch.ones(9, 4)
@@ -243,7 +243,7 @@ def test_common_mix_ups_are_recognised(model, wrap, hint):
     ],
 )
 @pytest.mark.filterwarnings("ignore:.*quantize")
-def test_weights_that_are_no_usable_numbers_are_named_and_nothing_is_loaded(model, value, fault):
+def test_unusable_weights_are_named_and_nothing_is_loaded(model, value, fault):
     before = {name: value.clone() for name, value in model.state_dict().items()}
     state = {name: torch.ones_like(value) for name, value in model.state_dict().items()}
     state["class_embed.weight"] = value
@@ -261,17 +261,17 @@ def test_weights_of_another_precision_are_loaded(model, dtype):
 
 
 @pytest.mark.parametrize("state", [None, [], "weights", torch.zeros(3)])
-def test_weights_that_are_no_dictionary_are_refused(model, state):
+def test_weights_that_are_not_a_dictionary_are_refused(model, state):
     with pytest.raises(CheckpointError, match="the weights of a.pth are not a dictionary"):
         load_weights(model, state, "a.pth")
 
 
-def test_names_that_are_no_strings_are_unknown(model):
+def test_names_that_are_not_strings_are_not_in_the_model(model):
     with pytest.raises(CheckpointError, match=r"1 not in the model \(7\)"):
         load_weights(model, {**model.state_dict(), 7: torch.zeros(1)}, "a.pth")
 
 
-def test_weights_without_one_name_of_a_detector_are_said_to_be_of_another_model():
+def test_weights_without_any_name_of_a_detector_seem_to_belong_to_another_model():
     with pytest.raises(CheckpointError, match=r"1 missing \(weight\).*another model"):
         load_weights(nn.Linear(2, 2, bias=False), {}, "a.pth")
 

@@ -1,4 +1,4 @@
-"""Checkpoints by their address: torch.hub's cache, the hash in the name, and what is refused."""
+"""Checkpoints from an address: torch.hub's cache, the hash in the name, errors."""
 
 import pytest
 
@@ -33,15 +33,15 @@ def test_a_download_that_would_run_code_is_refused(server, tmp_path):
     assert not (tmp_path / "canary").exists()
 
 
-def test_an_address_without_a_file_says_so(server):
+def test_a_missing_file_is_an_error_with_advice(server):
     with pytest.raises(CheckpointError, match="absent.pth could not be downloaded .*404.*pass its path"):
         load_checkpoint(f"{server[0]}/absent.pth")
 
 
 @pytest.mark.parametrize("address", ["http://", "https://host", "http://host/", "https:///"])
-def test_an_address_that_names_no_file_is_refused(address):
+def test_an_address_without_a_file_name_is_refused(address):
     with pytest.raises(CheckpointError, match=f"the address {address} contains no file name"):
-        load_checkpoint(address)  # it would take the cache's folder for the file
+        load_checkpoint(address)  # torch would take the cache's folder for the file
 
 
 def test_a_damaged_file_in_the_cache_is_named_so_that_it_can_be_deleted(server, tmp_path):

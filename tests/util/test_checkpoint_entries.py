@@ -1,4 +1,4 @@
-"""Entries of a checkpoint that are of another kind than their readers take for granted."""
+"""Entries of a checkpoint with the wrong type."""
 
 import pytest
 import torch
@@ -39,15 +39,15 @@ RIGHT = {
         *[("categories", [{"id": 1, "name": 5}]), ("categories", [{"id": -1, "name": "a"}])],
     ],
 )  # fmt: skip
-def test_an_entry_of_another_kind_is_named(tmp_path, name, value):
+def test_an_entry_of_the_wrong_type_is_named(tmp_path, name, value):
     torch.save({**RIGHT, "more": 1, name: value}, tmp_path / "a.pth")
     with pytest.raises(CheckpointError, match=rf"`{name}` of checkpoint .*a\.pth is not "):
         load_checkpoint(tmp_path / "a.pth")
 
 
-def test_right_entries_absent_ones_none_and_others_pass():
+def test_valid_missing_none_and_further_entries_pass():
     check_entries(RIGHT, "a.pth")
-    check_entries({"epoch": -1}, "a.pth")  # saved inside of epoch 0
+    check_entries({"epoch": -1}, "a.pth")  # saved within epoch 0
     check_entries({}, "a.pth")
     check_entries(dict.fromkeys(RIGHT), "a.pth")
 

@@ -1,4 +1,4 @@
-"""Ranks, collectives and devices: alone, and in two gloo processes."""
+"""Ranks, collectives and the process group: in a single process, and in two gloo processes."""
 
 import json
 import os
@@ -42,11 +42,11 @@ def no_launcher(monkeypatch):
 
 
 def refuse(error: Exception, rank: int) -> None:
-    raise error if rank == 0 else AssertionError("only the main process may be asked")
+    raise error if rank == 0 else AssertionError("only the main process may call it")
 
 
 def groups_made_under_nccl() -> list[list[str]]:
-    """The backends of the groups made while results are gathered three times, were the default one nccl's."""
+    """The results of three collectives with nccl as the default backend, and the backends of the groups they create."""
     made = []
     get_backend, new_group = dist.get_backend, dist.new_group
     dist.get_backend = lambda group=None: "nccl"
@@ -59,7 +59,7 @@ def groups_made_under_nccl() -> list[list[str]]:
 
 
 def one_of_two(rank: int, folder: str) -> None:
-    """What each process of the fixture below does; it leaves what it saw as JSON."""
+    """The work of each process of the fixture below; it writes what it observes as JSON."""
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": str(rank)}
     torch.set_num_threads(1)
     args = Namespace(device="cpu", dist_url=f"file://{folder}/meeting_point")
@@ -108,7 +108,7 @@ def one_of_two(rank: int, folder: str) -> None:
 
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory):
-    """(facts of rank 0, facts of rank 1, their folder) after two processes met once."""
+    """(facts of rank 0, facts of rank 1, their folder) after two processes have run."""
     folder = tmp_path_factory.mktemp("pair")
     processes = mp.spawn(one_of_two, args=(str(folder),), nprocs=2, join=False)
     deadline = time.monotonic() + 240
@@ -116,11 +116,11 @@ def pair(tmp_path_factory):
         if time.monotonic() > deadline:
             for process in processes.processes:
                 process.terminate()
-            pytest.fail("the two processes did not finish within four minutes: they wait for each other")
+            pytest.fail("the two processes did not finish within four minutes: they are waiting for each other")
     return *(json.loads((folder / f"facts_{rank}.json").read_text()) for rank in (0, 1)), folder
 
 
-def test_a_lone_process_gets_back_what_it_gave():
+def test_a_single_process_gets_its_own_input_back():
     losses = {"loss": torch.tensor(2.0)}
     assert (get_rank(), get_world_size(), is_main_process()) == (0, 1, True)
     assert not is_dist_avail_and_initialized()
@@ -151,7 +151,7 @@ def test_objects_of_unequal_size_are_gathered_in_rank_order(pair):
     assert pair[0]["gathered"] == pair[1]["gathered"] == expected
 
 
-def test_objects_of_unequal_size_are_gathered_on_the_main_process_alone(pair):
+def test_objects_of_unequal_size_are_gathered_on_the_main_process_only(pair):
     assert pair[0]["on_main"] == [{"rank": 0, "boxes": [0.5]}, {"rank": 1, "boxes": [0.5] * 1001}]
     assert pair[1]["on_main"] is None
 
@@ -191,7 +191,7 @@ def test_only_the_main_process_saves_and_reports(pair):
     assert said.startswith("news\ntrouble\n") and "Total time" in said
 
 
-def test_without_a_launcher_the_process_works_alone():
+def test_without_a_launcher_there_is_a_single_process():
     args = Namespace(device="cpu", world_size=1, dist_url="env://")
     init_distributed_mode(args)
     assert (args.distributed, args.rank, args.world_size, args.gpu) == (False, 0, 1, None)
@@ -204,7 +204,7 @@ def test_a_world_size_without_a_launcher_is_an_error_that_names_torchrun():
 
 
 @pytest.mark.parametrize(("tasks", "world_size"), [("2", 1), (None, 2)])
-def test_slurm_tasks_are_recognised_and_asked_where_to_meet(monkeypatch, tasks, world_size):
+def test_slurm_tasks_are_recognised_and_need_a_rendezvous_address(monkeypatch, tasks, world_size):
     monkeypatch.setenv("SLURM_PROCID", "1")
     if tasks:
         monkeypatch.setenv("SLURM_STEP_NUM_TASKS", tasks)
@@ -212,7 +212,7 @@ def test_slurm_tasks_are_recognised_and_asked_where_to_meet(monkeypatch, tasks, 
         init_distributed_mode(Namespace(device="cpu", world_size=world_size, dist_url="env://"))
 
 
-def test_a_single_slurm_task_works_alone(monkeypatch):
+def test_a_single_slurm_task_is_a_single_process(monkeypatch):
     monkeypatch.setenv("SLURM_PROCID", "0")
     args = Namespace(device="cpu", world_size=1)
     init_distributed_mode(args)

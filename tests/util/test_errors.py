@@ -1,4 +1,4 @@
-"""What a user reads of an error: one sentence, whichever process it comes from."""
+"""Errors as the user reads them: one sentence, whichever process they come from."""
 
 import pytest
 import torch
@@ -31,7 +31,7 @@ class Failing(Dataset):
 
     def __getitem__(self, index):
         try:
-            raise KeyError("what the decoder said: nothing")
+            raise KeyError("the cause in the decoder")
         except KeyError as cause:
             raise self.error from cause
 
@@ -52,7 +52,7 @@ def test_a_workers_traceback_is_left_out(error):
     assert one_sentence(caught.value) == " ".join(str(error).split())
 
 
-def test_a_workers_error_without_words_is_named():
+def test_a_workers_error_without_a_message_is_named_by_type():
     wrapped = "Caught MemoryError in DataLoader worker process 0.\nOriginal Traceback (most recent call last):\n"
     assert one_sentence(MemoryError(f'{wrapped}  File "a.py", line 1, in read\nMemoryError\n')) == "MemoryError"
 

@@ -12,7 +12,7 @@ from torch import nn
 from util.files import append_json_line, is_count, is_number, plain, write_atomically, write_json
 
 
-def test_the_content_is_on_the_disk_before_its_name_and_then_the_name(tmp_path, monkeypatch):
+def test_the_content_is_on_disk_before_the_renaming_and_then_the_folder(tmp_path, monkeypatch):
     done, sync, replace = [], os.fsync, os.replace
     monkeypatch.setattr(os, "fsync", lambda file: done.append((os.fstat(file).st_ino, sync(file))[0]))
     monkeypatch.setattr(os, "replace", lambda *paths: done.append(replace(*paths)))
@@ -21,7 +21,7 @@ def test_the_content_is_on_the_disk_before_its_name_and_then_the_name(tmp_path, 
     assert done == [(tmp_path / "file").stat().st_ino, None, *folder]
 
 
-def test_the_file_appears_whole_with_folders_made_and_links_kept(tmp_path):
+def test_the_file_appears_complete_with_folders_created_and_links_kept(tmp_path):
     seen = []
 
     def write(file):
@@ -41,9 +41,9 @@ def test_json_is_written_from_plain_data(tmp_path):
     assert (tmp_path / "a.json").read_text() == f'{{"stats": [0.5], "path": "{tmp_path}", "ids": [1, 2]}}\n'
 
 
-def test_plain_keeps_what_is_plain_and_turns_the_rest():
+def test_plain_keeps_plain_data_and_converts_the_rest():
     weight = nn.Parameter(torch.ones(2))
-    turned = plain(
+    converted = plain(
         {
             "n": argparse.Namespace(a=np.float32(0.5), device=torch.device("cpu")),
             "t": (1, [None, True]),
@@ -53,12 +53,12 @@ def test_plain_keeps_what_is_plain_and_turns_the_rest():
             "scalar": np.array(2.0),
         }
     )
-    assert turned["n"] == {"a": 0.5, "device": "cpu"} and type(turned["n"]["a"]) is float
-    assert turned["t"] == (1, [None, True]) and turned["s"] == [3]
-    assert turned["c"] == Counter({1: 2}) and type(turned["c"]) is Counter
-    assert type(turned["w"]) is torch.Tensor and not turned["w"].requires_grad
-    assert turned["w"].data_ptr() == weight.data_ptr()
-    assert turned["scalar"].shape == ()
+    assert converted["n"] == {"a": 0.5, "device": "cpu"} and type(converted["n"]["a"]) is float
+    assert converted["t"] == (1, [None, True]) and converted["s"] == [3]
+    assert converted["c"] == Counter({1: 2}) and type(converted["c"]) is Counter
+    assert type(converted["w"]) is torch.Tensor and not converted["w"].requires_grad
+    assert converted["w"].data_ptr() == weight.data_ptr()
+    assert converted["scalar"].shape == ()
 
 
 def test_log_lines_are_appended_as_plain_json(tmp_path):
@@ -70,7 +70,7 @@ def test_log_lines_are_appended_as_plain_json(tmp_path):
     assert second == {"epoch": 1}
 
 
-def test_a_line_cut_off_by_an_interruption_does_not_swallow_the_next(tmp_path):
+def test_an_unfinished_line_does_not_swallow_the_next(tmp_path):
     log = tmp_path / "log.txt"
     log.write_text('{"epoch": 0}\n{"epo')
     append_json_line(log, {"epoch": 1})

@@ -21,7 +21,7 @@ def test_other_ranks_print_warnings_only(capsys, monkeypatch):
     assert capsys.readouterr().out == "trouble\n"
 
 
-def test_get_sha_describes_the_checkout_or_says_that_it_cannot(monkeypatch):
+def test_get_sha_describes_the_checkout_or_gives_na(monkeypatch):
     answers = {
         "rev-parse HEAD": "0123abcd\n",
         "diff-index HEAD": ":100644 util/a.py\n",

@@ -25,9 +25,9 @@ def test_a_seed_sets_all_generators():
 
 
 def test_the_state_survives_a_checkpoint(tmp_path):
-    save_checkpoint(tmp_path / "rng.pth", {"rng": get_rng_state()})
+    save_checkpoint(tmp_path / "rng.pth", {"rng": [get_rng_state()]})
     drawn = draw()
-    set_rng_state(load_checkpoint(tmp_path / "rng.pth")["rng"])
+    set_rng_state(load_checkpoint(tmp_path / "rng.pth")["rng"][0])
     assert draw() == drawn
 
 

@@ -1,4 +1,4 @@
-"""Ids as colours and back, in memory and in a PNG file."""
+"""Segment ids as colours and back, in memory and in a PNG file."""
 
 import io
 
