@@ -1,4 +1,4 @@
-"""Bad input to the command: one sentence that names the culprit, exit code 1, and no file left or changed."""
+"""Bad input to the command: one sentence that names the cause, exit code 1, and no file written or changed."""
 
 import json
 import os
@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import main
-from tests.helpers.coco_files import warnings_said
+from tests.helpers.coco_files import captured_warnings
 from tests.helpers.runs import flags
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -59,7 +59,7 @@ def test_a_wrong_data_folder(refused, tmp_path):
         (lambda content: b"\x80\x02}q\x00.", "is not JSON"),
     ],
 )
-def test_an_annotation_file_that_is_no_json(refused, data, damage, sentence):
+def test_an_annotation_file_that_is_not_json(refused, data, damage, sentence):
     file = data / "annotations" / "instances_train2017.json"
     file.write_bytes(damage(file.read_bytes()))
     error = refused(data)
@@ -101,7 +101,7 @@ def test_categories_beyond_the_number_of_classes(refused, shapes):
     assert "has category" in error and "annotation " in error and "--num_classes 4" in error
 
 
-def test_images_that_are_not_there_are_named_before_the_first_step(refused, data):
+def test_missing_images_are_reported_before_the_first_step(refused, data):
     gone = images(data)[2:6]
     for path in gone:
         path.unlink()
@@ -130,7 +130,7 @@ def test_an_image_that_cannot_be_read(refused, data, damage, workers):
     assert f"image file {path} cannot be read" in error and "Traceback" not in error
 
 
-def test_the_command_ends_when_a_worker_met_a_bad_image(data):
+def test_the_command_ends_when_a_worker_finds_a_bad_image(data):
     images(data)[3].write_bytes(b"")
     command = [sys.executable, "main.py", *flags(data, "--num_workers", "2")]
     environment = dict(os.environ, OMP_NUM_THREADS="1")
@@ -140,15 +140,15 @@ def test_the_command_ends_when_a_worker_met_a_bad_image(data):
     assert "Traceback" not in done.stderr
 
 
-def test_bad_images_are_skipped_and_named_on_request(data, tmp_path):
+def test_bad_images_are_skipped_with_a_warning_on_request(data, tmp_path):
     bad = [images(data)[0], images(data)[5], images(data, "val")[4]]
     bad[0].write_bytes(b"")
     bad[1].unlink()
     bad[2].write_bytes(b"text")
-    with warnings_said() as said:
+    with captured_warnings() as logged:
         assert main.run(flags(data, "--skip_bad_images", "--epochs", "1", "--output_dir", str(tmp_path / "out"))) == 0
     for path in bad:
-        assert sum(str(path) in line for line in said) == 1, said
+        assert sum(str(path) in line for line in logged) == 1, logged
     assert len(torch.load(tmp_path / "out" / "checkpoint.pth", weights_only=True)["model"]) > 10
 
 
@@ -172,7 +172,7 @@ def test_an_output_folder_that_cannot_be_made(refused, shapes, tmp_path):
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a cuda device here")
-def test_cuda_where_there_is_none(refused, shapes):
+def test_cuda_without_a_cuda_device(refused, shapes):
     for device in ("cuda", "cuda:3"):
         assert f"--device {device}" in refused(shapes, "--device", device)
 
@@ -203,7 +203,7 @@ def test_flags_that_contradict_each_other(refused, shapes, contradiction):
 # ---- nothing lost ----------------------------------------------------------------------------------------------------
 
 
-def test_what_a_run_has_saved_stays_as_it_is(refused, finished, shapes, data, tmp_path):
+def test_a_failed_start_does_not_change_an_earlier_runs_files(refused, finished, shapes, data, tmp_path):
     out = Path(shutil.copytree(finished, tmp_path / "kept"))
     (tmp_path / "bad.pth").write_bytes(b"")
     refused("nowhere", out=out)

@@ -1,4 +1,4 @@
-"""COCO files and images in: what is read, repaired, refused, and what a target holds."""
+"""The COCO data set: its targets, masks, images and random choices, and building it from arguments."""
 
 import json
 import random
@@ -13,12 +13,12 @@ from torch.utils.data import Subset
 
 from datasets import build_dataset, get_coco_api_from_dataset
 from datasets.coco import CocoDetection, ConvertCocoPolysToMask, build, convert_coco_poly_to_mask, make_coco_transforms
-from tests.helpers.coco_files import CATEGORIES, annotation, warnings_said, write_coco
+from tests.helpers.coco_files import CATEGORIES, annotation, captured_warnings, write_coco
 
 
 @pytest.fixture
-def said():
-    with warnings_said() as lines:
+def logged():
+    with captured_warnings() as lines:
         yield lines
 
 
@@ -29,7 +29,7 @@ def dataset(tmp_path, annotations, transforms=None, return_masks=False, seed=0, 
 # --- Targets ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_target_holds_the_published_entries(tmp_path, said):
+def test_a_target_holds_the_published_entries(tmp_path, logged):
     image, target = dataset(tmp_path, [annotation(1, 2, [4, 5, 10, 12]), annotation(2, 2, [0, 0, 3, 3], area=5)])[1]
     assert image.mode == "RGB" and image.size == (40, 30)
     expected = {
@@ -45,7 +45,7 @@ def test_a_target_holds_the_published_entries(tmp_path, said):
     assert target.keys() == expected.keys()
     for name, value in expected.items():
         assert torch.equal(target[name], value) and target[name].dtype == value.dtype, name
-    assert said == []
+    assert logged == []
 
 
 def test_samples_come_in_the_order_of_image_ids_each_with_its_own_objects(tmp_path):
@@ -57,7 +57,7 @@ def test_samples_come_in_the_order_of_image_ids_each_with_its_own_objects(tmp_pa
         data[3]
 
 
-def test_crowds_are_left_out_of_targets_and_kept_for_evaluation(tmp_path):
+def test_crowds_are_omitted_from_targets_and_kept_for_evaluation(tmp_path):
     data = dataset(
         tmp_path,
         [annotation(1, 1, [4, 5, 10, 12], iscrowd=1), annotation(2, 1, [1, 1, 9, 9]), annotation(3, 2, [2, 2, 9, 9])],
@@ -67,7 +67,7 @@ def test_crowds_are_left_out_of_targets_and_kept_for_evaluation(tmp_path):
     assert len(data.coco.anns) == 3
 
 
-def test_images_without_objects_stay(tmp_path):
+def test_images_without_objects_are_kept(tmp_path):
     data = dataset(
         tmp_path, [annotation(1, 1, [4, 5, 10, 12], iscrowd=1)], transforms=make_coco_transforms("val", val_size=16)
     )
@@ -77,7 +77,7 @@ def test_images_without_objects_stay(tmp_path):
         assert all(len(target[name]) == 0 for name in ("labels", "area", "iscrowd", "annotation_id"))
 
 
-def test_keypoints_come_along(tmp_path):
+def test_targets_hold_the_keypoints_of_the_file(tmp_path):
     points = [5, 6, 2, 7, 8, 1]
     data = dataset(
         tmp_path, [annotation(1, 1, [4, 5, 10, 12], keypoints=points), annotation(2, 1, [0, 0, 0, 0], keypoints=points)]
@@ -111,7 +111,7 @@ def test_polygons_and_both_kinds_of_rle_give_the_same_mask(tmp_path):
     assert convert_coco_poly_to_mask([], 30, 40).shape == (0, 30, 40)
 
 
-def test_masks_belong_to_the_boxes_that_stay(tmp_path):
+def test_masks_belong_to_the_boxes_that_are_kept(tmp_path):
     boxes = [[4, 5, 10, 12], [3, 3, 0, 0], [20, 10, 8, 6]]
     data = dataset(tmp_path, [annotation(n, 1, box) for n, box in enumerate(boxes)], return_masks=True)
     target = data[0][1]
@@ -120,7 +120,7 @@ def test_masks_belong_to_the_boxes_that_stay(tmp_path):
     assert data[1][1]["masks"].shape == (0, 30, 40)
 
 
-def test_masks_without_a_fitting_segmentation_are_refused_by_name(tmp_path):
+def test_a_missing_or_unusable_segmentation_is_rejected_by_annotation_id(tmp_path):
     with pytest.raises(ValueError, match="annotation 4 of image 1 has no segmentation"):
         dataset(tmp_path, [annotation(4, 1, [4, 5, 10, 12], segmentation=None)], return_masks=True)
     other_size = {"size": [10, 10], "counts": [100]}
@@ -165,35 +165,35 @@ def test_the_data_set_turns_images_by_the_annotated_size(tmp_path):
     assert target["boxes"].tolist() == [[2, 3, 12, 33]]
 
 
-def test_an_image_of_another_size_than_annotated_is_said_once(tmp_path, said):
+def test_an_image_of_another_size_than_annotated_gives_one_warning(tmp_path, logged):
     folder, ann_file = write_coco(tmp_path, [], count=2)
     for number in (1, 2):
         Image.new("RGB", (20, 15)).save(folder / f"{number}.png")
     data = CocoDetection(folder, ann_file, None, False)
     assert [data[0][1]["orig_size"].tolist(), data[1][1]["orig_size"].tolist()] == [[15, 20], [15, 20]]
-    assert len(said) == 1 and "1.png is 20x15 pixels" in said[0] and "40x30" in said[0]
+    assert len(logged) == 1 and "1.png is 20x15 pixels" in logged[0] and "40x30" in logged[0]
 
 
-def test_images_whose_size_the_file_does_not_tell_are_read_as_stored(tmp_path, said):
+def test_images_without_an_annotated_size_are_read_as_stored(tmp_path, logged):
     data = dataset(tmp_path, [annotation(1, 1, [-5, 0, 100, 10])])
     for image in data.coco.imgs.values():
         del image["width"], image["height"]
     ann_file = tmp_path / "plain.json"
     ann_file.write_text(json.dumps(data.coco.dataset))
-    said.clear()
+    logged.clear()
     data = CocoDetection(tmp_path / "images", ann_file, None, False)
     assert data[0][1]["boxes"].tolist() == [[0, 0, 40, 10]]
-    assert len(said) == 1  # the negative corner
+    assert len(logged) == 1  # the negative corner
 
 
 def test_a_missing_or_damaged_image_is_named(tmp_path):
     data = dataset(tmp_path, [])
     folder = tmp_path / "images"
-    whole = (folder / "2.png").read_bytes()
+    intact = (folder / "2.png").read_bytes()
     (folder / "1.png").unlink()
     with pytest.raises(FileNotFoundError, match=r"1\.png does not exist"):
         data[0]
-    for content in (whole[: len(whole) // 2], b"", b"no image", whole[:40] + b"x" * 40):
+    for content in (intact[: len(intact) // 2], b"", b"no image", intact[:40] + b"x" * 40):
         (folder / "2.png").write_bytes(content)
         with pytest.raises(OSError, match=r"2\.png cannot be read"):
             data[1]
@@ -216,7 +216,7 @@ def test_a_sample_leaves_the_global_generators_alone(tmp_path):
     assert generator_states() == before
 
 
-def test_the_generators_come_back_after_an_error_too(tmp_path):
+def test_the_generators_are_restored_after_an_error_too(tmp_path):
     def fail(image, target):
         random.random(), torch.rand(1), np.random.rand()
         raise RuntimeError("broken transform")
@@ -231,7 +231,7 @@ def draws(image, target):
     return (random.random(), torch.rand(1).item(), np.random.rand()), target
 
 
-def test_draws_depend_on_seed_epoch_and_index_alone(tmp_path):
+def test_draws_depend_only_on_seed_epoch_and_index(tmp_path):
     data = dataset(tmp_path, [], transforms=draws)
     first = [data[i][0] for i in range(3)]
     random.seed(5), torch.manual_seed(5), np.random.seed(5)
@@ -257,7 +257,7 @@ def published_layout(root, image_set="train"):
     return root
 
 
-def test_the_published_flags_alone_build_both_splits(tmp_path):
+def test_the_published_flags_suffice_to_build_both_splits(tmp_path):
     for image_set in ("train", "val"):
         published_layout(tmp_path, image_set)
     args = Namespace(dataset_file="coco", coco_path=str(tmp_path), masks=False)
@@ -280,7 +280,7 @@ def test_our_flags_name_other_files_and_sizes(tmp_path):
     assert {tuple(image.shape) for image, _ in build("train", args)} == {(3, 12, 16)}
 
 
-def test_one_flag_overrides_its_half_of_the_layout(tmp_path):
+def test_a_flag_overrides_one_part_of_the_layout(tmp_path):
     published_layout(tmp_path)
     _, other = write_coco(tmp_path / "other", [annotation(1, 1, [0, 0, 2, 2])])
     data = build("train", Namespace(coco_path=str(tmp_path), masks=False, train_ann=str(other)))
@@ -304,7 +304,7 @@ def test_a_missing_path_names_the_flag_to_correct(tmp_path):
     refused(ValueError, "unknown image set 'test'", "test", coco_path=str(tmp_path))
 
 
-def test_unknown_data_sets_are_refused():
+def test_unknown_data_sets_are_rejected():
     with pytest.raises(ValueError, match="unknown --dataset_file 'voc'"):
         build_dataset("train", Namespace(dataset_file="voc"))
 

@@ -1,4 +1,4 @@
-"""A data set with images that cannot be read: replaced on request, by samples that do not depend on who reads them."""
+"""A data set with unreadable images: they are replaced on request, by the same samples in every process."""
 
 import random
 from argparse import Namespace
@@ -17,7 +17,7 @@ def draw(image, target):
 
 
 def damaged(tmp_path, bad, transforms=None, **options):
-    """Six images with one object each; the content of images `bad` (from 1) is lost."""
+    """Six images with one object each; the files of images `bad` (from 1) are empty."""
     annotations = [annotation(10 * n, n, [n, n, 5, 5]) for n in range(1, 7)]
     folder, ann_file = write_coco(tmp_path, annotations, count=6)
     for number in bad:
@@ -25,9 +25,9 @@ def damaged(tmp_path, bad, transforms=None, **options):
     return CocoDetection(folder, ann_file, transforms, False, **options)
 
 
-def test_a_bad_image_is_replaced_by_the_next_sample_with_all_that_belongs_to_it(tmp_path):
-    whole, data = (damaged(tmp_path, bad, draw, skip_bad_images=True) for bad in ((), (2, 3, 6)))
-    expected = [whole[index] for index in (0, 3, 3, 3, 4, 0)]
+def test_a_bad_image_is_replaced_by_the_complete_next_sample(tmp_path):
+    intact, data = (damaged(tmp_path, bad, draw, skip_bad_images=True) for bad in ((), (2, 3, 6)))
+    expected = [intact[index] for index in (0, 3, 3, 3, 4, 0)]
     for (drawn, target), (drawn_expected, target_expected) in zip((data[i] for i in range(6)), expected, strict=True):
         assert drawn == drawn_expected
         assert all(torch.equal(target[name], target_expected[name]) for name in target_expected)
@@ -35,7 +35,7 @@ def test_a_bad_image_is_replaced_by_the_next_sample_with_all_that_belongs_to_it(
     assert data.bad_images == [str(tmp_path / "images" / f"{n}.png") for n in (2, 3, 6)]
 
 
-def test_workers_give_the_same_samples_and_their_findings_reach_the_training_process(tmp_path):
+def test_workers_give_the_same_samples_and_report_bad_images_to_the_training_process(tmp_path):
     alone = damaged(tmp_path, (2, 6), skip_bad_images=True)
     ids = [int(alone[index][1]["image_id"]) for index in range(6)]
     assert ids == [1, 3, 3, 4, 5, 1]
@@ -63,7 +63,7 @@ def test_the_flags_for_bad_images_reach_the_data_set(tmp_path):
         build("val", Namespace(**common))[1]
 
 
-def test_evaluation_does_without_a_bad_image(tmp_path):
+def test_evaluation_omits_a_bad_image(tmp_path):
     data = damaged(tmp_path, (2,), make_coco_transforms("val", val_size=30), skip_bad_images=True)
     evaluator = CocoEvaluator(data.coco, ["bbox"], backend="pycocotools")
     for index in range(6):
@@ -74,4 +74,4 @@ def test_evaluation_does_without_a_bad_image(tmp_path):
     evaluator.accumulate()
     evaluator.summarize()
     assert evaluator.img_ids == [1, 3, 4, 5, 6]
-    assert evaluator.coco_eval["bbox"].stats[0] == pytest.approx(1.0)  # the missing one is no missed object
+    assert evaluator.coco_eval["bbox"].stats[0] == pytest.approx(1.0)  # the object of the bad image is not missed

@@ -1,4 +1,4 @@
-"""COCO panoptic in: which map belongs to which image, what a target holds, what is refused."""
+"""The COCO panoptic data set: matching maps to images, its targets, and contradictions that are rejected."""
 
 import json
 import random
@@ -19,7 +19,7 @@ from datasets.shapes import write_shapes
 from datasets.targets import check_targets
 from models.criterion import SetCriterion
 from models.matcher import HungarianMatcher
-from tests.helpers.coco_files import warnings_said
+from tests.helpers.coco_files import captured_warnings
 from tests.helpers.panoptic_files import CATEGORIES, HEIGHT, SHARED, WIDTH, map_of, segment, write_panoptic
 from training.worst_batch import objects_per_image, worst_batch
 from util.box_ops import masks_to_boxes
@@ -63,12 +63,12 @@ def test_a_target_holds_the_published_entries(tmp_path):
     assert torch.equal(target["boxes"], masks_to_boxes(masks))
 
 
-def test_masks_come_on_request_and_boxes_always(tmp_path):
+def test_masks_are_optional_and_boxes_are_not(tmp_path):
     _, target = dataset(tmp_path, {4: (SCENE, SEGMENTS)}, return_masks=False)[0]
     assert "masks" not in target and target["boxes"].tolist()[0] == [5, 0, 19, 9]
 
 
-def test_images_and_maps_belong_together_by_id_in_whatever_order_they_are_listed(tmp_path):
+def test_images_and_maps_are_matched_by_id_in_any_order(tmp_path):
     samples = {n: (map_of((n, slice(0, n), WHOLE)), [segment(n)]) for n in (3, 20, 7)}
     data = dataset(tmp_path, samples)
     assert data.ids == [3, 7, 20]
@@ -80,20 +80,20 @@ def test_images_and_maps_belong_together_by_id_in_whatever_order_they_are_listed
     assert [data.get_height_and_width(k) for k in range(3)] == [(HEIGHT, WIDTH)] * 3
 
 
-def test_an_image_may_be_without_segments(tmp_path):
+def test_an_image_may_have_no_segments(tmp_path):
     data = dataset(tmp_path, {1: (map_of(), [])}, make_coco_transforms("train", train_sizes=[24], max_size=40))
     _, target = data[0]
     assert target["boxes"].shape == (0, 4) and target["masks"].shape[0] == 0 and target["masks"].dtype == torch.bool
 
 
-def test_areas_that_are_not_told_are_counted(tmp_path):
-    with warnings_said() as said:
+def test_missing_areas_are_counted(tmp_path):
+    with captured_warnings() as logged:
         data = dataset(tmp_path, {4: (SCENE, [segment(70000, area=None), segment(5, area=77)])})
     assert data[0][1]["area"].tolist() == [150, 77]
-    assert len(said) == 1 and "filled in missing areas of segments (1)" in said[0]
+    assert len(logged) == 1 and "filled in missing areas of segments (1)" in logged[0]
 
 
-def test_a_size_that_is_not_told_is_the_maps(tmp_path):
+def test_a_missing_size_is_that_of_the_map(tmp_path):
     data = dataset(tmp_path, {4: (SCENE, SEGMENTS)}, images=[{"id": 4, "file_name": "4.png"}])
     assert data.get_height_and_width(0) == (HEIGHT, WIDTH)
     assert data[0][1]["orig_size"].tolist() == [HEIGHT, WIDTH]
@@ -102,7 +102,7 @@ def test_a_size_that_is_not_told_is_the_maps(tmp_path):
 # --- Thin segments ----------------------------------------------------------------------------------------------------
 
 
-def test_crowds_and_thin_segments_stay_with_the_published_boxes(tmp_path):
+def test_crowds_and_thin_segments_are_kept_with_the_published_boxes(tmp_path):
     _, target = dataset(tmp_path, {1: (LINE, LINES)})[0]
     assert target["boxes"].tolist() == [[6, 3, 15, 3], [30, 8, 30, 27], [2, 20, 2, 20]]
     assert target["thin"].tolist() == [True] * 3 and target["iscrowd"].tolist() == [0, 1, 0]
@@ -131,7 +131,7 @@ def test_thin_segments_can_be_trained_on(tmp_path, image_set):
     assert loss.isfinite() and gradient.isfinite().all() and gradient.abs().sum() > 0
 
 
-def test_a_crop_leaves_thin_segments_out_and_what_it_makes_thin(tmp_path):
+def test_a_crop_drops_segments_that_are_or_become_thin(tmp_path):
     transforms = make_coco_transforms("train", train_sizes=[24], max_size=40)
     data = dataset(tmp_path, {1: (LINE, LINES), 2: (SCENE, SEGMENTS)}, transforms)
     counts = set()
@@ -148,7 +148,7 @@ def test_a_crop_leaves_thin_segments_out_and_what_it_makes_thin(tmp_path):
 # --- The rest of the data set -----------------------------------------------------------------------------------------
 
 
-def test_categories_say_what_is_a_thing(tmp_path):
+def test_categories_include_isthing(tmp_path):
     data = dataset(tmp_path, {4: (SCENE, SEGMENTS)}, categories=[*CATEGORIES, {"id": 300, "isthing": False}])
     assert data.categories == [
         {"id": 2, "name": "sky", "isthing": 0},
@@ -172,7 +172,7 @@ def draws(image, target):
     return (random.random(), torch.rand(1).item(), np.random.rand()), target
 
 
-def test_draws_depend_on_seed_epoch_and_index_alone(tmp_path):
+def test_draws_depend_only_on_seed_epoch_and_index(tmp_path):
     samples = {n: (SCENE, SEGMENTS) for n in (1, 2)}
     data = dataset(tmp_path, samples, draws)
     before = random.getstate(), torch.get_rng_state().tolist()
@@ -186,13 +186,13 @@ def test_draws_depend_on_seed_epoch_and_index_alone(tmp_path):
     assert other[0][0] != first[0]
 
 
-def test_a_bad_image_is_replaced_with_all_that_belongs_to_it(tmp_path):
+def test_a_bad_image_is_replaced_by_a_complete_sample(tmp_path):
     images, maps, ann_file = write_panoptic(tmp_path, {1: (SCENE, SEGMENTS), 2: (LINE, LINES), 3: (SCENE, SEGMENTS)})
     (images / "1.png").write_bytes(b"nothing")
     with pytest.raises(OSError, match=r"1\.png cannot be read"):
         CocoPanoptic(images, maps, ann_file)[0]
     data = CocoPanoptic(images, maps, ann_file, skip_bad_images=True, max_bad_images=1)
-    with warnings_said():
+    with captured_warnings():
         assert data[0][1]["image_id"] == 2 and data[0][1]["annotation_id"].tolist() == [9, 11, 12]
     assert data.bad_images == [str(images / "1.png")]
 
@@ -214,7 +214,7 @@ def test_batches_hold_bool_masks_also_through_workers(tmp_path):
         assert all(torch.equal(alone[name], from_worker[name]) for name in alone)
 
 
-def test_what_looks_at_data_sets_takes_panoptic_ones(tmp_path):
+def test_functions_on_data_sets_accept_panoptic_ones(tmp_path):
     transforms = make_coco_transforms("train", train_sizes=[24], max_size=40, crop=False)
     data = dataset(tmp_path, {1: (SCENE, SEGMENTS), 2: (LINE, LINES)}, transforms)
     assert resized_sizes(Subset(data, [1]), 15, 100) == [(15, 20)]
@@ -224,7 +224,7 @@ def test_what_looks_at_data_sets_takes_panoptic_ones(tmp_path):
     assert sorted(get_coco_api_from_dataset(data).imgs) == [1, 2]
 
 
-def test_the_fingerprint_changes_with_what_is_said_of_a_segment(tmp_path):
+def test_the_fingerprint_changes_with_a_segments_annotation(tmp_path):
     def of(name, **fields):
         return fingerprint(dataset(tmp_path / name, {4: (SCENE, [segment(70000, **fields), SEGMENTS[1]])}))
 
@@ -236,7 +236,7 @@ def test_the_fingerprint_changes_with_what_is_said_of_a_segment(tmp_path):
 # --- Contradictions ---------------------------------------------------------------------------------------------------
 
 
-def test_a_map_that_contradicts_image_or_json_is_named(tmp_path):
+def test_a_map_that_contradicts_image_or_json_is_rejected(tmp_path):
     def refused(name, ids, segments, sentence):
         data = dataset(tmp_path / name, {4: (SCENE, SEGMENTS)})
         (data.ann_folder / "map4.png").write_bytes(encode_png(ids))
@@ -259,7 +259,7 @@ def dataset_again(folder, segments):
     return CocoPanoptic(folder / "images", folder / "maps", ann_file)
 
 
-def test_missing_maps_are_named_at_the_start(tmp_path):
+def test_missing_maps_are_reported_at_the_start(tmp_path):
     images, maps, ann_file = write_panoptic(tmp_path, {n: (SCENE, SEGMENTS) for n in (1, 2, 3)})
     (maps / "map2.png").unlink()
     with pytest.raises(FileNotFoundError, match=r"1 of 3 panoptic maps is missing \(.*map2.png\): check the folder"):
@@ -273,7 +273,7 @@ def arguments(**flags):
     return Namespace(**{"dataset_file": "coco_panoptic", "coco_path": None, "masks": True} | flags)
 
 
-def test_the_published_flags_alone_build_both_splits(tmp_path):
+def test_the_published_flags_suffice_to_build_both_splits(tmp_path):
     write_shapes(tmp_path / "shapes", train=3, val=2, size=48, seed=3)
     root = str(tmp_path / "shapes")
     for args in (arguments(coco_path=root, coco_panoptic_path=root), arguments(coco_path=root)):
@@ -281,11 +281,11 @@ def test_the_published_flags_alone_build_both_splits(tmp_path):
         assert (len(train), len(val), val.num_classes) == (3, 2, 7)
         image, target = val[0]
         assert image.shape == (3, 800, 800) and target["masks"].shape[1:] == (800, 800)
-        assert target["masks"].any(0).all()  # the shapes fill their pictures
+        assert target["masks"].any(0).all()  # the segments of shapes fill the image
         assert min(train[0][0].shape[1:]) >= 384
 
 
-def test_our_flags_name_each_part(tmp_path):
+def test_our_flags_override_each_part(tmp_path):
     images, maps, ann_file = write_panoptic(tmp_path, {4: (SCENE, SEGMENTS)})
     named = {"val_images": str(images), "val_ann": str(ann_file), "val_panoptic": str(maps), "val_size": 15}
     image, target = build("val", arguments(masks=False, seed=3, **named))[0]

@@ -1,4 +1,4 @@
-"""Image files of every kind come out as RGB; EXIF turns them only where it should."""
+"""Images of every mode become RGB, and EXIF orientation is applied only where the annotations need it."""
 
 import warnings
 import zlib
@@ -11,7 +11,7 @@ from datasets.image_decoding import read_image
 
 
 def colours(mode):
-    """A 4x3 image of the mode whose columns are black, dark grey, light grey and white, and its file name."""
+    """A 4x3 image of the mode with black, dark grey, light grey and white columns, and its file name."""
     grey = np.tile(np.array([0, 60, 200, 255], dtype=np.uint8), (3, 1))
     image = Image.fromarray(grey)
     if mode == "I;16":
@@ -82,7 +82,7 @@ def test_exif_does_not_turn_an_image_where_no_turn_fits_the_annotations(tmp_path
     assert read_image(tmp_path / "image.png", annotated).tobytes() == STORED.tobytes()
 
 
-# --- Files that are none ---------------------------------------------------------------------------------------------
+# --- Unreadable files -------------------------------------------------------------------------------------------------
 
 
 def saved(path, image=STORED, **options):
@@ -97,7 +97,7 @@ def refused(path, content, sentence=""):
 
 
 @pytest.mark.parametrize("name", ["image.jpg", "image.png", "image.webp", "image.tif", "image.bmp", "image.gif"])
-def test_a_file_that_is_empty_cut_short_or_no_image_is_named(tmp_path, name):
+def test_a_file_that_is_empty_truncated_or_not_an_image_is_named(tmp_path, name):
     path = tmp_path / name
     whole = saved(path)
     refused(path, b"")
@@ -114,7 +114,7 @@ def test_missing_files_and_folders_are_named(tmp_path):
         read_image(tmp_path)
 
 
-def test_a_decompression_bomb_is_refused_before_it_is_unpacked(tmp_path, monkeypatch):
+def test_a_decompression_bomb_is_rejected_before_decoding(tmp_path, monkeypatch):
     whole = saved(tmp_path / "image.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 40 * 30 // 2 - 1)
     refused(tmp_path / "image.png", whole, "exceeds limit")
@@ -124,7 +124,7 @@ def test_a_decompression_bomb_is_refused_before_it_is_unpacked(tmp_path, monkeyp
     "error",
     [MemoryError(), ZeroDivisionError("x"), KeyError("x"), AttributeError("x"), RuntimeError("x"), zlib.error("x")],
 )
-def test_whatever_a_decoder_stumbles_over_the_file_is_named(tmp_path, monkeypatch, error):
+def test_any_error_of_the_decoder_names_the_file(tmp_path, monkeypatch, error):
     saved(tmp_path / "image.png")
 
     def fail(*_):
@@ -136,18 +136,18 @@ def test_whatever_a_decoder_stumbles_over_the_file_is_named(tmp_path, monkeypatc
     assert caught.value.__cause__ is error
 
 
-def test_colours_that_have_no_way_to_rgb_are_refused(tmp_path, monkeypatch):
+def test_modes_that_cannot_be_converted_to_rgb_are_rejected(tmp_path, monkeypatch):
     monkeypatch.setattr("datasets.image_decoding.to_rgb", lambda image: Image.new("LAB", (1, 1)).convert("1"))
     refused(tmp_path / "image.png", saved(tmp_path / "image.png"), "conversion")
 
 
-def test_a_damaged_exif_block_turns_nothing(tmp_path):
+def test_a_damaged_exif_block_is_ignored(tmp_path):
     for exif in (b"Exif\0\0nonsense", b"Exif\0\0II*\0\xff\xff\xff\xff", b"Exif\0\0MM\0*\0\0\0\x08\xff\xff"):
         STORED.save(tmp_path / "image.jpg", exif=exif)
         assert read_image(tmp_path / "image.jpg", (30, 40)).size == (40, 30)
 
 
-def test_the_first_picture_of_an_animation_is_taken(tmp_path):
+def test_the_first_frame_of_an_animation_is_read(tmp_path):
     red, blue = (Image.new("RGB", (4, 3), colour) for colour in ("red", "blue"))
     red.save(tmp_path / "image.gif", save_all=True, append_images=[blue])
     assert np.asarray(read_image(tmp_path / "image.gif"))[0, 0].tolist() == [255, 0, 0]

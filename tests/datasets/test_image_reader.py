@@ -1,4 +1,4 @@
-"""Which image files are there, and what takes a bad one's place."""
+"""Missing and bad image files are reported, or replaced on request."""
 
 import os
 import warnings
@@ -8,12 +8,12 @@ import pytest
 from PIL import Image
 
 from datasets.image_reader import ImageReader, find_missing
-from tests.helpers.coco_files import warnings_said
+from tests.helpers.coco_files import captured_warnings
 
 
 @pytest.fixture
-def said():
-    with warnings_said() as lines:
+def logged():
+    with captured_warnings() as lines:
         yield lines
 
 
@@ -45,17 +45,17 @@ def test_missing_files_are_counted_and_the_first_three_named(tmp_path):
         reader(tmp_path, [*names, "c.png"])
 
 
-def test_what_is_no_file_counts_as_missing(tmp_path):
+def test_what_is_not_a_regular_file_counts_as_missing(tmp_path):
     (tmp_path / "folder.png").mkdir()
     (tmp_path / "broken.png").symlink_to(tmp_path / "nowhere.png")
-    os.mkfifo(tmp_path / "pipe.png")  # reading it would wait for ever
+    os.mkfifo(tmp_path / "pipe.png")  # reading it would block
     names = ["folder.png", "broken.png", "pipe.png", "x" * 300, "a.png/b.png"]
     write(tmp_path, "a.png")
     assert find_missing(tmp_path, names) == [0, 1, 2, 3, 4]
     assert find_missing(tmp_path / "nowhere", ["a.png"]) == [0]
 
 
-def test_names_may_lead_out_of_the_folder_be_absolute_or_links(tmp_path):
+def test_names_may_leave_the_folder_be_absolute_or_be_links(tmp_path):
     write(tmp_path, "in/a.png", "out/b.png")
     (tmp_path / "in" / "link.png").symlink_to(tmp_path / "out" / "b.png")
     names = ["a.png", "../out/b.png", str(tmp_path / "out" / "b.png"), "link.png", "./a.png"]
@@ -64,7 +64,7 @@ def test_names_may_lead_out_of_the_folder_be_absolute_or_links(tmp_path):
     assert [number_of(data.read(index)[0]) for index in range(5)] == [0, 1, 1, 1, 0]
 
 
-def test_one_listing_of_a_folder_answers_for_all_its_files(tmp_path, monkeypatch):
+def test_each_folder_is_listed_once(tmp_path, monkeypatch):
     names = write(tmp_path, *(f"{n}.png" for n in range(5)), *(f"in/{n}.png" for n in range(5)))
     listed = []
     scandir = os.scandir
@@ -74,13 +74,13 @@ def test_one_listing_of_a_folder_answers_for_all_its_files(tmp_path, monkeypatch
     assert len(listed) == 2
 
 
-def test_a_file_system_that_takes_another_spelling_is_believed(tmp_path, monkeypatch):
+def test_names_that_the_file_system_accepts_in_another_spelling_are_not_missing(tmp_path, monkeypatch):
     names = write(tmp_path, "a.png")
     monkeypatch.setattr("datasets.image_reader._files_in", lambda folder: {"A.PNG"})
     assert find_missing(tmp_path, names) == []
 
 
-def test_a_bad_image_is_replaced_by_the_next_good_one_round_the_end(tmp_path, said):
+def test_a_bad_image_is_replaced_by_the_next_good_one_wrapping_around(tmp_path, logged):
     names = write(tmp_path, *(f"{n}.png" for n in range(6)))
     for number in (2, 3, 5):
         (tmp_path / f"{number}.png").write_bytes(b"no image")
@@ -90,10 +90,10 @@ def test_a_bad_image_is_replaced_by_the_next_good_one_round_the_end(tmp_path, sa
             image, read = data.read(index)
             assert read == expected == number_of(image)
     assert data.bad == [str(tmp_path / f"{n}.png") for n in (2, 3, 5)]
-    assert len(said) == 3 and all(f"{n}.png" in line for n, line in zip((2, 3, 5), said))
+    assert len(logged) == 3 and all(f"{n}.png" in line for n, line in zip((2, 3, 5), logged))
 
 
-def test_the_replacement_does_not_depend_on_what_was_read_before(tmp_path):
+def test_the_replacement_does_not_depend_on_earlier_reads(tmp_path):
     names = write(tmp_path, *(f"{n}.png" for n in range(6)))
     for number in (1, 2, 4):
         (tmp_path / f"{number}.png").write_bytes(b"")
@@ -103,10 +103,10 @@ def test_the_replacement_does_not_depend_on_what_was_read_before(tmp_path):
     assert replaced[0] == replaced[1] == replaced[2]
 
 
-def test_missing_images_count_as_bad_when_bad_ones_are_skipped(tmp_path, said):
+def test_missing_images_count_as_bad_when_bad_ones_are_skipped(tmp_path, logged):
     names = write(tmp_path, "a.png", "b.png")
     data = reader(tmp_path, ["lost.png", *names], skip_bad=True)
-    assert data.bad == [str(tmp_path / "lost.png")] and "lost.png" in said[0]
+    assert data.bad == [str(tmp_path / "lost.png")] and "lost.png" in logged[0]
     assert data.read(0)[1] == 1
     with pytest.raises(OSError, match="2 of 4 images .* more than --max_bad_images 1 .*lost.png; .*gone.png"):
         reader(tmp_path, ["lost.png", "gone.png", *names], skip_bad=True, max_bad=1)
@@ -124,7 +124,7 @@ def test_no_more_than_the_limit_are_skipped(tmp_path):
     assert reader(tmp_path, names, skip_bad=True, max_bad=4).read(0)[1] == 4
 
 
-def test_a_limit_of_nothing_stops_at_the_first(tmp_path):
+def test_a_limit_of_0_stops_at_the_first_bad_image(tmp_path):
     names = write(tmp_path, "a.png", "b.png")
     (tmp_path / "b.png").write_bytes(b"")
     data = reader(tmp_path, names, skip_bad=True, max_bad=0)
@@ -138,13 +138,13 @@ def test_without_any_good_image_there_is_no_replacement(tmp_path):
         reader(tmp_path, ["a.png", "b.png"], skip_bad=True).read(0)
 
 
-def test_without_the_flag_a_bad_image_is_an_error(tmp_path, said):
+def test_without_the_flag_a_bad_image_is_an_error(tmp_path, logged):
     names = write(tmp_path, "a.png", "b.png")
     data = reader(tmp_path, names)
     (tmp_path / "a.png").write_bytes(b"no image")
     with pytest.raises(OSError, match="a.png cannot be read"):
         data.read(0)
-    assert data.bad == [] and said == []
+    assert data.bad == [] and logged == []
 
 
 def test_worker_processes_share_what_they_find(tmp_path):
@@ -159,8 +159,8 @@ def test_worker_processes_share_what_they_find(tmp_path):
     assert worker.exitcode == 0 and data.bad == [str(tmp_path / "b.png")]
 
 
-def test_nothing_is_said_of_good_files(tmp_path, said):
+def test_good_files_give_no_warning(tmp_path, logged):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         data = reader(tmp_path, write(tmp_path, "a.png"), skip_bad=True)
-        assert data.read(0)[1] == 0 and data.bad == said == []
+        assert data.read(0)[1] == 0 and data.bad == logged == []

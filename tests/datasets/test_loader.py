@@ -110,7 +110,7 @@ def test_batches_are_padded_images_and_a_tuple_of_targets(data):
         assert (~mask).sum() == height * width
 
 
-def test_a_batch_of_images_without_objects_comes_through(data):
+def test_a_batch_of_images_without_objects_is_possible(data):
     samples, targets = next(iter(build_data_loader(Subset(data, [5, 6]), 2, train=True)))
     assert samples.tensors.shape[0] == 2
     assert [target["boxes"].shape for target in targets] == [(0, 4), (0, 4)]
@@ -169,7 +169,7 @@ def test_too_few_images_for_a_training_batch_is_an_error(monkeypatch):
         build_data_loader(Numbers(4), 3, train=True)
 
 
-def test_seeds_of_any_size_and_sign_are_taken():
+def test_seeds_of_any_size_and_sign_are_accepted():
     drawn = []
     for seed in (0, -1, 2**63, 42):
         with sample_generators(seed, 0, 0):

@@ -1,4 +1,4 @@
-"""Evaluation without padding: every image once, in batches of one size, with the numbers it would have alone."""
+"""Evaluation without padding: every image once, in batches of one size, with the same predictions as alone."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.helpers.runs import parse
 from util.nested_tensor import collate_fn
 
 SHORT, LONG = 32, 50
-# Stored (w, h); some are of one size only after resizing, 70x20 only through the limit of the long side.
+# Stored (w, h); some have the same size only after resizing, 70x20 only because of the limit of the long side.
 STORED = [(40, 30), (30, 40), (80, 60), (32, 32), (70, 20), (64, 48), (64, 64), (20, 70), (60, 80), (40, 30), (72, 20)]
 
 
@@ -50,11 +50,11 @@ def seen(data, indices):
 def test_sizes_are_those_that_the_transforms_give(data):
     sizes = resized_sizes(data, SHORT, LONG)
     assert sizes == seen(data, range(len(data)))
-    assert sizes[4][0] == 14 and len(set(sizes)) > 4  # the limit of the long side is in use
+    assert sizes[4][0] == 14 and len(set(sizes)) > 4  # the limit of the long side applies
     assert resized_sizes(Subset(data, [5, 0]), SHORT, LONG) == [sizes[5], sizes[0]]
 
 
-def test_no_batch_holds_padding_and_every_image_comes_up_once(data):
+def test_no_batch_has_padding_and_every_image_appears_once(data):
     batches = same_size_batches(resized_sizes(data, SHORT, LONG), 4)
     masks = [samples.mask for samples, _ in DataLoader(data, batch_sampler=batches, collate_fn=collate_fn)]
     assert not any(mask.any() for mask in masks)
@@ -62,7 +62,7 @@ def test_no_batch_holds_padding_and_every_image_comes_up_once(data):
     assert max(map(len, batches)) == 4
 
 
-def test_groups_are_cut_into_batches_the_largest_images_first():
+def test_groups_are_split_into_batches_with_the_largest_images_first():
     sizes = [(2, 2), (5, 5), (2, 2), (2, 2), (5, 5), (2, 3), (3, 2), (2, 20)]
     assert same_size_batches(sizes, 2) == [[7], [1, 4], [6], [5], [0, 2], [3]]
     assert same_size_batches(sizes, 2) == same_size_batches(sizes, 2)
@@ -70,7 +70,7 @@ def test_groups_are_cut_into_batches_the_largest_images_first():
 
 @pytest.mark.parametrize("count", [1, 5, 6])
 @pytest.mark.parametrize("world_size", [2, 4])
-def test_every_process_gets_equally_many_batches_and_all_images_come_up(count, world_size):
+def test_every_process_gets_equally_many_batches_and_every_image_appears(count, world_size):
     sizes = [(7, 7 - index // 2) for index in range(count)]
     shares = [same_size_batches(sizes, 1, rank, world_size) for rank in range(world_size)]
     assert len({len(share) for share in shares}) == 1
@@ -79,7 +79,7 @@ def test_every_process_gets_equally_many_batches_and_all_images_come_up(count, w
     assert dealt[:count] == whole and dealt[count:] == [whole[-1]] * (-count % world_size)
 
 
-def test_a_file_that_cannot_be_read_has_a_batch_of_its_own(tmp_path):
+def test_a_file_that_cannot_be_read_gets_a_batch_to_itself(tmp_path):
     Image.new("RGB", (40, 30)).save(tmp_path / "1.png")
     (tmp_path / "2.png").write_text("no image")
     data = dataset(tmp_path, [{"id": number, "file_name": f"{number}.png"} for number in (1, 2)])
@@ -88,7 +88,7 @@ def test_a_file_that_cannot_be_read_has_a_batch_of_its_own(tmp_path):
     assert same_size_batches([None, (3, 3), None, (3, 3)], 4) == [[1, 3], [0], [2]]
 
 
-def test_sizes_that_no_image_can_have_are_not_believed(tmp_path):
+def test_invalid_annotated_sizes_are_ignored(tmp_path):
     Image.new("RGB", (40, 30)).save(tmp_path / "1.png")
     for width in (-40, 40.5, float("inf"), float("nan")):
         data = dataset(tmp_path, [])
@@ -100,7 +100,7 @@ def test_sizes_that_no_image_can_have_are_not_believed(tmp_path):
 @pytest.mark.parametrize("annotated", [None, (40, 30), (30, 40)])
 def test_turned_images_have_the_size_that_the_data_set_gives_them(tmp_path, suffix, annotated):
     exif = Image.Exif()
-    exif[0x0112] = 6  # to be turned by a quarter
+    exif[0x0112] = 6  # turn by 90 degrees
     Image.new("RGB", (40, 30), "red").save(tmp_path / f"1.{suffix}", exif=exif)
     stated = dict(zip(("width", "height"), annotated)) if annotated else {}
     data = dataset(tmp_path, [{"id": 1, "file_name": f"1.{suffix}"} | stated])
@@ -124,11 +124,11 @@ def furthest(first, second):
     return max((a - b).abs().max().item() for key in first for a, b in zip(first[key], second[key]))
 
 
-def test_an_image_has_the_predictions_that_it_has_alone(data):
+def test_an_image_has_the_same_predictions_as_alone(data):
     torch.manual_seed(0)
     model = build_model(parse("", "--num_classes", "8"))[0].eval()
     alone = predictions(data, model, [[index] for index in range(len(data))])
     unpadded = predictions(data, model, same_size_batches(resized_sizes(data, SHORT, LONG), 4))
     padded = predictions(data, model, [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10]])
     assert furthest(unpadded, alone) < 1e-5
-    assert furthest(padded, alone) > 1e-3  # or the comparison would see nothing
+    assert furthest(padded, alone) > 1e-3  # otherwise the comparison proves nothing

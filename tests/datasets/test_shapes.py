@@ -170,7 +170,7 @@ def test_same_seed_same_bytes(data, tmp_path):
     assert contents(tmp_path / "again") == contents(data)
 
 
-def test_a_picture_depends_on_seed_split_and_number_alone(data, tmp_path):
+def test_an_image_depends_only_on_seed_split_and_number(data, tmp_path):
     write_shapes(tmp_path / "smaller", train=3, val=2, seed=4)
     write_shapes(tmp_path / "other", train=3, val=2, seed=5)
     smaller, whole, other = contents(tmp_path / "smaller"), contents(data), contents(tmp_path / "other")
@@ -180,7 +180,7 @@ def test_a_picture_depends_on_seed_split_and_number_alone(data, tmp_path):
         assert smaller[name] == whole[name] != other[name]
 
 
-def test_validation_pictures_are_not_training_pictures(data):
+def test_validation_images_are_not_training_images(data):
     train, val = contents(data / "train2017"), contents(data / "val2017")
     assert not set(train) & set(val) and not set(train.values()) & set(val.values())
     assert len(set(train.values())) == 12
@@ -213,13 +213,13 @@ def test_the_folder_appears_only_when_complete(tmp_path, monkeypatch):
     assert seen == [False] * 3 and [path.name for path in tmp_path.iterdir()] == ["set"]
 
 
-def test_the_same_set_is_left_as_it_is(tmp_path, monkeypatch):
+def test_the_same_set_is_not_written_again(tmp_path, monkeypatch):
     assert write_shapes(tmp_path / "set", train=1, val=1) is True
     monkeypatch.setattr(shapes, "draw_scene", None)  # drawing again would fail
     assert write_shapes(tmp_path / "set", train=1, val=1) is False
 
 
-def test_another_set_or_foreign_files_are_refused_and_kept(tmp_path):
+def test_another_set_or_foreign_files_are_rejected_and_kept(tmp_path):
     write_shapes(tmp_path / "set", train=1, val=1)
     before = contents(tmp_path / "set")
     with pytest.raises(FileExistsError, match="another folder, or delete"):
@@ -247,7 +247,7 @@ def test_settings_that_are_too_small_are_rejected(tmp_path, wrong):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_command_writes_says_so_and_refuses_in_one_sentence(tmp_path, capsys):
+def test_the_command_reports_what_it_wrote_and_rejects_in_one_sentence(tmp_path, capsys):
     command = [str(tmp_path / "set"), "--train", "2", "--val", "1", "--size", "48", "--seed", "7"]
     shapes.main(command)
     assert "wrote 2 training and 1 validation images of 48 pixels, seed 7" in capsys.readouterr().out
@@ -259,6 +259,6 @@ def test_the_command_writes_says_so_and_refuses_in_one_sentence(tmp_path, capsys
     assert stop.value.code == 2 and "delete this one first" in capsys.readouterr().err
 
 
-def test_the_command_draws_500_validation_pictures_of_96_pixels_by_default():
+def test_the_command_draws_500_validation_images_of_96_pixels_by_default():
     args = shapes.get_args_parser().parse_args(["out"])
     assert (args.val, args.size) == (500, 96) and args.train >= 1000

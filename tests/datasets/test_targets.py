@@ -1,4 +1,4 @@
-"""The last look at a batch: what cannot be learnt from is named by image and annotation."""
+"""Targets that no loss can be computed on are rejected, by image and annotation id."""
 
 import pytest
 import torch
@@ -19,15 +19,15 @@ def target(boxes=((0.5, 0.5, 0.2, 0.2), (0.1, 0.1, 0.2, 0.2)), labels=(0, 3), im
 EMPTY = target(boxes=(), labels=(), image_id=16, names=())
 
 
-def test_what_can_be_learnt_from_passes():
+def test_valid_targets_pass():
     check_targets([], 4)
     check_targets([EMPTY], 4)
     check_targets([target(), EMPTY, target(labels=(0, 0))], 4)
-    check_targets([target(boxes=((0.5, 0.5, 1e-30, 1), (-3, 2, 5, 9)))], 4)  # a sliver, and a box past the border
+    check_targets([target(boxes=((0.5, 0.5, 1e-30, 1), (-3, 2, 5, 9)))], 4)  # a sliver, and a box beyond the image
 
 
 @pytest.mark.parametrize("label", [4, -1, 2**40])
-def test_a_label_that_is_no_class_is_named(label):
+def test_a_label_that_is_not_a_class_is_rejected(label):
     message = rf"annotation 812 of image 17 has label {label}, .* 0\.\.3: pass --num_classes"
     with pytest.raises(ValueError, match=message):
         check_targets([EMPTY, target(labels=(3, label)), target(image_id=18)], 4)
@@ -35,7 +35,7 @@ def test_a_label_that_is_no_class_is_named(label):
 
 @pytest.mark.parametrize("place", range(4))
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
-def test_a_box_that_is_not_finite_is_named(place, value):
+def test_a_box_that_is_not_finite_is_rejected(place, value):
     box = [0.5, 0.5, 0.2, 0.2]
     box[place] = value
     with pytest.raises(ValueError, match="annotation 811 of image 17 has a box with values that are not finite"):
@@ -43,12 +43,12 @@ def test_a_box_that_is_not_finite_is_named(place, value):
 
 
 @pytest.mark.parametrize("size", [(0, 0.2), (0.2, 0), (-0.1, 0.2), (0.2, -0.0)])
-def test_a_box_of_no_size_is_named(size):
+def test_a_box_without_area_is_rejected(size):
     with pytest.raises(ValueError, match="annotation 812 of image 17 has a box with no area"):
         check_targets([target(boxes=((0.5, 0.5, 0.2, 0.2), (0.1, 0.1, *size)))], 4)
 
 
-def test_a_thin_box_may_have_a_side_of_0_but_none_below():
+def test_a_thin_box_may_have_a_side_of_0_but_not_a_negative_one():
     thin = torch.tensor([True, False])
     check_targets([EMPTY, target(boxes=((0.5, 0.5, 0, 0), (0.1, 0.1, 0.2, 0.2))) | {"thin": thin}], 4)
     for boxes, name in (
@@ -59,7 +59,7 @@ def test_a_thin_box_may_have_a_side_of_0_but_none_below():
             check_targets([EMPTY, target(boxes=boxes) | {"thin": thin}], 4)
 
 
-def test_without_annotation_ids_the_place_in_the_image_is_named():
+def test_without_annotation_ids_the_objects_index_is_given():
     bare = target(labels=(0, 9))
     del bare["annotation_id"]
     with pytest.raises(ValueError, match="object 1 of image 17 has label 9"):
@@ -72,6 +72,6 @@ def test_without_annotation_ids_the_place_in_the_image_is_named():
 
 
 @pytest.mark.parametrize("boxes", [torch.zeros(1, 4), torch.zeros(2, 5), torch.zeros(4), torch.zeros(0)])
-def test_boxes_that_do_not_belong_to_the_labels_are_refused(boxes):
+def test_boxes_that_do_not_match_the_labels_are_rejected(boxes):
     with pytest.raises(ValueError, match="image 17 has boxes of shape"):
         check_targets([target(), target() | {"boxes": boxes}], 4)

@@ -1,4 +1,4 @@
-"""Image, boxes, masks and keypoints stay together through every transform."""
+"""Transforms move image, boxes, masks and keypoints together."""
 
 import random
 
@@ -19,7 +19,7 @@ def picture(width=WIDTH, height=HEIGHT):
 
 
 def sample(boxes=((3, 4, 20, 30), (25, 10, 49, 36), (0, 0, 50, 37), (30, 2, 34, 6)), width=WIDTH, height=HEIGHT):
-    """A picture, and a target whose masks fill their boxes; labels, keypoints and the rest tell the objects apart."""
+    """An image and a target whose masks fill their boxes; the other entries differ between the objects."""
     n = len(boxes)
     boxes = torch.tensor(boxes, dtype=torch.float32).reshape(n, 4)
     masks = torch.zeros(n, height, width, dtype=torch.bool)
@@ -46,7 +46,7 @@ def box_around(mask):
 
 
 def assert_together(image, target, slack):
-    """Every entry has one row an object, masks have the image's size and lie in their boxes, corners agree."""
+    """One row per object in every entry, masks of the image's size inside their boxes, and corners that agree."""
     width, height = image.size
     n = len(target["boxes"])
     assert target["size"].tolist() == [height, width]
@@ -113,7 +113,7 @@ def test_keypoints_stay_at_their_boxes_corners():
     assert target["keypoints"][0].tolist() == [[52, 12, 2], [32, 36, 2]]
 
 
-def test_a_transform_leaves_the_target_it_was_given_alone():
+def test_a_transform_does_not_change_the_given_target():
     for transform in (
         T.RandomHorizontalFlip(1.0),
         T.RandomCrop((20, 30)),
@@ -128,10 +128,10 @@ def test_a_transform_leaves_the_target_it_was_given_alone():
         assert all(torch.equal(target[name], before[name]) for name in before)
 
 
-def test_crop_filters_every_entry_alike_and_recomputes_area():
+def test_crop_filters_every_entry_and_recomputes_area():
     image, target = T.crop(*sample(), (0, 0, 30, 22))
     assert image.size == (22, 30)
-    assert target["labels"].tolist() == [10, 12]  # the two others lie right of the region
+    assert target["labels"].tolist() == [10, 12]  # the other two are to the right of the region
     assert target["iscrowd"].tolist() == [0, 0]
     assert target["boxes"].tolist() == [[3, 4, 20, 30], [0, 0, 22, 30]]
     assert target["area"].tolist() == [17 * 26, 22 * 30]
@@ -147,7 +147,7 @@ def test_crop_keeps_a_sliver_whose_mask_has_no_pixel():
     assert not cropped["masks"].any()
 
 
-def test_crop_without_boxes_goes_by_the_masks():
+def test_crop_without_boxes_filters_by_the_masks():
     image, target = sample()
     del target["boxes"]
     _, cropped = T.crop(image, target, (0, 0, 30, 22))
@@ -185,7 +185,7 @@ def test_boxes_scale_by_the_ratio_of_the_rounded_sizes():
 @pytest.mark.parametrize(
     ("size", "short", "limit", "expected"),
     [
-        ((1000, 200), 800, 1333, (267, 1335)),  # the rounded short side carries the long one past the limit
+        ((1000, 200), 800, 1333, (267, 1335)),  # rounding the short side lets the long one exceed the limit
         ((500, 375), 480, 1333, (480, 640)),
         ((480, 640), 480, None, (640, 480)),
         ((333, 334), 800, 1333, (802, 800)),
@@ -223,7 +223,7 @@ def test_select_takes_the_first_with_the_given_probability():
         assert {T.RandomSelect(first, second, p)(*sample())[0].height for _ in range(20)} == heights
 
 
-def test_random_erasing_changes_the_image_alone():
+def test_random_erasing_changes_only_the_image():
     _, target = sample()
     erased, same = T.RandomErasing(p=1.0, value=7)(torch.zeros(3, 30, 30), target)
     assert (erased == 7).any()
@@ -239,7 +239,7 @@ def test_normalised_boxes_are_fractions_of_the_images_own_size():
     np.testing.assert_allclose(tensor.permute(1, 2, 0), expected, rtol=1e-5, atol=1e-6)
 
 
-def test_a_sliver_that_rounding_takes_goes_from_every_entry():
+def test_a_sliver_that_rounding_removes_is_dropped_from_every_entry():
     edge = torch.tensor(498.0)
     sliver = [torch.nextafter(edge, torch.tensor(0.0)).item(), 4, edge.item(), 30]  # what a crop may leave of an object
     image, target = T.resize(*sample(boxes=[(3, 4, 20, 30), sliver, (25, 10, 49, 36)], width=500), (517, 37))
@@ -250,7 +250,7 @@ def test_a_sliver_that_rounding_takes_goes_from_every_entry():
     assert len(target["boxes"]) == 3
 
 
-def test_a_box_that_is_thin_by_nature_keeps_its_side_of_0_through_all_but_crops():
+def test_a_thin_box_keeps_its_side_of_0_in_everything_but_crops():
     image, target = sample(boxes=[(3, 4, 20, 30), (25, 10, 25, 36)])
     target["thin"][1] = True
     moved = T.resize(*T.pad(*T.hflip(image, target), (3, 2)), (70, 50))
@@ -261,14 +261,14 @@ def test_a_box_that_is_thin_by_nature_keeps_its_side_of_0_through_all_but_crops(
     assert all(len(cropped[name]) == 1 for name in T.PER_OBJECT)
 
 
-def test_boxes_that_are_not_finite_stay_to_be_named():
+def test_boxes_that_are_not_finite_are_kept_for_check_targets():
     _, target = sample()
     target["boxes"][1, 2] = float("nan")
     _, normalised = T.Normalize([0] * 3, [1] * 3)(torch.zeros(3, HEIGHT, WIDTH), target)
     assert len(normalised["boxes"]) == 4
 
 
-def test_random_resize_refuses_an_empty_list():
+def test_random_resize_rejects_an_empty_list():
     with pytest.raises(ValueError, match="at least one size"):
         T.RandomResize([])
 
@@ -298,12 +298,12 @@ def test_the_crop_branch_scales_with_the_largest_training_size():
     assert len(set(views(make_coco_transforms("train", train_sizes=(24, 48), max_size=60)))) > 10
 
 
-def test_validation_resizes_and_nothing_else():
+def test_validation_only_resizes():
     assert set(views(make_coco_transforms("val", val_size=30), 3)) == {(30, 40)}
     assert make_coco_transforms("val").transforms[0].sizes == [800]
 
 
-def test_an_unknown_image_set_is_refused():
+def test_an_unknown_image_set_is_rejected():
     with pytest.raises(ValueError, match="'test'"):
         make_coco_transforms("test")
 

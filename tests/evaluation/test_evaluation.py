@@ -19,7 +19,7 @@ from evaluation.report import write_evaluation
 from models import panoptic as models_panoptic
 from models.panoptic import PostProcessPanoptic
 from models.postprocess import PostProcess, PostProcessSegm
-from tests.helpers.coco_files import annotation, warnings_said
+from tests.helpers.coco_files import annotation, captured_warnings
 from tests.helpers.coco_samples import assert_same_bits, both_backends, coco_of, needs_hotcoco
 from tests.helpers.panoptic_files import CATEGORIES, HEIGHT, WIDTH, segment, write_panoptic
 
@@ -88,7 +88,7 @@ def evaluate(evaluation: Evaluation, base_ds: COCO, seed: int, batches: tuple[tu
     evaluation.reset()
     for outputs, targets in batches_of(base_ds, seed, batches):
         evaluation.update(outputs, targets, PADDED)
-    with warnings_said():  # images without a panoptic prediction
+    with captured_warnings():  # images without a panoptic prediction
         return evaluation.finish()
 
 
@@ -108,7 +108,7 @@ def by_hand(truth: Truth, backend: str, seed: int, batches: tuple[tuple[int, ...
     coco.synchronize_between_processes()
     coco.accumulate()
     coco.summarize()
-    with warnings_said():
+    with captured_warnings():
         return coco, panoptic.summarize()
 
 

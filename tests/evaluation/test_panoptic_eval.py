@@ -11,7 +11,7 @@ import torch
 from datasets.annotations.panoptic import read_panoptic
 from evaluation.panoptic_eval import PanopticEvaluator, format_panoptic
 from models.panoptic import PostProcessPanoptic
-from tests.helpers.coco_files import warnings_said
+from tests.helpers.coco_files import captured_warnings
 from tests.helpers.panoptic_files import CATEGORIES, HEIGHT, SHARED, WIDTH, map_of, segment, write_panoptic
 from tests.helpers.panoptic_samples import perturbed, plain_panoptic_quality, prediction_of
 
@@ -77,7 +77,7 @@ def test_real_images_perturbed_get_the_numbers_of_the_plain_form():
     predictions = perturbed(truth, MAPS)
     evaluator = PanopticEvaluator(ANN_FILE, MAPS, None, allow_missing=True)
     evaluator.update(predictions)
-    with warnings_said():
+    with captured_warnings():
         results = evaluator.summarize()
     plain = plain_panoptic_quality(truth, MAPS, predictions)
     assert 0.2 < results["All"]["pq"] < 0.8
@@ -192,7 +192,7 @@ def test_what_does_not_occur_is_minus_one_and_a_dash(tmp_path):
 
 def test_areas_that_the_file_does_not_tell_are_counted(tmp_path):
     bare = [segment(5, category_id=2, area=None), segment(70000, area=None)]
-    with warnings_said():
+    with captured_warnings():
         paths = write_panoptic(tmp_path, {3: (SCENE, bare), 8: (SCENE, SEGMENTS)})
         results, _ = evaluated(paths, [scene_of(3), scene_of(8)])
     assert results["All"]["pq"] == 1.0
@@ -241,18 +241,18 @@ def test_an_image_given_again_counts_once_and_the_first_one_stays(made):
 def test_a_missing_prediction_is_refused_unless_it_may_be_missing(made):
     with pytest.raises(ValueError, match=r"predictions are missing for 1 of 2 images \(image 8\): call update\(\)"):
         evaluated(made, [scene_of(3)])
-    with warnings_said() as said:
+    with captured_warnings() as logged:
         results, _ = evaluated(made, [scene_of(3)], allow_missing=True)
     assert results["per_class"][7]["tp"] == 1 and results["All"]["pq"] == 1.0
-    assert said == ["images without a prediction are not evaluated: 1 (8)"]
+    assert logged == ["images without a prediction are not evaluated: 1 (8)"]
     with pytest.raises(ValueError, match="predictions are missing for 2 of 2 images"):
         evaluated(made, [], allow_missing=True)
 
 
 def test_segments_of_unknown_categories_do_not_count_and_are_said_once(made):
-    with warnings_said() as said:
+    with captured_warnings() as logged:
         results, _ = evaluated(made, [scene_of(3, ground=99), scene_of(8, thing=250)])
-    assert len(said) == 1 and "image 3 has predicted segments of categories" in said[0]
+    assert len(logged) == 1 and "image 3 has predicted segments of categories" in logged[0]
     counts = {key: [results["per_class"][key][name] for name in ("tp", "fp", "fn")] for key in (2, 7)}
     assert counts == {2: [1, 0, 1], 7: [1, 0, 1]}
 
@@ -262,9 +262,9 @@ def test_after_a_reset_an_evaluator_is_like_a_new_one(made):
     evaluator.reset()
     with pytest.raises(ValueError, match="predictions are missing for 2 of 2 images"):
         evaluator.summarize()
-    with warnings_said() as said:
+    with captured_warnings() as logged:
         evaluator.update([scene_of(8, thing=2), scene_of(3, thing=99)])
-    assert len(said) == 1 and "image 3 has predicted segments" in said[0]
+    assert len(logged) == 1 and "image 3 has predicted segments" in logged[0]
     assert evaluator.summarize() == evaluated(made, [scene_of(8, thing=2), scene_of(3, thing=99)])[0] != results
 
 

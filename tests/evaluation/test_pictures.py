@@ -11,7 +11,7 @@ from pycocotools.coco import COCO
 
 from evaluation import pictures
 from evaluation.report import write_evaluation
-from tests.helpers.coco_files import annotation, warnings_said, write_coco
+from tests.helpers.coco_files import annotation, captured_warnings, write_coco
 from tests.helpers.coco_samples import evaluated
 from util.pictures.figure_parts import new_figure
 
@@ -72,14 +72,14 @@ def test_images_that_cannot_be_read_are_passed_over(data, tmp_path, monkeypatch)
     folder, coco = data
     (folder / "1.png").unlink()
     (folder / "2.png").write_text("no image")
-    with warnings_said() as warnings:
+    with captured_warnings() as warnings:
         assert len(pairs_drawn(monkeypatch, coco, folder, tmp_path / "out")) == 4
     assert warnings == []
 
 
 def test_without_a_readable_image_there_is_no_picture_of_detections(data, tmp_path):
     _, coco = data
-    with warnings_said() as warnings:
+    with captured_warnings() as warnings:
         evaluator = evaluated(coco, found_in(coco), "auto")
         write_evaluation(tmp_path / "out", evaluator, epoch=1, batch_size=1, image_folder=tmp_path / "absent")
     assert not (tmp_path / "out" / "eval" / "detections.png").exists() and warnings == []

@@ -13,7 +13,7 @@ from evaluation import pictures, report
 from evaluation.coco_eval import CocoEvaluator
 from evaluation.findings import confusion_matrix, summarize_matches
 from evaluation.report import write_evaluation
-from tests.helpers.coco_files import warnings_said
+from tests.helpers.coco_files import captured_warnings
 from tests.helpers.coco_samples import assert_same_bits, coco_of, evaluated, made_ground_truth, perturbed
 from util.checkpoint import load_checkpoint
 from util.pictures.figure_parts import new_figure
@@ -164,7 +164,7 @@ def without_names(coco):
     ],
 )
 def test_odd_data_are_reported_on_too(coco, tmp_path, truth_of, some):
-    with warnings_said() as warnings:
+    with captured_warnings() as warnings:
         evaluator = evaluated(truth_of(coco), some(perturbed(coco)), "auto")
         best = write_evaluation(tmp_path, evaluator, epoch=None, batch_size=1)
     assert files_in(tmp_path / "eval") == NUMBERS | PICTURES | {"latest.pth"} and warnings == []
@@ -179,7 +179,7 @@ def test_names_of_any_kind_do_not_keep_pictures_from_being_drawn(coco, tmp_path)
     names = ["$\\frac{1}$", "_", "a\nb" * 40, "猫", ""]
     categories = [{"id": i, "name": name} for i, name in zip((1, 3, 5, 7, 90), names)]
     evaluator = evaluated(changed(coco, categories=categories), perturbed(coco), "auto")
-    with warnings_said() as warnings:
+    with captured_warnings() as warnings:
         write_evaluation(tmp_path, evaluator, epoch=1, batch_size=1)
     assert warnings == [] and files_in(tmp_path / "eval") >= PICTURES
     assert [row["name"] for row in strictly(tmp_path / "eval" / "f1.json")["per_class"]] == names
@@ -192,7 +192,7 @@ def test_a_picture_that_fails_costs_a_warning_and_nothing_else(evaluator, tmp_pa
     for name in ("draw_per_class", "draw_precision_recall", "draw_confusion"):
         monkeypatch.setattr(pictures, name, lambda *parts: new_figure(1, 1))
     monkeypatch.setattr(pictures, "draw_f1", fail)
-    with warnings_said() as warnings:
+    with captured_warnings() as warnings:
         write_evaluation(tmp_path, evaluator, epoch=1, batch_size=1)
     assert files_in(tmp_path / "eval") == NUMBERS | PICTURES - {"f1.png"} | {"latest.pth"}
     assert len(warnings) == 1 and "f1.png" in warnings[0] and "RuntimeError: no ink" in warnings[0]

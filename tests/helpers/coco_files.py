@@ -1,4 +1,4 @@
-"""Small COCO data sets on disk, for the tests of what reads them."""
+"""Writing small COCO data sets, and capturing the warnings that reading them logs."""
 
 import json
 import logging
@@ -16,8 +16,8 @@ CATEGORIES = [{"id": 2, "name": "cat"}, {"id": 7, "name": "dog"}]
 
 
 @contextmanager
-def warnings_said() -> Iterator[list[str]]:
-    """Collects the warnings that the product logs."""
+def captured_warnings() -> Iterator[list[str]]:
+    """Collect the warnings that are logged, as messages."""
     lines: list[str] = []
     handler = logging.Handler(logging.WARNING)
     handler.emit = lambda record: lines.append(record.getMessage())
@@ -29,9 +29,9 @@ def warnings_said() -> Iterator[list[str]]:
 
 
 def annotation(id: int, image_id: int, bbox: list[float], /, **fields: Any) -> dict[str, Any]:
-    """A complete annotation; fields given as None are left out."""
+    """A complete annotation (`bbox` is xywh in pixels); fields given as None are omitted."""
     x, y, w, h = bbox
-    whole = {
+    complete = {
         "id": id,
         "image_id": image_id,
         "category_id": 7,
@@ -40,15 +40,15 @@ def annotation(id: int, image_id: int, bbox: list[float], /, **fields: Any) -> d
         "iscrowd": 0,
         "segmentation": [[x, y, x + w, y, x + w, y + h, x, y + h]],
     } | fields
-    return {key: value for key, value in whole.items() if value is not None}
+    return {key: value for key, value in complete.items() if value is not None}
 
 
 def write_coco(
     folder: Path, annotations: list[dict[str, Any]], /, count: int = 3, size: tuple[int, int] = (40, 30), **parts: Any
 ) -> tuple[Path, Path]:
-    """PNG images 1..`count` of `size` = (w, h), each another noise; `parts` replace the file's.
+    """Write noise images 1.png to `count`.png of `size` = (w, h), pixels, and an annotation file.
 
-    Returns (image folder, annotation file).
+    `parts` replace the file's entries; None removes one. Returns (image folder, annotation file).
     """
     image_folder = folder / "images"
     image_folder.mkdir(parents=True, exist_ok=True)

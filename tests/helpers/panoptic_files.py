@@ -1,4 +1,4 @@
-"""Small COCO panoptic data sets on disk, for the tests of what reads them."""
+"""Writing small COCO panoptic data sets."""
 
 import json
 from collections.abc import Mapping
@@ -17,13 +17,13 @@ HEIGHT, WIDTH = 30, 40
 
 
 def segment(id: int, /, **fields: Any) -> dict[str, Any]:
-    """A complete segment; fields given as None are left out."""
-    whole = {"id": id, "category_id": 7, "iscrowd": 0, "area": 100, "bbox": [0, 0, 1, 1]} | fields
-    return {key: value for key, value in whole.items() if value is not None}
+    """A complete segment; fields given as None are omitted."""
+    complete = {"id": id, "category_id": 7, "iscrowd": 0, "area": 100, "bbox": [0, 0, 1, 1]} | fields
+    return {key: value for key, value in complete.items() if value is not None}
 
 
 def map_of(*regions: tuple[int, slice, slice]) -> np.ndarray:
-    """Segment ids [HEIGHT, WIDTH]: (id, rows, columns), later ones on top."""
+    """Segment ids [HEIGHT, WIDTH] of regions (id, rows, columns); later ones cover earlier ones."""
     ids = np.zeros((HEIGHT, WIDTH), dtype=np.int32)
     for number, rows, columns in regions:
         ids[rows, columns] = number
@@ -33,11 +33,10 @@ def map_of(*regions: tuple[int, slice, slice]) -> np.ndarray:
 def write_panoptic(
     folder: Path, samples: Mapping[int, tuple[np.ndarray, list[dict[str, Any]]]], /, **parts: Any
 ) -> tuple[Path, Path, Path]:
-    """Noise images and maps of `samples`, image id → (ids [h, w], segments); `parts` replace the file's.
+    """Write noise images, segment maps and the annotation file of `samples`, image id → (ids [h, w], segments).
 
-    The file lists images by descending and annotations by ascending id.
-
-    Returns (image folder, folder of the maps, annotation file).
+    The file lists images by descending and annotations by ascending id; `parts` replace its entries. Returns
+    (image folder, folder of the maps, annotation file).
     """
     images, maps = folder / "images", folder / "maps"
     for each in (images, maps):

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from tests.helpers.coco_files import warnings_said
+from tests.helpers.coco_files import captured_warnings
 from training import tensorboard as util_tensorboard
 from training.tensorboard import TensorBoardWriter, epoch_scalars, require_tensorboard, step_name
 from util.coco_names import COCO_METRICS
@@ -109,12 +109,12 @@ def test_a_folder_that_cannot_be_created_is_named(tmp_path):
 def test_a_full_disk_ends_the_curves_and_not_the_run(tmp_path, curves, monkeypatch):
     writer = TensorBoardWriter(tmp_path)
     writer.scalars({"loss": 1.0}, 1)
-    with warnings_said() as said:
+    with captured_warnings() as logged:
         monkeypatch.setattr(writer._records, "flush", lambda: open("/nowhere/at/all"))
         writer.scalars({"loss": 2.0}, 2)
         writer.scalars({"loss": 3.0}, 3)
         writer.close()
-    assert len(said) == 1 and "the run continues without curves" in said[0] and str(tmp_path) in said[0]
+    assert len(logged) == 1 and "the run continues without curves" in logged[0] and str(tmp_path) in logged[0]
     assert curves(tmp_path)["step/loss"][0] == (1, 1.0)
 
 
@@ -125,10 +125,10 @@ def test_a_disk_that_is_full_from_the_start_ends_the_curves_too(tmp_path, monkey
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(record_writer.RecordWriter, "write", full)
-    with warnings_said() as said:
+    with captured_warnings() as logged:
         writer = TensorBoardWriter(tmp_path, purge_step=1)
         writer.scalars({"loss": 2.0}, 2)
-    assert len(said) == 1 and "No space left on device" in said[0]
+    assert len(logged) == 1 and "No space left on device" in logged[0]
 
 
 def test_step_values_are_grouped_by_kind():

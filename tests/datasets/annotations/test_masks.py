@@ -1,4 +1,4 @@
-"""Segmentations become masks; what would crash the library that draws them is refused before."""
+"""Segmentations become masks; those that would crash pycocotools are rejected first."""
 
 import numpy as np
 import pytest
@@ -25,7 +25,7 @@ def test_compressed_codes_are_read_as_pycocotools_reads_them(seed):
 @pytest.mark.parametrize("seed", range(3))
 def test_plain_codes_are_read_as_pycocotools_reads_them(seed):
     mask = noise(seed)
-    mask[0, 0] = seed == 1  # a code of an object at the first pixel begins with 0
+    mask[0, 0] = seed == 1  # an object at the first pixel gives a code that begins with 0
     runs = np.diff(np.flatnonzero(np.diff(mask.ravel(order="F"), prepend=False, append=~mask[-1, -1])), prepend=0)
     code = {"size": [HEIGHT, WIDTH], "counts": runs.tolist()}
     np.testing.assert_array_equal(segmentation_to_mask(code, HEIGHT, WIDTH), mask)
@@ -68,7 +68,7 @@ SIZE = {"size": [HEIGHT, WIDTH]}
         (SIZE | {"counts": "o" * 10**4 + "1"}, "with invalid characters"),
     ],
 )
-def test_what_is_no_mask_of_the_image_is_refused(segmentation, sentence):
+def test_an_invalid_segmentation_is_rejected(segmentation, sentence):
     with pytest.raises(ValueError, match=sentence):
         segmentation_to_mask(segmentation, HEIGHT, WIDTH)
 

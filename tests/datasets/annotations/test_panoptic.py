@@ -1,11 +1,11 @@
-"""Panoptic annotation files: what is repaired, and what is refused with the names of image and segment."""
+"""COCO panoptic files: fields that are filled in, and entries rejected by image and segment id."""
 
 import json
 
 import pytest
 
 from datasets.annotations.panoptic import read_panoptic
-from tests.helpers.coco_files import warnings_said
+from tests.helpers.coco_files import captured_warnings
 from tests.helpers.panoptic_files import CATEGORIES, map_of, segment, write_panoptic
 
 IMAGES = [{"id": 4, "file_name": "4.png", "width": 40, "height": 30}]
@@ -19,34 +19,34 @@ def write(folder, annotations, **parts):
     return write_panoptic(folder, {}, **{"images": IMAGES, "annotations": annotations} | parts)[2]
 
 
-def test_what_is_whole_is_read_in_silence(tmp_path):
+def test_a_complete_file_is_read_without_warnings(tmp_path):
     ann_file = write_panoptic(tmp_path, {4: (map_of(), [segment(5)]), 2: (map_of(), [])})[2]
-    with warnings_said() as said:
+    with captured_warnings() as logged:
         content = read_panoptic(ann_file)
-    assert said == []
+    assert logged == []
     assert sorted(content.images) == sorted(content.annotations) == [2, 4]
     assert content.annotations[4]["segments_info"] == [segment(5)]
     assert [category["id"] for category in content.categories] == [2, 7]
 
 
-def test_what_is_missing_is_filled_in_with_one_line(tmp_path):
+def test_missing_fields_are_filled_in_with_one_warning(tmp_path):
     nameless = [{"id": 7, "isthing": True}]
     bare = [segment(5, iscrowd=None), segment(6, area=None), segment(7, area=-1), segment(8, area=float("nan"))]
-    with warnings_said() as said:
+    with captured_warnings() as logged:
         content = read_panoptic(write(tmp_path, [annotation(segments=bare)], categories=nameless))
     assert content.categories == [{"id": 7, "isthing": 1, "name": "7"}]
     found = content.annotations[4]["segments_info"]
     assert [part["iscrowd"] for part in found] == [0] * 4
     assert [part["area"] for part in found] == [100, None, None, None]
-    assert len(said) == 1
-    assert said[0].endswith("filled in missing category names (1), iscrowd of segments (1), areas of segments (3)")
+    assert len(logged) == 1
+    assert logged[0].endswith("filled in missing category names (1), iscrowd of segments (1), areas of segments (3)")
 
 
-def test_annotations_of_unlisted_images_are_left_out_with_one_line(tmp_path):
-    with warnings_said() as said:
+def test_annotations_of_unlisted_images_are_ignored_with_one_warning(tmp_path):
+    with captured_warnings() as logged:
         content = read_panoptic(write(tmp_path, [annotation(9), annotation(4), annotation(10)]))
     assert list(content.annotations) == [4]
-    assert len(said) == 1 and "ignored annotations of unlisted images: 2 (image 9; 10)" in said[0]
+    assert len(logged) == 1 and "ignored annotations of unlisted images: 2 (image 9; 10)" in logged[0]
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,7 @@ def test_annotations_of_unlisted_images_are_left_out_with_one_line(tmp_path):
         ([segment(5, iscrowd=2)], "segment 5 of image 4 has iscrowd 2: use 0 for one object"),
     ],
 )
-def test_a_segment_that_cannot_be_used_is_named(tmp_path, segments, sentence):
+def test_an_unusable_segment_is_rejected(tmp_path, segments, sentence):
     with pytest.raises(ValueError, match=sentence):
         read_panoptic(write(tmp_path, [annotation(segments=segments)]))
 
@@ -82,19 +82,19 @@ def test_a_segment_that_cannot_be_used_is_named(tmp_path, segments, sentence):
         ([7], "every annotation needs an integer `image_id`, got 7"),
     ],
 )
-def test_an_annotation_that_cannot_be_used_is_named(tmp_path, annotations, sentence):
+def test_an_unusable_annotation_is_rejected(tmp_path, annotations, sentence):
     with pytest.raises(ValueError, match=f"panoptic.json: .*{sentence}"):
         read_panoptic(write(tmp_path, annotations))
 
 
 @pytest.mark.parametrize("isthing", [None, 2, "1"])
-def test_categories_must_say_whether_they_are_things(tmp_path, isthing):
+def test_categories_must_have_isthing(tmp_path, isthing):
     wrong = [*CATEGORIES, {"id": 9, "name": "cow", "isthing": isthing}]
     with pytest.raises(ValueError, match="category 9 has isthing .*: it must be 1 for a thing"):
         read_panoptic(write(tmp_path, [annotation()], categories=wrong))
 
 
-def test_files_of_another_format_are_refused_by_theirs(tmp_path):
+def test_files_of_another_format_are_rejected(tmp_path):
     ann_file = tmp_path / "panoptic.json"
     for content, sentence in (
         ({"images": []}, "not in the COCO panoptic format"),

@@ -1,4 +1,4 @@
-"""Annotation files that cannot be used are refused, by the name of what is wrong."""
+"""Unusable annotation files are rejected with a message that names the entry."""
 
 import json
 
@@ -67,13 +67,13 @@ def image(**fields):
         ([annotation(3, 8, BOX), annotation(4, 9, BOX)], {}, "none of the 2 .* listed image .annotation 3 of"),
     ],
 )  # fmt: skip
-def test_a_file_that_cannot_be_used_is_refused_by_name(tmp_path, annotations, parts, sentence):
+def test_an_unusable_file_is_rejected(tmp_path, annotations, parts, sentence):
     with pytest.raises(ValueError, match=f"instances.json.*{sentence}") as caught:
         CocoDetection(*write_coco(tmp_path, annotations, **parts), None, False)
     assert "\n" not in str(caught.value)
 
 
-def test_ids_at_the_edge_are_accepted(tmp_path):
+def test_the_largest_ids_are_accepted(tmp_path):
     parts = {"categories": [{"id": 0, "name": "cat"}, {"id": 99_999, "name": "dog"}], **image(id=2**53)}
     data = CocoDetection(
         *write_coco(tmp_path, [annotation(2**53, 2**53, BOX, category_id=99_999)], **parts), None, False
@@ -82,7 +82,7 @@ def test_ids_at_the_edge_are_accepted(tmp_path):
     assert target["image_id"] == target["annotation_id"] == 2**53 and target["labels"] == 99_999
 
 
-def test_an_overlong_culprit_is_cut_to_a_sentence(tmp_path):
+def test_an_overlong_entry_is_truncated_in_the_message(tmp_path):
     wrong = annotation(3, 1, BOX, bbox=list(range(10**5)), segmentation=[list(range(10**5))])
     with pytest.raises(ValueError, match="needs a bbox") as caught:
         CocoDetection(*write_coco(tmp_path, [wrong]), None, False)
@@ -115,11 +115,11 @@ def refused(tmp_path, content: bytes | str, sentence: str, kind=ValueError):
         (b'{"images": [{"id": 1, "id": 2}]}', "has the key 'id' twice"),
     ],
 )
-def test_what_is_no_json_of_ours_is_said(tmp_path, content, sentence):
+def test_a_file_that_is_not_coco_json_is_rejected(tmp_path, content, sentence):
     refused(tmp_path, content, sentence)
 
 
-def test_a_file_cut_anywhere_is_refused(tmp_path):
+def test_a_file_truncated_anywhere_is_rejected(tmp_path):
     _, ann_file = write_coco(tmp_path, [annotation(1, 1, BOX)])
     whole = ann_file.read_bytes()
     for length in range(0, len(whole), 37):

@@ -1,4 +1,4 @@
-"""Panoptic PNG files: colours are ids, and what is no such file is named."""
+"""Panoptic PNG files: colours are ids, and other files are rejected."""
 
 import io
 
@@ -23,22 +23,22 @@ def test_red_counts_once_green_256_times_blue_65536_times():
     assert ids.dtype == np.int32
 
 
-def test_encoding_is_undone_by_decoding():
+def test_decoding_inverts_encoding():
     ids = np.random.default_rng(0).integers(0, MAX_SEGMENT_ID + 1, (7, 11)).astype(np.int32)
     np.testing.assert_array_equal(decode_segment_map(encode_png(ids)), ids)
 
 
-def test_transparency_is_left_aside():
+def test_transparency_is_ignored():
     assert decode_segment_map(png([[[1, 2, 3, 40]]])).tolist() == [[1 + 2 * 256 + 3 * 65536]]
 
 
 @pytest.mark.parametrize("mode", ["L", "P", "1"])
-def test_maps_without_colours_are_refused(mode):
+def test_maps_without_colours_are_rejected(mode):
     with pytest.raises(ValueError, match=f"has mode {mode}, but the ids are RGB colours"):
         decode_segment_map(png([[[9, 9, 9]]], mode))
 
 
-def test_files_are_named(tmp_path):
+def test_unreadable_files_are_named(tmp_path):
     path = tmp_path / "4.png"
     with pytest.raises(FileNotFoundError, match=r"panoptic map .*4\.png does not exist"):
         read_segment_map(path)

@@ -1,4 +1,4 @@
-"""The things of panoptic data as COCO instances: the same objects that an instances file of the images lists."""
+"""The things of panoptic data as COCO instances: the same objects as in the instances file of the images."""
 
 import json
 from pathlib import Path
@@ -13,7 +13,7 @@ PANOPTIC = ("--dataset_file", "coco_panoptic")
 
 
 def without_instances(shapes: Path, folder: Path) -> Path:
-    """The same data, but with panoptic annotations alone."""
+    """The same data with panoptic annotations only."""
     (folder / "annotations").mkdir()
     for split in ("train", "val"):
         for name in (f"{split}2017", f"panoptic_{split}2017", f"annotations/panoptic_{split}2017.json"):
