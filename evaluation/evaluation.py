@@ -18,7 +18,7 @@ PANOPTIC_STATS = {"PQ_all": "All", "PQ_th": "Things", "PQ_st": "Stuff"}  # name 
 
 
 class Evaluation:
-    """What it takes to evaluate a model on one data set; built once, used after every epoch.
+    """The evaluation of a model on one data set; built once and used after every epoch.
 
         evaluation.reset()
         evaluation.update(outputs, targets, padded_size)    # for each batch
@@ -33,7 +33,7 @@ class Evaluation:
         dataset: the data set that the batches come from, a `CocoPanoptic` (`ann_file`, `ann_folder`,
             `skip_bad_images`); needed for panoptic maps only.
         backend: who computes AP, see `CocoEvaluator`.
-        output_dir: panoptic maps are written to its folder `panoptic_eval`; empty: nowhere.
+        output_dir: panoptic maps are written to `panoptic_eval/` in it; empty: nowhere.
 
     Raises:
         ImportError: hotcoco is needed and cannot be used.
@@ -64,7 +64,7 @@ class Evaluation:
             )
 
     def reset(self) -> None:
-        """Forget the predictions and results of the last evaluation; the ground truth stays."""
+        """Forget the predictions and results of the last evaluation, but keep the ground truth."""
         self.coco.reset()
         if self.panoptic is not None:
             self.panoptic.reset()
@@ -82,7 +82,7 @@ class Evaluation:
 
         Raises:
             FloatingPointError: a box or a score is not finite.
-            ValueError: an image that the ground truth does not have.
+            ValueError: an image is not in the ground truth.
         """
         image_ids = [int(target["image_id"]) for target in targets]
         originals, sizes = (torch.stack([target[name] for target in targets]) for name in ("orig_size", "size"))
@@ -96,14 +96,14 @@ class Evaluation:
             self.panoptic.update([name | panoptic_map for name, panoptic_map in zip(names, maps)])
 
     def finish(self) -> dict[str, Any]:
-        """Gather the results of all processes, evaluate them and log the tables; to be called on every process.
+        """Gather the results of all processes, evaluate them and log the tables; must be called on every process.
 
         Returns:
-            `coco_eval_bbox` and `coco_eval_masks`, the 12 numbers of each; `PQ_all`, `PQ_th` and `PQ_st`, each
-            {"pq", "sq", "rq", "n"}; those that are evaluated.
+            Of what is evaluated: `coco_eval_bbox` and `coco_eval_masks`, the 12 numbers of each; `PQ_all`, `PQ_th` and
+            `PQ_st`, each {"pq", "sq", "rq", "n"}.
 
         Raises:
-            ValueError: no image was given to `update`, or images have no panoptic prediction.
+            ValueError: no image was passed to `update`, or panoptic predictions are missing.
         """
         self.coco.synchronize_between_processes()
         self.coco.accumulate()
@@ -117,7 +117,7 @@ class Evaluation:
 
 
 def score(stats: Mapping[str, Any]) -> float:
-    """What the best checkpoint is best in: PQ of panoptic maps, else AP of masks, else AP of boxes."""
+    """The number that decides which checkpoint is the best: PQ if there is one, else AP of masks, else AP of boxes."""
     if "PQ_all" in stats:
         return stats["PQ_all"]["pq"]
     return stats.get("coco_eval_masks", stats["coco_eval_bbox"])[0]

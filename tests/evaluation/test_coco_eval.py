@@ -31,7 +31,7 @@ from util.logging import get_logger
 
 
 @pytest.fixture(autouse=True)
-def forget_what_was_said():
+def log_again():
     coco_eval._log_once.cache_clear()
 
 
@@ -63,7 +63,7 @@ def test_images_without_predictions_count_but_unseen_images_do_not(backend):
 
 
 @both_backends
-def test_an_image_given_twice_counts_once_and_the_first_time(backend):
+def test_a_repeated_image_is_ignored(backend):
     coco = made_ground_truth()
     predictions = perturbed(coco)
     once = evaluated(coco, predictions, backend)
@@ -82,7 +82,7 @@ def made_for_two():
 
 
 def one_of_two(rank: int, folder: str) -> None:
-    """What each process of the fixture below does; it leaves what it ended with."""
+    """What each process of the fixture `pair` does; it saves its results."""
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": str(rank)}
     init_distributed_mode(Namespace(device="cpu", dist_url=f"file://{folder}/meeting_point"))
     coco, predictions = made_for_two()
@@ -93,7 +93,7 @@ def one_of_two(rank: int, folder: str) -> None:
         evaluator = CocoEvaluator(coco, ["bbox", "segm"], backend=backend)
         evaluator.update({i: predictions[i] for i in share})
         if rank == 1:
-            evaluator._seen[ids[2]].rows[:, 1:3] += 20  # what the second process found for it must not matter
+            evaluator._seen[ids[2]].rows[:, 1:3] += 20  # the second process's detections of it are ignored
         evaluator.synchronize_between_processes()
         evaluator.accumulate()
         evaluator.summarize()
@@ -104,16 +104,16 @@ def one_of_two(rank: int, folder: str) -> None:
         empty.accumulate()
     except ValueError as error:
         found["error"] = str(error)
-    Path(folder, f"found_by_{rank}.pickle").write_bytes(pickle.dumps(found))
+    Path(folder, f"results_of_{rank}.pickle").write_bytes(pickle.dumps(found))
     dist.destroy_process_group()
 
 
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory):
-    """What two processes ended with after they met."""
+    """The results of two processes that evaluate together."""
     folder = tmp_path_factory.mktemp("pair")
     assert processes.wait(processes.start(one_of_two, [(rank, str(folder)) for rank in (0, 1)]), 240) == [0, 0]
-    return [pickle.loads((folder / f"found_by_{rank}.pickle").read_bytes()) for rank in (0, 1)]
+    return [pickle.loads((folder / f"results_of_{rank}.pickle").read_bytes()) for rank in (0, 1)]
 
 
 @both_backends
@@ -125,18 +125,18 @@ def test_two_processes_get_the_numbers_of_one(backend, pair):
 
 
 @both_backends
-def test_other_processes_than_the_main_one_get_the_12_numbers_and_nothing_else(backend, pair):
+def test_the_other_processes_get_only_the_12_numbers(backend, pair):
     for (_, expected), (curves, stats) in zip(pair[0][backend].values(), pair[1][backend].values(), strict=True):
         assert curves == {} and stats.dtype == np.float64
         np.testing.assert_array_equal(stats, expected)
 
 
-def test_all_processes_learn_that_there_is_nothing_to_evaluate(pair):
+def test_nothing_to_evaluate_is_an_error_on_all_processes(pair):
     assert "nothing to evaluate" in pair[0]["error"] and pair[1]["error"] == pair[0]["error"]
 
 
 @both_backends
-def test_annotations_numbered_from_zero_or_alike_match_as_any_other(backend, said):
+def test_annotations_with_ids_of_zero_or_duplicate_ids_match_like_others(backend, said):
     coco = made_ground_truth()
     predictions = perturbed(coco)
     expected = evaluated(coco, predictions, backend)
@@ -151,7 +151,7 @@ def test_annotations_numbered_from_zero_or_alike_match_as_any_other(backend, sai
 
 
 @both_backends
-def test_the_ground_truth_stays_as_it_was(backend):
+def test_the_ground_truth_is_not_modified(backend):
     coco = made_ground_truth(images=6)
     before = copy.deepcopy(coco.dataset)
     evaluated(coco, perturbed(coco, masks=True), backend, ("bbox", "segm"))
@@ -210,7 +210,7 @@ def test_per_class_agrees_with_the_summary_and_shows_missing_classes(backend):
 
 
 @both_backends
-def test_only_the_summary_is_said(backend, said, capfd):
+def test_only_the_summary_is_logged(backend, said, capfd):
     coco = made_ground_truth(images=6)
     predictions = perturbed(coco, masks=True)
     capfd.readouterr()
@@ -222,7 +222,7 @@ def test_only_the_summary_is_said(backend, said, capfd):
     assert out.splitlines() == lines and err == ""
 
 
-def test_without_hotcoco_auto_says_once_that_it_takes_pycocotools(monkeypatch, said):
+def test_without_hotcoco_auto_logs_once_that_it_uses_pycocotools(monkeypatch, said):
     monkeypatch.setitem(sys.modules, "hotcoco", None)
     coco = made_ground_truth(images=2)
     assert [CocoEvaluator(coco, ["bbox"]).backend for _ in range(2)] == ["pycocotools"] * 2

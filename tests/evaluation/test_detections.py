@@ -29,7 +29,7 @@ def test_widths_are_rounded_in_the_precision_of_the_model():
         assert [entry["bbox"] for entry in evaluator.prepare({10: result}, "bbox")] == expected
 
 
-def test_masks_become_compressed_rles_of_the_pixels_over_a_half():
+def test_masks_become_compressed_rles_of_the_pixels_above_a_half():
     evaluator = CocoEvaluator(made_ground_truth(), ["segm"])
     masks = torch.rand(2, 1, HEIGHT, WIDTH)
     result = {"masks": masks, "labels": torch.tensor([7, 1]), "scores": torch.tensor([0.5, 0.25])}
@@ -40,7 +40,7 @@ def test_masks_become_compressed_rles_of_the_pixels_over_a_half():
     json.dumps(results)
 
 
-def test_masks_are_encoded_one_at_a_time_and_bool_ones_like_any(monkeypatch):
+def test_masks_are_encoded_one_at_a_time_whether_bool_or_not(monkeypatch):
     evaluator = CocoEvaluator(made_ground_truth(), ["segm"])
     masks = torch.rand(3, 1, HEIGHT, WIDTH)
     rest = {"labels": torch.tensor([7, 1, 3]), "scores": torch.tensor([0.5, 0.25, 0.1])}
@@ -70,7 +70,7 @@ def test_half_precision_is_raised_before_widths_are_computed():
         ({"masks": torch.zeros(2, 2, HEIGHT, WIDTH)}, ValueError, "masks of image 10 have shape"),
     ],
 )
-def test_bad_predictions_name_the_image_and_leave_nothing_behind(change, error, message):
+def test_bad_predictions_are_refused_by_image_and_not_kept(change, error, message):
     evaluator = CocoEvaluator(made_ground_truth(images=2), ["bbox", "segm"])
     good = {
         "boxes": torch.tensor([[0.0, 0, 9, 9], [0, 0, 8, 8]]),
@@ -90,7 +90,7 @@ def test_bad_predictions_name_the_image_and_leave_nothing_behind(change, error, 
 
 
 def made_columns(dtype: torch.dtype) -> dict:
-    """Detections of three images in numbers of every size, the second image without any."""
+    """Detections of three images with ids and numbers of all magnitudes; the second image has none."""
     random = torch.Generator().manual_seed(0)
     largest = 2**53 - 1
     predictions = {largest: {}, 7: {}, 3: {}}
@@ -108,7 +108,7 @@ def made_columns(dtype: torch.dtype) -> dict:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_packed_detections_come_back_to_the_bit(dtype):
+def test_packed_detections_are_restored_exactly(dtype):
     columns = made_columns(dtype)
     again = unpack(pickle.loads(pickle.dumps(pack(columns))))
     assert list(again) == list(columns)
@@ -119,7 +119,7 @@ def test_packed_detections_come_back_to_the_bit(dtype):
     assert unpack(pack({})) == {}
 
 
-def test_packed_detections_are_a_few_arrays_of_24_bytes_a_detection():
+def test_packed_detections_are_a_few_arrays_of_24_bytes_per_detection():
     predictions = {
         image_id: {
             "boxes": torch.rand(100, 4).sort(dim=1).values * 640,
@@ -133,7 +133,7 @@ def test_packed_detections_are_a_few_arrays_of_24_bytes_a_detection():
     assert len(pickle.dumps(packed)) < 24 * 5000 + 12 * 50 + 2000
 
 
-def test_numbers_that_do_not_survive_narrowing_stay_wide():
+def test_numbers_that_need_the_wide_type_keep_it():
     labels, score = torch.tensor([1.0, 2.0**40]), torch.tensor([0.1, 1e-300], dtype=torch.float64)
     boxes = torch.tensor([[0, 0, 1e300, 1], [0, 0, 2, 2]], dtype=torch.float64)
     columns = to_columns({1: {"boxes": boxes, "scores": score, "labels": labels}}, ["bbox"], {1: {}})

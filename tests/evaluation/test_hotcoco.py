@@ -24,8 +24,8 @@ from tests.helpers.coco_samples import (
 from tests.helpers.paths import SHARED_DATA
 
 
-def by_pycocotools_alone(coco: COCO, predictions: dict) -> COCOeval:
-    """The numbers as anyone would compute them from a results file."""
+def by_pycocotools_only(coco: COCO, predictions: dict) -> COCOeval:
+    """The numbers computed from a results file with pycocotools only."""
     results = []
     for image_id, prediction in predictions.items():
         x0, y0, x1, y1 = prediction["boxes"].unbind(1)
@@ -41,11 +41,11 @@ def by_pycocotools_alone(coco: COCO, predictions: dict) -> COCOeval:
 
 @both_backends
 @pytest.mark.parametrize("seed", [0, 1])
-def test_boxes_get_the_bits_of_pycocotools_used_by_hand(backend, seed):
+def test_boxes_get_exactly_the_numbers_of_pycocotools(backend, seed):
     coco = made_ground_truth(seed)
     predictions = perturbed(coco, seed + 10)
     ours = evaluated(coco, predictions, backend)
-    theirs = by_pycocotools_alone(made_ground_truth(seed), predictions)
+    theirs = by_pycocotools_only(made_ground_truth(seed), predictions)
     assert 0.2 < ours.coco_eval["bbox"].stats[0] < 0.8
     assert len(ours.coco_eval["bbox"].stats) == 12 and ours.coco_eval["bbox"].stats.dtype == np.float64
     assert set(ours.coco_eval["bbox"].eval) == {"params", "counts", "date", "precision", "recall", "scores"}
@@ -53,7 +53,7 @@ def test_boxes_get_the_bits_of_pycocotools_used_by_hand(backend, seed):
     assert_same_bits(ours.coco_eval["bbox"], theirs)
 
 
-def test_the_made_data_holds_every_difficult_case():
+def test_the_made_data_contain_every_difficult_case():
     coco = made_ground_truth()
     predictions = perturbed(coco)
     assert any(annotation["iscrowd"] for annotation in coco.anns.values())
@@ -65,7 +65,7 @@ def test_the_made_data_holds_every_difficult_case():
 
 
 @needs_hotcoco
-def test_masks_get_the_same_bits_from_both_backends():
+def test_masks_get_exactly_the_same_numbers_from_both_backends():
     coco = made_ground_truth(images=12)
     predictions = perturbed(coco, most=110, jitter=0.04, masks=True)
     hot = evaluated(coco, predictions, "hotcoco", ("segm", "bbox"))
@@ -78,10 +78,10 @@ def test_masks_get_the_same_bits_from_both_backends():
 
 @needs_hotcoco
 @pytest.mark.parametrize("name", ["coco_panoptic100", "bccd"])
-def test_real_annotations_get_the_same_bits_from_both_backends(name):
+def test_real_annotations_get_exactly_the_same_numbers_from_both_backends(name):
     path = SHARED_DATA / name / "annotations" / "instances_val2017.json"
     if not path.exists():
-        pytest.skip(f"{name} is not here")
+        pytest.skip(f"{name} is not available")
     coco = COCO(str(path))
     predictions = perturbed(coco, most=120, jitter=0.08)
     hot, plain = (evaluated(coco, predictions, backend).coco_eval["bbox"] for backend in ("hotcoco", "pycocotools"))
@@ -100,7 +100,7 @@ def test_no_detection_at_all_scores_zero(backend):
 
 
 @both_backends
-def test_parameters_set_beforehand_are_obeyed(backend):
+def test_changed_parameters_are_used(backend):
     coco = made_ground_truth()
     predictions = perturbed(coco)
     evaluator = CocoEvaluator(coco, ["bbox"], backend=backend)
@@ -122,13 +122,13 @@ def test_parameters_set_beforehand_are_obeyed(backend):
 @pytest.mark.parametrize(
     ("version", "fits"), [("1.2.9", False), ("1.3.0", True), ("1.10.0", True), ("2.4.0", False), ("0.9.1", False)]
 )
-def test_auto_takes_hotcoco_of_fitting_versions_only(monkeypatch, version, fits):
+def test_auto_uses_only_supported_versions_of_hotcoco(monkeypatch, version, fits):
     monkeypatch.setitem(sys.modules, "hotcoco", types.SimpleNamespace(__version__=version))
     assert CocoEvaluator(made_ground_truth(images=2), ["bbox"]).backend == ("hotcoco" if fits else "pycocotools")
 
 
 def segmented(coco: COCO, images: int, seed: int = 0) -> dict[int, dict]:
-    """Each real mask of the first images moved, grown or lost, some under another class, and false alarms."""
+    """The real masks of the first images moved, grown or lost, some with a wrong class, and false positives."""
     random = np.random.default_rng(seed)
     predictions = {}
     for image_id, image in list(coco.imgs.items())[:images]:
@@ -149,13 +149,13 @@ def segmented(coco: COCO, images: int, seed: int = 0) -> dict[int, dict]:
         predictions[image_id] = {
             "scores": torch.from_numpy(np.round(random.random(len(masks)), 2).astype(np.float32)),
             "labels": torch.tensor(labels),
-            "masks": torch.from_numpy(np.stack(masks))[:, None],  # [n, 1, h, w], as PostProcessSegm gives them
+            "masks": torch.from_numpy(np.stack(masks))[:, None],  # [n, 1, h, w], as from PostProcessSegm
         }
     return predictions
 
 
-def masks_by_pycocotools_alone(coco: COCO, predictions: dict) -> COCOeval:
-    """The numbers of the masks as anyone would compute them from a results file."""
+def masks_by_pycocotools_only(coco: COCO, predictions: dict) -> COCOeval:
+    """The numbers of the masks computed from a results file with pycocotools only."""
     results = []
     for image_id, prediction in predictions.items():
         for mask, label, score in zip(*(prediction[name] for name in ("masks", "labels", "scores")), strict=True):
@@ -173,13 +173,13 @@ def masks_by_pycocotools_alone(coco: COCO, predictions: dict) -> COCOeval:
 
 
 @both_backends
-def test_real_masks_get_the_bits_of_pycocotools_used_by_hand(backend):
+def test_real_masks_get_exactly_the_numbers_of_pycocotools(backend):
     path = SHARED_DATA / "coco_panoptic100" / "annotations" / "instances_val2017.json"
     if not path.exists():
-        pytest.skip("coco_panoptic100 is not here")
+        pytest.skip("coco_panoptic100 is not available")
     coco = COCO(str(path))
     assert any(annotation["iscrowd"] for annotation in coco.anns.values())
     predictions = segmented(coco, images=24)
     ours = evaluated(coco, predictions, backend, ("segm",)).coco_eval["segm"]
     assert 0.2 < ours.stats[0] < 0.8
-    assert_same_bits(ours, masks_by_pycocotools_alone(coco, predictions))
+    assert_same_bits(ours, masks_by_pycocotools_only(coco, predictions))

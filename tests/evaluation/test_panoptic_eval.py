@@ -1,4 +1,4 @@
-"""Panoptic quality: the library's numbers against a plain form, and what may be given to the evaluator."""
+"""Panoptic quality: the library's numbers compared with a plain version, and what the evaluator accepts and writes."""
 
 import copy
 import json
@@ -22,12 +22,12 @@ SEGMENTS = [segment(5, category_id=2, area=int((SCENE == 5).sum())), segment(700
 
 @pytest.fixture
 def made(tmp_path):
-    """Two images of one scene: ground, an object, and void."""
+    """Two images of the same scene: background, an object, and void."""
     return write_panoptic(tmp_path, {3: (SCENE, SEGMENTS), 8: (SCENE, SEGMENTS)})
 
 
 def scene_of(image_id, thing=7, ground=2):
-    """The scene as the postprocessor would give it: ids from 0."""
+    """The scene as from the postprocessor, with ids from 0."""
     return prediction_of(image_id, (SCENE == 70000).astype(np.int32), {0: ground, 1: thing})
 
 
@@ -48,7 +48,7 @@ def assert_equals_plain(results, ann_file, folder, predictions):
 # --- Numbers ----------------------------------------------------------------------------------------------------------
 
 ANN_FILE, MAPS = SHARED / "annotations" / "panoptic_val2017.json", SHARED / "panoptic_val2017"
-needs_real = pytest.mark.skipif(not ANN_FILE.exists(), reason="coco_panoptic100 is not here")
+needs_real = pytest.mark.skipif(not ANN_FILE.exists(), reason="coco_panoptic100 is not available")
 
 
 @needs_real
@@ -71,7 +71,7 @@ def test_real_ground_truth_against_itself_scores_one():
 
 
 @needs_real
-def test_real_images_perturbed_get_the_numbers_of_the_plain_form():
+def test_perturbed_real_images_get_the_numbers_of_the_plain_version():
     truth = read_panoptic(ANN_FILE)
     truth.annotations = dict(list(truth.annotations.items())[:25])
     predictions = perturbed(truth, MAPS)
@@ -86,7 +86,7 @@ def test_real_images_perturbed_get_the_numbers_of_the_plain_form():
 
 
 def random_sample(random):
-    """A tiny image of void, segments and crowds, and a prediction that overlaps all of them."""
+    """A tiny image with void, segments and crowds, and a prediction that overlaps all of them."""
     height, width = random.integers(1, 9, 2).tolist()
     coarse = random.integers(0, 4, (height // 2 + 1, width // 2 + 1))
     wanted = coarse.repeat(2, axis=0).repeat(2, axis=1)[:height, :width].astype(np.int32) * 70000
@@ -100,7 +100,7 @@ def random_sample(random):
         for number in np.unique(wanted).tolist()
         if number
     ]
-    first = int(random.integers(0, 2))  # 1: ids of the prediction begin at 0
+    first = int(random.integers(0, 2))  # 1: ids of the prediction start at 0
     kept = random.random((height, width)) < 0.8
     found = np.where(kept, wanted // 70000, random.integers(0, 4, (height, width)))
     found = np.maximum(found - first, 0).astype(np.int32)
@@ -113,7 +113,7 @@ def random_sample(random):
 
 
 @pytest.mark.parametrize("seed", range(40))
-def test_void_crowds_and_an_id_of_0_count_as_in_the_plain_form(tmp_path, seed):
+def test_void_crowds_and_an_id_of_0_count_as_in_the_plain_version(tmp_path, seed):
     random = np.random.default_rng(seed)
     samples = {image_id: random_sample(random) for image_id in range(1, 5)}
     paths = write_panoptic(tmp_path, {image_id: sample for image_id, (sample, _, _) in samples.items()})
@@ -122,7 +122,7 @@ def test_void_crowds_and_an_id_of_0_count_as_in_the_plain_form(tmp_path, seed):
     assert_equals_plain(results, paths[2], paths[1], predictions)
 
 
-def test_the_postprocessors_own_output_gets_the_numbers_of_the_plain_form(tmp_path):
+def test_output_of_the_postprocessor_gets_the_numbers_of_the_plain_version(tmp_path):
     kinds = {2: False, 4: False, 7: True, 9: True}
     categories = [{"id": key, "name": str(key), "isthing": int(kind)} for key, kind in kinds.items()]
     generator, random = torch.Generator().manual_seed(0), np.random.default_rng(0)
@@ -132,7 +132,7 @@ def test_the_postprocessors_own_output_gets_the_numbers_of_the_plain_form(tmp_pa
     logits = torch.full((count, queries, 11), -4.0)
     labels = torch.from_numpy(random.choice(list(kinds), (count, queries)))
     logits.scatter_(2, labels[:, :, None], 4.0)
-    logits[3] = logits[3].roll(1, dims=1) * 0.1  # sure of nothing: all void
+    logits[3] = logits[3].roll(1, dims=1) * 0.1  # no confident class: all void
     postprocessor = PostProcessPanoptic({label: kinds.get(label, False) for label in range(11)})
     found = postprocessor({"pred_logits": logits, "pred_masks": masks}, [(HEIGHT, WIDTH)] * count)
     predictions = [
@@ -176,7 +176,7 @@ def test_an_all_void_prediction_misses_everything(made):
     assert [results["per_class"][key]["fn"] for key in (2, 7)] == [1, 1]
 
 
-def test_what_does_not_occur_is_minus_one_and_a_dash(tmp_path):
+def test_categories_that_do_not_occur_have_minus_one_and_a_dash(tmp_path):
     only_things = [{"id": 7, "name": "dog", "isthing": 1}, {"id": 9, "name": "cow", "isthing": 1}]
     paths = write_panoptic(tmp_path, {1: (map_of((4, TOP, LEFT)), [segment(4, area=300)])}, categories=only_things)
     results, evaluator = evaluated(paths, [prediction_of(1, map_of((1, TOP, LEFT)), {1: 7})])
@@ -190,7 +190,7 @@ def test_what_does_not_occur_is_minus_one_and_a_dash(tmp_path):
     ]
 
 
-def test_areas_that_the_file_does_not_tell_are_counted(tmp_path):
+def test_areas_missing_in_the_file_are_counted(tmp_path):
     bare = [segment(5, category_id=2, area=None), segment(70000, area=None)]
     with captured_warnings():
         paths = write_panoptic(tmp_path, {3: (SCENE, bare), 8: (SCENE, SEGMENTS)})
@@ -205,10 +205,10 @@ def test_areas_of_the_ground_truth_are_those_of_its_file(tmp_path):
     assert results["All"]["pq"] == pytest.approx(300 / 500)
 
 
-# --- What is given, and what is left behind ---------------------------------------------------------------------------
+# --- Input and files --------------------------------------------------------------------------------------------------
 
 
-def test_predictions_are_left_in_the_official_format(made, tmp_path):
+def test_predictions_are_written_in_the_official_format(made, tmp_path):
     given = [scene_of(8), scene_of(3)]
     before = copy.deepcopy(given)
     evaluated(made, given, tmp_path / "out")
@@ -225,14 +225,14 @@ def test_predictions_are_left_in_the_official_format(made, tmp_path):
     assert by_image[3] == {key: given[1][key] for key in ("image_id", "file_name", "segments_info")}
 
 
-def test_without_a_folder_nothing_is_left(made, tmp_path, monkeypatch):
+def test_without_a_folder_nothing_is_written(made, tmp_path, monkeypatch):
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     evaluated(made, [scene_of(3), scene_of(8)], "")
     assert list((tmp_path / "here").iterdir()) == []
 
 
-def test_an_image_given_again_counts_once_and_the_first_one_stays(made):
+def test_a_repeated_image_is_ignored(made):
     results, _ = evaluated(made, [scene_of(3), scene_of(8), scene_of(3, thing=2, ground=7)])
     assert results["All"]["pq"] == 1.0
     assert results["per_class"][7]["tp"] == 2
@@ -249,7 +249,7 @@ def test_a_missing_prediction_is_refused_unless_it_may_be_missing(made):
         evaluated(made, [], allow_missing=True)
 
 
-def test_segments_of_unknown_categories_do_not_count_and_are_said_once(made):
+def test_segments_of_unknown_categories_are_ignored_with_one_warning(made):
     with captured_warnings() as logged:
         results, _ = evaluated(made, [scene_of(3, ground=99), scene_of(8, thing=250)])
     assert len(logged) == 1 and "image 3 has predicted segments of categories" in logged[0]
@@ -268,7 +268,7 @@ def test_after_a_reset_an_evaluator_is_like_a_new_one(made):
     assert evaluator.summarize() == evaluated(made, [scene_of(8, thing=2), scene_of(3, thing=99)])[0] != results
 
 
-def test_what_does_not_fit_its_image_is_refused_by_name(made):
+def test_predictions_that_do_not_fit_their_image_are_refused(made):
     evaluator = PanopticEvaluator(made[2], made[1], None)
     narrow = prediction_of(3, np.zeros((HEIGHT, WIDTH - 1), dtype=np.int32), {})
     for wrong, sentence in (
@@ -294,12 +294,12 @@ def test_what_does_not_fit_its_image_is_refused_by_name(made):
             evaluated(made, [prediction_of(3, (SCENE == 70000).astype(np.int32), listed), scene_of(8)])
 
 
-def test_two_images_of_one_file_name_are_refused(made):
+def test_two_predictions_with_the_same_file_name_are_refused(made):
     with pytest.raises(ValueError, match="several predictions have the file_name 000000000003.png"):
         evaluated(made, [scene_of(3), scene_of(8) | {"file_name": "000000000003.png"}])
 
 
-def test_numbers_before_the_evaluation_are_refused(made):
+def test_per_class_results_need_summarize(made):
     with pytest.raises(ValueError, match="call summarize"):
         PanopticEvaluator(made[2], made[1], None).per_class()
 
@@ -310,7 +310,7 @@ def test_without_hotcoco_the_error_says_what_to_install(made, monkeypatch):
         PanopticEvaluator(made[2], made[1], None)
 
 
-def test_missing_maps_are_named_at_the_start(made):
+def test_missing_maps_are_an_error_at_the_start(made):
     (made[1] / "map8.png").unlink()
     with pytest.raises(FileNotFoundError, match=r"1 of 2 panoptic maps is missing \(.*map8.png\)"):
         PanopticEvaluator(made[2], made[1], None)
@@ -321,13 +321,13 @@ def test_categories_are_those_of_the_file(made):
     assert kept == sorted(CATEGORIES, key=lambda category: category["id"])
 
 
-def test_what_came_out_lies_beside_the_predictions(made, tmp_path):
+def test_results_are_written_next_to_the_predictions(made, tmp_path):
     results, evaluator = evaluated(made, [scene_of(3), scene_of(8)], tmp_path / "out")
     written = json.loads((tmp_path / "out" / "quality.json").read_text())
     assert written["All"] == results["All"] and written["per_class"] == evaluator.per_class()
 
 
-def test_a_folder_that_cannot_be_written_to_costs_the_maps_and_not_the_numbers(made, tmp_path, caplog):
+def test_if_the_folder_cannot_be_written_to_there_are_still_numbers(made, tmp_path, caplog):
     (tmp_path / "file").write_text("in the way")
     results, _ = evaluated(made, [scene_of(3), scene_of(8)], tmp_path / "file" / "out")
     assert results["All"]["pq"] == 1.0

@@ -1,4 +1,4 @@
-"""Panoptic quality from two processes: the numbers of one, to the last bit."""
+"""Panoptic quality computed by two processes equals that of one exactly."""
 
 import json
 import os
@@ -43,7 +43,7 @@ def one_of_two(rank, folder):
     for number in range(1 + rank, IMAGES + 1, 2):
         evaluator.update([predicted(number)])
     if rank == 1:
-        evaluator.update([predicted(1, shift=9)])  # as a sampler repeats an image; the lower rank's stays
+        evaluator.update([predicted(1, shift=9)])  # as a sampler repeats an image; that of the lower rank is kept
     evaluator.synchronize_between_processes()
     results = evaluator.summarize()
     facts = {"results": results, "per_class": evaluator.per_class(), "kept": len(evaluator._predictions)}
@@ -77,12 +77,12 @@ def test_two_processes_get_the_numbers_of_one(pair):
     assert facts[0]["per_class"] == facts[1]["per_class"] == alone.per_class()
 
 
-def test_the_main_process_alone_keeps_and_writes_the_predictions(pair):
+def test_only_the_main_process_keeps_and_writes_the_predictions(pair):
     facts, folder = pair
     assert [each["kept"] for each in facts] == [IMAGES, 0]
     assert len(list((folder / "out0").glob("*.png"))) == IMAGES
     assert not (folder / "out1").exists()
 
 
-def test_all_processes_learn_what_is_missing(pair):
+def test_missing_predictions_are_an_error_on_all_processes(pair):
     assert ["predictions are missing for 5 of 7 images" in each["error"] for each in pair[0]] == [True, True]

@@ -1,4 +1,4 @@
-"""detections.png: the truth beside what was found, on images of the evaluated set."""
+"""detections.png: ground truth next to detections, on images of the evaluated set."""
 
 import json
 from pathlib import Path
@@ -24,7 +24,7 @@ def only_detections_are_drawn(monkeypatch):
 
 @pytest.fixture
 def data(tmp_path) -> tuple[Path, COCO]:
-    """Eight images of 40 x 30 pixels, a dog in each; a crowd of cats in the first."""
+    """Eight images of 40 x 30 pixels with a dog each, and a crowd of cats in the first one."""
     dogs = [annotation(i, i, [5, 5, 20, 10], category_id=7) for i in range(1, 9)]
     crowd = annotation(
         9, 1, [0, 0, 40, 30], category_id=2, iscrowd=1, segmentation={"size": [30, 40], "counts": [0, 1200]}
@@ -34,13 +34,13 @@ def data(tmp_path) -> tuple[Path, COCO]:
 
 
 def found_in(coco: COCO) -> dict:
-    """The dog in each image, once well and once badly scored."""
+    """The dog of each image, detected with a high and again with a low score."""
     boxes = torch.tensor([[5.0, 5, 25, 15], [5, 5, 25, 14]])
     return {i: {"boxes": boxes, "labels": torch.tensor([7, 7]), "scores": torch.tensor([0.9, 0.2])} for i in coco.imgs}
 
 
 def pairs_drawn(monkeypatch, coco, folder, out) -> list[tuple]:
-    """The arguments of the pairs of pictures that are drawn."""
+    """The arguments of the picture pairs that are drawn."""
     drawn = []
     draw = pictures.ground_truth_beside_prediction
     monkeypatch.setattr(
@@ -52,7 +52,7 @@ def pairs_drawn(monkeypatch, coco, folder, out) -> list[tuple]:
     return drawn
 
 
-def test_images_spread_over_the_set_show_truth_and_detections_over_the_best_threshold(data, tmp_path, monkeypatch):
+def test_evenly_spaced_images_show_ground_truth_and_detections_above_the_best_threshold(data, tmp_path, monkeypatch):
     folder, coco = data
     drawn = pairs_drawn(monkeypatch, coco, folder, tmp_path / "out")
     numbers = [1, 2, 4, 5, 7, 8]
@@ -61,14 +61,14 @@ def test_images_spread_over_the_set_show_truth_and_detections_over_the_best_thre
         np.testing.assert_array_equal(np.asarray(image), whole)
         scale = image.width / 40
         assert image.size == (448, 336)
-        np.testing.assert_allclose(truth, [[5 * scale, 5 * scale, 25 * scale, 15 * scale]])  # the crowd is no object
+        np.testing.assert_allclose(truth, [[5 * scale, 5 * scale, 25 * scale, 15 * scale]])  # without the crowd
         np.testing.assert_allclose(boxes, truth)
         assert (list(names), list(found), np.round(scores, 2).tolist()) == (["dog"], ["dog"], [0.9])
     with Image.open(tmp_path / "out" / "eval" / "detections.png") as sheet:
         assert sheet.width > 4 * 448 and sheet.height > 3 * 336
 
 
-def test_images_that_cannot_be_read_are_passed_over(data, tmp_path, monkeypatch):
+def test_unreadable_images_are_skipped(data, tmp_path, monkeypatch):
     folder, coco = data
     (folder / "1.png").unlink()
     (folder / "2.png").write_text("no image")

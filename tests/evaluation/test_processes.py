@@ -1,4 +1,4 @@
-"""Two processes against one, of one thread each: what must be equal, and what differs by the published rule."""
+"""Two processes compared with one, of one thread each: what is equal, and what differs as in the published code."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ BOXES = {"equal": (2, 2), "unequal": (1, 4), "one_empty": (0, 3)}  # objects of 
 
 
 def draw(rng: np.random.Generator, count: int | None) -> tuple[Image.Image, list[Segment]]:
-    """A picture with `count` objects (None: as many as come), of which 0 are annotated if it is 0."""
+    """A picture with `count` objects (None: any number). If `count` is 0, there are objects without annotations."""
     while True:
         picture, segments = draw_scene(rng, 64)
         things = [segment for segment in segments if segment.category_id <= len(THINGS)]
@@ -46,7 +46,7 @@ def draw(rng: np.random.Generator, count: int | None) -> tuple[Image.Image, list
 def write_split(
     folder: Path, split: str, widths: tuple[int, ...], counts: tuple[int | None, ...] | None = None, copies: int = 1
 ) -> None:
-    """Pictures with counts[i] objects at the left of widths[i] pixels, each listed `copies` times."""
+    """Pictures widths[i] pixels wide with counts[i] objects on the left, each listed `copies` times."""
     (folder / "annotations").mkdir(parents=True, exist_ok=True)
     (folder / f"{split}2017").mkdir()
     rng = np.random.default_rng(0)
@@ -71,7 +71,7 @@ def write_split(
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """`known`: trained and evaluated on the same pictures; else two pictures of one size to train on."""
+    """`known`: the same pictures for training and evaluation; others: two training pictures of equal size."""
     folder = tmp_path_factory.mktemp("data")
     write_split(folder / "known", "val", WIDTHS)
     write_split(folder / "known", "train", WIDTHS, copies=20)
@@ -83,7 +83,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @dataclass
 class Results:
-    """Output folders by name, and what the two ranks of a run ended with: exit code and text."""
+    """The folder of all runs, and the exit code and output of both ranks of each run of two processes."""
 
     folder: Path
     said: dict[str, list[tuple[int, str]]]
@@ -97,14 +97,14 @@ class Results:
         return json.loads((self.folder / name / "eval" / "per_class.json").read_text())["stats"]
 
     def gradient(self, name: str) -> Tensor:
-        """That of the first step, all parameters behind one another, as Adam's first average tells it."""
+        """The gradient of the first step, of all parameters in a row, from Adam's first average."""
         states = load_checkpoint(self.folder / name / "checkpoint.pth")["optimizer"]["state"]
         return torch.cat([states[index]["exp_avg"].flatten() for index in sorted(states)]) / (1 - 0.9)
 
 
 @pytest.fixture(scope="module")
 def results(data: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Results:
-    """All runs that are compared below, by one process and by two."""
+    """All runs that the tests compare, by one process and by two."""
     folder = tmp_path_factory.mktemp("runs")
     size = "--hidden_dim 32 --dim_feedforward 64 --pos_temperature 20 --max_size 100".split()
     recipe = "--batch_size 5 --lr 2e-3 --lr_backbone 2e-3 --lr_schedule cosine --warmup_steps 10 --epochs 7".split()
@@ -130,8 +130,8 @@ def results(data: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> 
     return Results(folder, said)
 
 
-def test_an_odd_number_of_images_gives_two_processes_the_ap_of_one_to_the_last_digit(results: Results):
-    assert results.stats("eval_1x1")[0] > 0.1  # the model finds things
+def test_two_processes_get_exactly_the_ap_of_one_for_an_odd_number_of_images(results: Results):
+    assert results.stats("eval_1x1")[0] > 0.1  # the model detects objects
     assert results.stats("eval_2x1") == results.stats("eval_1x1")
 
 
@@ -139,11 +139,11 @@ def test_an_odd_number_of_images_gives_two_processes_the_ap_of_one_to_the_last_d
 def test_box_losses_of_the_first_step_do_not_depend_on_the_number_of_processes(name: str, results: Results):
     two, one = results.record(f"{name}_2x1"), results.record(f"{name}_1x2")
     compared = [key for key in one if key.startswith(("train_loss_bbox", "train_loss_giou"))]
-    assert len(compared) == 8  # of two layers, with their weights and without
+    assert len(compared) == 8  # of two layers, weighted and unweighted
     assert {key: two[key] for key in compared} == pytest.approx({key: one[key] for key in compared}, rel=1e-6)
 
 
-def test_equally_many_boxes_on_both_ranks_give_the_loss_and_the_gradient_of_one_process(results: Results):
+def test_equal_numbers_of_boxes_on_both_ranks_give_the_loss_and_gradient_of_one_process(results: Results):
     two, one = results.record("equal_2x1"), results.record("equal_1x2")
     for key in ("train_loss", "train_loss_ce", "train_loss_ce_0"):
         assert two[key] == pytest.approx(one[key], rel=1e-6), key
@@ -153,7 +153,7 @@ def test_equally_many_boxes_on_both_ranks_give_the_loss_and_the_gradient_of_one_
 def by_hand(
     data: Path, *more: str, checkpoint: Path | None = None, split: str = "train"
 ) -> tuple[list[nn.Parameter], dict[str, float], list[dict[str, Tensor]], list[int]]:
-    """Parameters in the optimizer's order, weights of the losses; each picture's losses and number of boxes."""
+    """Parameters in the optimizer's order, weights of the losses, and each picture's losses and number of boxes."""
     args = parse(data, "--num_queries", str(QUERIES), "--num_classes", "4", *more)
     dataset = build_dataset(split, args)
     seed_everything(args.seed)
@@ -167,13 +167,13 @@ def by_hand(
     return parameters, criterion.weight_dict, losses, [len(targets[0]["labels"]) for _, targets in batches]
 
 
-def test_unequally_many_boxes_change_the_classification_loss_by_the_published_rule(
+def test_unequal_numbers_of_boxes_change_the_classification_loss_as_in_the_published_code(
     results: Results, data: dict[str, Path]
 ):
-    """Each rank takes a mean in which an object weighs 1 and "no object" 0.1; the ranks' means then count alike.
+    """Each rank computes a mean in which an object weighs 1 and "no object" 0.1; the ranks' means weigh the same.
 
-    One process takes a single such mean over both pictures, so that the one with more objects counts for more. Box
-    losses are sums, divided by the number of all boxes, either way.
+    One process computes a single such mean over both pictures, so that the picture with more objects weighs more. In
+    both cases box losses are sums divided by the total number of boxes.
     """
     parameters, weight_dict, losses, boxes = by_hand(data["unequal"])
     assert boxes == list(BOXES["unequal"])
@@ -197,19 +197,19 @@ def test_unequally_many_boxes_change_the_classification_loss_by_the_published_ru
     assert (results.gradient("unequal_2x1") - results.gradient("unequal_1x2")).norm() > 0.01
 
 
-def test_a_rank_without_objects_trains_along(results: Results):
+def test_a_rank_without_objects_can_train(results: Results):
     record = results.record("one_empty_2x1")
     assert record["train_loss_bbox_unscaled"] > 0
-    assert "train_loss_bbox_0" not in record  # and without auxiliary losses every parameter still has its gradient
+    assert "train_loss_bbox_0" not in record  # without auxiliary losses every parameter still has a gradient
     assert torch.isfinite(results.gradient("one_empty_2x1")).all()
 
 
 def test_batch_norm_is_evaluated_on_all_ranks_with_the_statistics_that_are_saved(
     results: Results, data: dict[str, Path]
 ):
-    """Each rank normalises by its own batch; the running statistics of rank 0 are everybody's.
+    """Each rank normalises by its own batch; all ranks use the running statistics of rank 0.
 
-    Both ranks evaluate the one picture there is, so that any other statistics on rank 1 would move the mean.
+    Both ranks evaluate the only picture, so that other statistics on rank 1 would change the mean.
     """
     saved = results.folder / "bn_2x1" / "checkpoint.pth"
     with torch.no_grad():
@@ -224,7 +224,7 @@ def test_only_the_first_process_reports(results: Results):
 
 
 def lose_the_second(rank: int, folder: str, command: list[str]) -> None:
-    """Two processes train; the second one is gone in the middle of its second step."""
+    """Two processes train; the second one exits in the middle of its second step."""
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": str(rank)}
     torch.set_num_threads(1)
     seen: list[None] = []
@@ -242,13 +242,13 @@ def lose_the_second(rank: int, folder: str, command: list[str]) -> None:
     os._exit(code)
 
 
-def test_a_process_that_is_lost_ends_the_others_with_one_sentence(data: dict[str, Path], tmp_path: Path):
+def test_a_lost_process_ends_the_others_with_one_sentence(data: dict[str, Path], tmp_path: Path):
     command = flags(data["equal"], "--batch_size", "1", "--epochs", "3")
     codes = wait(start(lose_the_second, [(rank, str(tmp_path), command) for rank in range(2)]))
     assert codes == [1, 9]
     said = (tmp_path / "error0.txt").read_text().splitlines()
     assert len(said) == 1 and said[0].startswith("error (process 0): communication with the other processes failed (")
-    assert said[0].endswith("run the same command with --resume auto")
+    assert said[0].endswith("run the same command with --resume auto to continue")
 
 
 def _assert_same_gradient(one: Tensor, other: Tensor) -> None:

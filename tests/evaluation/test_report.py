@@ -1,4 +1,4 @@
-"""The files of an evaluation: what is in them, and that nothing odd about the data keeps them from being written."""
+"""The files of an evaluation: their content, and that they are written for unusual data too."""
 
 import copy
 import json
@@ -23,8 +23,8 @@ NUMBERS = {"per_class.json", "f1.json", "confusion.json", "detections.json"}
 PICTURES = {"per_class.png", "pr_curves.png", "f1.png", "confusion.png"}
 
 
-def strictly(path: Path):
-    """JSON without NaN or infinity, which other programs do not read."""
+def read_strict_json(path: Path):
+    """JSON without NaN and infinity, which other programs cannot read."""
 
     def refuse(name: str) -> None:
         raise ValueError(f"{name} in {path}")
@@ -52,7 +52,7 @@ def written(evaluator, tmp_path_factory) -> tuple[Path, dict]:
     return folder, write_evaluation(folder, evaluator, epoch=100, batch_size=3)
 
 
-def test_training_leaves_its_files(written):
+def test_training_writes_its_files(written):
     curves = {"eval/latest.pth", "eval/100.pth"}
     assert files_in(written[0]) == curves | {f"eval/{name}" for name in NUMBERS | PICTURES}
     for name in PICTURES:
@@ -69,7 +69,7 @@ def test_training_leaves_its_files(written):
         ({"epoch": None, "training": False}, {"eval.pth"}),
     ],
 )
-def test_precision_and_recall_are_kept_every_50_epochs_and_apart_for_a_lone_evaluation(
+def test_precision_and_recall_are_kept_every_50_epochs_and_in_another_file_when_not_training(
     evaluator, tmp_path, monkeypatch, how, curves
 ):
     monkeypatch.setattr(report, "draw_evaluation", lambda *parts: None)
@@ -86,16 +86,16 @@ def test_precision_and_recall_are_the_evaluators_and_can_be_plotted(written, eva
     plot_precision_recall([written[0] / "eval" / "latest.pth"])
 
 
-def test_the_12_numbers_stand_there_by_order_and_by_name(written, evaluator):
-    saved = strictly(written[0] / "eval" / "per_class.json")
+def test_the_12_numbers_are_written_as_a_list_and_by_name(written, evaluator):
+    saved = read_strict_json(written[0] / "eval" / "per_class.json")
     assert saved["epoch"] == 100 and saved["batch_size"] == 3
     assert saved["stats"] == evaluator.coco_eval["bbox"].stats.tolist() == list(saved["numbers"].values())
     assert list(saved["numbers"]) == "AP AP50 AP75 APs APm APl AR1 AR10 AR100 ARs ARm ARl".split()
     assert saved["per_class"] == evaluator.per_class()
 
 
-def test_f1_and_its_best_threshold_are_written_for_all_and_for_each_class(written, evaluator):
-    saved, summary = strictly(written[0] / "eval" / "f1.json"), summarize_matches(evaluator)
+def test_f1_and_its_best_threshold_are_written_overall_and_for_each_class(written, evaluator):
+    saved, summary = read_strict_json(written[0] / "eval" / "f1.json"), summarize_matches(evaluator)
     assert saved["iou"] == 0.5 and saved["epoch"] == 100 and saved["batch_size"] == 3
     assert saved["thresholds"] == [k / 100 for k in range(101)]
     assert saved["overall"]["best"] == summary.overall.best == written[1]
@@ -110,7 +110,7 @@ def test_f1_and_its_best_threshold_are_written_for_all_and_for_each_class(writte
 
 
 def test_the_confusion_matrix_is_that_of_the_best_threshold(written, evaluator):
-    saved, summary = strictly(written[0] / "eval" / "confusion.json"), summarize_matches(evaluator)
+    saved, summary = read_strict_json(written[0] / "eval" / "confusion.json"), summarize_matches(evaluator)
     assert saved["threshold"] == written[1]["threshold"] and saved["iou"] == 0.5
     assert [row["name"] for row in saved["classes"]] == [*summary.names, "background"]
     assert [row["id"] for row in saved["classes"]] == [*summary.ids, None]
@@ -118,7 +118,7 @@ def test_the_confusion_matrix_is_that_of_the_best_threshold(written, evaluator):
     assert saved["matrix"] == expected.tolist() and expected[:-1, :-1].trace() > 10
 
 
-def test_the_detections_file_gives_the_same_numbers_to_the_last_bit(written, evaluator):
+def test_the_detections_file_gives_exactly_the_same_numbers(written, evaluator):
     truth = made_ground_truth()
     file = written[0] / "eval" / "detections.json"
     again = COCOeval(truth, truth.loadRes(str(file)), "bbox")
@@ -127,19 +127,19 @@ def test_the_detections_file_gives_the_same_numbers_to_the_last_bit(written, eva
     again.accumulate()
     again.summarize()
     assert_same_bits(again, evaluator.coco_eval["bbox"])
-    saved = strictly(file)
+    saved = read_strict_json(file)
     assert len(saved) == len(evaluator.detections.rows) > 500
     assert {tuple(entry) for entry in saved} == {("image_id", "category_id", "bbox", "score")}
     assert {entry["category_id"] for entry in saved} <= set(truth.cats)
 
 
-def test_detections_are_written_by_portions(evaluator, tmp_path, monkeypatch):
+def test_detections_are_written_in_chunks(evaluator, tmp_path, monkeypatch):
     monkeypatch.setattr(report, "CHUNK", 7)
     monkeypatch.setattr(report, "draw_evaluation", lambda *parts: None)
     write_evaluation(tmp_path, evaluator, epoch=1, batch_size=1)
     rows = [
         [entry["image_id"], *entry["bbox"], entry["score"], entry["category_id"]]
-        for entry in strictly(tmp_path / "eval" / "detections.json")
+        for entry in read_strict_json(tmp_path / "eval" / "detections.json")
     ]
     np.testing.assert_array_equal(rows, evaluator.detections.rows)
 
@@ -163,31 +163,31 @@ def without_names(coco):
         pytest.param(lambda coco: changed(coco, annotations=[], categories=[]), lambda found: found, id="no classes"),
     ],
 )
-def test_odd_data_are_reported_on_too(coco, tmp_path, truth_of, some):
+def test_unusual_data_are_reported_too(coco, tmp_path, truth_of, some):
     with captured_warnings() as warnings:
         evaluator = evaluated(truth_of(coco), some(perturbed(coco)), "auto")
         best = write_evaluation(tmp_path, evaluator, epoch=None, batch_size=1)
     assert files_in(tmp_path / "eval") == NUMBERS | PICTURES | {"latest.pth"} and warnings == []
-    saved = {name: strictly(tmp_path / "eval" / name) for name in NUMBERS}
+    saved = {name: read_strict_json(tmp_path / "eval" / name) for name in NUMBERS}
     assert set(best) == {"threshold", "f1", "precision", "recall"}
     assert saved["confusion.json"]["threshold"] == (best["threshold"] or 0.5)
     names = [row["name"] for row in saved["per_class.json"]["per_class"]]
     assert names in ([], [f"class {i}" for i in (1, 3, 5, 7, 90)], ["1", "3", "5", "7", "90"])
 
 
-def test_names_of_any_kind_do_not_keep_pictures_from_being_drawn(coco, tmp_path):
+def test_pictures_are_drawn_with_class_names_of_any_kind(coco, tmp_path):
     names = ["$\\frac{1}$", "_", "a\nb" * 40, "猫", ""]
     categories = [{"id": i, "name": name} for i, name in zip((1, 3, 5, 7, 90), names)]
     evaluator = evaluated(changed(coco, categories=categories), perturbed(coco), "auto")
     with captured_warnings() as warnings:
         write_evaluation(tmp_path, evaluator, epoch=1, batch_size=1)
     assert warnings == [] and files_in(tmp_path / "eval") >= PICTURES
-    assert [row["name"] for row in strictly(tmp_path / "eval" / "f1.json")["per_class"]] == names
+    assert [row["name"] for row in read_strict_json(tmp_path / "eval" / "f1.json")["per_class"]] == names
 
 
-def test_a_picture_that_fails_costs_a_warning_and_nothing_else(evaluator, tmp_path, monkeypatch):
+def test_a_picture_that_fails_only_causes_a_warning(evaluator, tmp_path, monkeypatch):
     def fail(*parts):
-        raise RuntimeError("no ink")
+        raise RuntimeError("cannot draw")
 
     for name in ("draw_per_class", "draw_precision_recall", "draw_confusion"):
         monkeypatch.setattr(pictures, name, lambda *parts: new_figure(1, 1))
@@ -195,10 +195,10 @@ def test_a_picture_that_fails_costs_a_warning_and_nothing_else(evaluator, tmp_pa
     with captured_warnings() as warnings:
         write_evaluation(tmp_path, evaluator, epoch=1, batch_size=1)
     assert files_in(tmp_path / "eval") == NUMBERS | PICTURES - {"f1.png"} | {"latest.pth"}
-    assert len(warnings) == 1 and "f1.png" in warnings[0] and "RuntimeError: no ink" in warnings[0]
+    assert len(warnings) == 1 and "f1.png" in warnings[0] and "RuntimeError: cannot draw" in warnings[0]
 
 
-def test_a_full_disk_is_passed_on_and_leaves_no_part_of_a_file(evaluator, tmp_path, monkeypatch):
+def test_a_full_disk_is_an_error_and_leaves_no_partial_file(evaluator, tmp_path, monkeypatch):
     def full(path, write):
         raise OSError("No space left on device")
 
@@ -216,7 +216,7 @@ def test_an_evaluator_that_has_not_evaluated_is_refused_before_anything_is_writt
     assert files_in(tmp_path) == set()
 
 
-def test_other_processes_than_the_main_one_write_nothing(coco, tmp_path, monkeypatch):
+def test_only_the_main_process_writes(coco, tmp_path, monkeypatch):
     monkeypatch.setattr(report, "is_main_process", lambda: False)
     assert write_evaluation(tmp_path, CocoEvaluator(coco, ["bbox"]), epoch=1, batch_size=1) == {}
     assert files_in(tmp_path) == set()

@@ -1,4 +1,4 @@
-"""Ground truth and detections made for the evaluation's tests, and both evaluators run on them."""
+"""Made ground truth and detections for tests of the evaluation, and functions that evaluate them."""
 
 import numpy as np
 import pytest
@@ -62,10 +62,10 @@ def made_ground_truth(seed: int = 0, images: int = 24) -> COCO:
 
 
 def perturbed(coco: COCO, seed: int = 1, most: int = 130, jitter: float = 0.06, masks: bool = False) -> dict[int, dict]:
-    """Shifted ground truth, duplicates and false alarms with tied scores; every seventh image has no detections, every
-    fourth `most` of them."""
+    """Shifted ground truth, duplicates and false positives with tied scores; every seventh image has no detections,
+    every fourth has `most`."""
     random = np.random.default_rng(seed)
-    categories = [*coco.cats, 2]  # 2 is a label the ground truth does not know
+    categories = [*coco.cats, 2]  # 2 is not a category of the ground truth
     predictions = {}
     for number, (image_id, image) in enumerate(coco.imgs.items()):
         boxes, labels, scores = [], [], []

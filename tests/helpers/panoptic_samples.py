@@ -1,4 +1,4 @@
-"""Panoptic quality in plain NumPy, and predictions to try it on.
+"""Panoptic quality in plain NumPy, and predictions to test with.
 
 The rules are those of COCO's panopticapi: https://cocodataset.org/#panoptic-eval.
 """
@@ -68,7 +68,7 @@ def plain_panoptic_quality(truth: PanopticAnnotations, folder: Path, predictions
 
 
 def prediction_of(image_id: int, ids: np.ndarray, categories: dict[int, int]) -> dict[str, Any]:
-    """What `PostProcessPanoptic` and the engine hand on: `categories` segment id → category id."""
+    """A prediction as from `PostProcessPanoptic` and `Evaluation`; `categories`: segment id → category id."""
     segments = [{"id": number, "isthing": True, "category_id": key, "area": 1} for number, key in categories.items()]
     return {
         "image_id": image_id,
@@ -79,8 +79,8 @@ def prediction_of(image_id: int, ids: np.ndarray, categories: dict[int, int]) ->
 
 
 def perturbed(truth: PanopticAnnotations, folder: Path, seed: int = 0) -> list[dict[str, Any]]:
-    """Shifted ground truth, ids from 0 as the postprocessor's: segments lost, of wrong class, or spilt into void and
-    crowds; every ninth image all void, every fifth without the segment of id 0 in its list."""
+    """Shifted ground truth with ids from 0, as from the postprocessor. Some segments are missing, have a wrong class or
+    overlap void and crowds; every ninth image is all void, every fifth does not list the segment with id 0."""
     random = np.random.default_rng(seed)
     category_ids = [category["id"] for category in truth.categories]
     predictions = []

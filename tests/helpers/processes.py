@@ -1,4 +1,4 @@
-"""Several processes on this machine, of one thread each, forked from one that has imported what they need."""
+"""Several processes on this machine, of one thread each, forked from one that has imported everything needed."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ import main
 from evaluation import report
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-HANGS = 900  # seconds that nothing takes, however busy the machine is
+HANGS = 900  # seconds; no test takes that long, however busy the machine is
 LAUNCHERS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "SLURM_PROCID", "SLURM_LOCALID", "SLURM_STEP_NUM_TASKS", "MASTER_ADDR")
 
 
 def clean_environment() -> dict[str, str]:
-    """This process's variables without a launcher's, for processes of one thread that find our rooms."""
+    """This process's variables without those of a launcher, for processes of one thread that can import the project."""
     kept = {name: value for name, value in os.environ.items() if name not in LAUNCHERS}
     return kept | {"PYTHONPATH": os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "tests")]), "OMP_NUM_THREADS": "1"}
 
@@ -37,7 +37,7 @@ def start(work: Callable[..., None], arguments: Sequence[tuple[Any, ...]]) -> li
     if os.name == "posix":
         context.set_forkserver_preload(["main"])
     before = dict(os.environ)
-    try:  # the server they are forked from is started with the first of them and keeps this environment
+    try:  # the fork server starts with the first process and keeps this environment
         os.environ.clear()
         os.environ.update(clean_environment())
         processes = [context.Process(target=work, args=own) for own in arguments]
@@ -53,7 +53,7 @@ def wait(processes: Sequence[BaseProcess], seconds: float = HANGS) -> list[int]:
     """Their exit codes.
 
     Raises:
-        TimeoutError: some still ran after so many seconds; all have been killed.
+        TimeoutError: some still ran after `seconds`; all have been killed.
     """
     deadline = time.monotonic() + seconds
     for process in processes:
@@ -63,15 +63,15 @@ def wait(processes: Sequence[BaseProcess], seconds: float = HANGS) -> list[int]:
         for process in processes:
             process.kill()
             process.join()
-        raise TimeoutError(f"processes {late} of {len(processes)} still ran after {seconds} seconds: they wait in vain")
+        raise TimeoutError(f"processes {late} of {len(processes)} still ran after {seconds} seconds")
     return [process.exitcode for process in processes]
 
 
 def run_together(world_size: int, commands: Sequence[Sequence[str]], folder: Path) -> list[list[tuple[int, str]]]:
-    """Command lines of `main.py`, one after the other, each by `world_size` processes as one.
+    """Run command lines of `main.py` one after the other, each with `world_size` processes.
 
     Returns:
-        For each command what each rank ended with: its exit code, and all it printed.
+        For each command, the exit code and the output of each rank.
     """
     folder.mkdir(parents=True)
     own = [(rank, world_size, [list(command) for command in commands], str(folder)) for rank in range(world_size)]
@@ -84,8 +84,8 @@ def torchrun(command: Sequence[str], folder: Path, before: str) -> subprocess.Co
     """`torchrun --nproc_per_node 2 main.py` with the flags `command`.
 
     Args:
-        folder: for what this leaves behind.
-        before: a program that runs in both processes before main.py does, to arrange what is to happen to them.
+        folder: for the files that this writes.
+        before: Python code that runs in both processes before main.py.
     """
     (folder / "sitecustomize.py").write_text(f"import os\nif 'RANK' in os.environ:\n{indent(before, '    ')}")
     environment = clean_environment()  # Python imports a module of that name when it starts
@@ -97,7 +97,7 @@ def torchrun(command: Sequence[str], folder: Path, before: str) -> subprocess.Co
 
 def _run_as(rank: int, world_size: int, commands: list[list[str]], folder: str) -> None:
     torch.set_num_threads(1)
-    report.draw_evaluation = lambda *parts: None  # pictures take longer than all the rest
+    report.draw_evaluation = lambda *parts: None  # pictures take longer than everything else
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(world_size), "LOCAL_RANK": str(rank)}
     outcomes = []
     for index, command in enumerate(commands):
