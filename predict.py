@@ -24,6 +24,8 @@ from util.checkpoint import CheckpointError
 from util.errors import lack_of_memory, one_sentence
 from util.signals import StopSignals
 
+FIXABLE = (ValueError, OSError, CheckpointError, FloatingPointError)  # errors that the user can fix
+
 
 def main(options: argparse.Namespace) -> int:
     """Predict for all images named on the command line; returns the number of images that were skipped.
@@ -126,9 +128,9 @@ def run(argv: Sequence[str] | None = None) -> int:
         print("stopped; to continue, run the same command with --resume", file=sys.stderr)
         return 130
     except Exception as error:
-        advice = f"lower --batch_size {options.batch_size}, or use --device cpu"
-        fixable = isinstance(error, ValueError | OSError | CheckpointError | FloatingPointError)
-        sentence = lack_of_memory(error, advice) or (one_sentence(error) if fixable else None)
+        sentence = lack_of_memory(error, f"lower --batch_size {options.batch_size}, or use --device cpu")
+        if sentence is None and isinstance(error, FIXABLE):
+            sentence = one_sentence(error)
         if sentence is None:
             raise
         print(f"error: {sentence}", file=sys.stderr)

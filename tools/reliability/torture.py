@@ -74,7 +74,7 @@ class Torture:
         self.command = tiny_run(out, *RUN)
 
     def run(self, kills: int) -> Tally:
-        """Everything; the tally of it."""
+        """Kill trainings until the number of kills is reached; returns the tally."""
         counts = self.tally.counts
         counts.update(dict.fromkeys(COUNTED, 0))
         self.span = run_undisturbed(self.command, self.reference).seconds / 2
