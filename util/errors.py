@@ -22,17 +22,22 @@ class ProcessGroupError(RuntimeError):
 
 
 def one_sentence(error: BaseException) -> str:
-    """The message of `error` on one line, also of one that came out of a data loader's worker process.
+    """The message of `error` on one line. Line breaks inside it, such as from a file name, become spaces."""
+    return " ".join(_message(error).split())
 
-    torch wraps such an error: its type is kept, its message becomes the worker's whole traceback, whose last part is
-    the error's own line. Line breaks inside a message, such as from a file name, become spaces.
+
+def _message(error: BaseException) -> str:
+    """The message of `error`, also of one that was raised in a data loader's worker process.
+
+    torch wraps such an error: its type is kept, and its message becomes the worker's traceback, whose last part is the
+    message itself.
     """
     text = str(error).strip()
     if text.startswith("Caught ") and "\nOriginal Traceback" in text:
         kind, lines = text.split()[1], text.splitlines()
         last = max((i for i, line in enumerate(lines) if _names(kind, line)), default=len(lines) - 1)
-        text = "\n".join(lines[last:]).partition(": ")[2]
-    return " ".join(text.split()) or type(error).__name__
+        text = "\n".join(lines[last:]).partition(": ")[2].strip()
+    return text or type(error).__name__
 
 
 def _names(kind: str, line: str) -> bool:
@@ -44,7 +49,7 @@ def lack_of_memory(
     error: BaseException, advice: str = "lower --batch_size, or --max_size and --train_sizes, or choose a smaller model"
 ) -> str | None:
     """One sentence that ends with `advice` if memory ran out, here or in a data loader's worker; None otherwise."""
-    cause = str(error).strip().split("\n")[0] or type(error).__name__
+    cause = _message(error).split("\n")[0]
     if isinstance(error, RuntimeError) and cause.startswith("DataLoader worker (pid"):
         return f"a data loader worker died ({cause}), usually because memory ran out: lower --num_workers"
     return f"out of memory ({cause}): {advice}" if is_out_of_memory(error) else None

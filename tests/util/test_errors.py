@@ -74,6 +74,14 @@ def test_out_of_memory_is_one_sentence_with_advice(error):
     assert lack_of_memory(error, "try --device cpu").endswith("): try --device cpu")
 
 
+def test_out_of_memory_in_a_loader_worker_is_recognised():
+    for error in (MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9")):
+        with pytest.raises(type(error)) as caught:
+            next(iter(DataLoader(Failing(error), num_workers=1)))
+        cause = str(error) or "MemoryError"
+        assert lack_of_memory(caught.value, "lower it") == f"out of memory ({cause}): lower it"
+
+
 def test_a_killed_loader_worker_is_one_sentence_with_advice():
     sentence = lack_of_memory(RuntimeError("DataLoader worker (pid 7) is killed by signal: Bus error. It is possible"))
     assert "pid 7" in sentence and "--num_workers" in sentence
