@@ -63,7 +63,7 @@ class ImageReader:
                 f"({named}): check the image folder and the file_name entries, or pass --skip_bad_images"
             )
         self._is_bad[missing] = True
-        self._refuse_too_many()
+        self._check_limit()
         if missing:
             get_logger().warning(f"skipping missing images: {', '.join(self.bad)}")
 
@@ -88,7 +88,7 @@ class ImageReader:
             except OSError as error:
                 self._is_bad[candidate] = True
                 get_logger().warning(f"skipping {error}")
-                self._refuse_too_many()
+                self._check_limit()
         raise OSError(f"none of the {len(self._names)} images in {self.folder} can be read: check the folder")
 
     def _read(self, index: int) -> Image:
@@ -102,7 +102,7 @@ class ImageReader:
             )
         return image
 
-    def _refuse_too_many(self) -> None:
+    def _check_limit(self) -> None:
         count = int(self._is_bad.sum())
         if self._skip_bad and count > self._max_bad:
             raise OSError(

@@ -113,14 +113,14 @@ def write_shapes(out: str | Path, train: int = 4000, val: int = 500, size: int =
     if _holds(out, settings):
         return False
     out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as beside:
-        partial = Path(beside) / out.name
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as temporary:
+        partial = Path(temporary) / out.name
         (partial / "annotations").mkdir(parents=True)
         for split, count in (("train", train), ("val", val)):
             _write_split(partial, split, count, size, seed)
         _write_json(partial / "shapes.json", settings)
         if out.exists():
-            out.rmdir()  # an empty folder: anything else was refused above
+            out.rmdir()  # an empty folder: anything else was rejected above
         partial.rename(out)
     return True
 

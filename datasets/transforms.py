@@ -290,11 +290,11 @@ class Normalize:
             height, width = image.shape[-2:]
             size = torch.tensor([width, height, width, height], dtype=torch.float32)
             target["boxes"] = box_xyxy_to_cxcywh(target["boxes"]) / size  # [n, 4]
-            gone = (target["boxes"][:, 2:] == 0).any(dim=1)  # [n]
+            empty = (target["boxes"][:, 2:] == 0).any(dim=1)  # [n]
             if "thin" in target:
-                gone &= ~target["thin"]
-            if gone.any():
-                _keep_objects(target, ~gone)
+                empty &= ~target["thin"]
+            if empty.any():
+                _keep_objects(target, ~empty)
         return image, target
 
 

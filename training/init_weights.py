@@ -92,8 +92,8 @@ def init_weights(
         _report_queries(len(state[queries]), len(own[queries]), report)
     load_weights(model, merged, source)
 
-    whole = [name.removeprefix(inside) for name in state if name in own and name not in (*head, queries)]
-    report.loaded[:0] = [f"{part} ({count} tensors)" for part, count in _count_parts(whole).items()]
+    unchanged = [name.removeprefix(inside) for name in state if name in own and name not in (*head, queries)]
+    report.loaded[:0] = [f"{part} ({count} tensors)" for part, count in _count_parts(unchanged).items()]
     counters = [sum(name not in other for name in one) for one, other in ((own, state), (state, own))]
     for entries, count in zip((report.new, report.left_out), counters):
         if count:

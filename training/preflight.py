@@ -35,7 +35,7 @@ def preflight(
     optimizer: torch.optim.Optimizer | None = None,
     repeats: int = 2,
 ) -> str:
-    """Run forward and backward on the largest batch and some ordinary ones, and estimate the training time.
+    """Run forward and backward on the largest batch and some ordinary ones, and forecast the training time.
 
     Afterwards, weights, gradients, buffers, modes, the optimizer and all random generators are unchanged. During the
     trial, memory is allocated for the optimizer's state: two numbers per weight, as in AdamW.
@@ -46,7 +46,7 @@ def preflight(
         model: set to training mode for the trial.
         step: forward, loss and backward of one batch, which is on the CPU.
         worst: the largest batch, timed `repeats` times after a warm-up.
-        typical: at least one ordinary batch, timed once each, for the estimate.
+        typical: at least one ordinary batch, timed once each, for the forecast.
         device: the device that `step` computes on.
         steps: planned steps of the training.
         optimizer: optimizer of the model's parameters.
@@ -98,7 +98,7 @@ def _describe(
     return (
         f"preflight, the largest batch{each}: {_shape(worst)}: {slow:.3g} s per step, peak memory {memory}\n"
         f"preflight, {tried} ordinary batches{each}: {usual:.3g} s per step\n"
-        f"estimate: {steps:,} steps in about {_duration(steps * usual)}; {_duration(steps * slow)} if every batch were "
+        f"forecast: {steps:,} steps in about {_duration(steps * usual)}; {_duration(steps * slow)} if every batch were "
         f"the largest. Not included: {excluded}"
     )
 

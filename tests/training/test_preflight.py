@@ -49,7 +49,7 @@ class Clock:
         self.now += 100 if len(self.calls) == 1 else 2 if samples.tensors.shape[2] == 8 else 0.5
 
 
-def test_the_estimate_rests_on_ordinary_batches_and_is_bounded_by_the_largest(monkeypatch):
+def test_the_forecast_rests_on_ordinary_batches_and_is_bounded_by_the_largest(monkeypatch):
     clock = Clock(monkeypatch)
     text = run(clock.step, steps=7200)
     assert clock.calls == [8, 8, 8, 4, 4, 4], "a warm-up, two measured, three ordinary ones"
