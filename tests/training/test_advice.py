@@ -1,4 +1,4 @@
-"""Warnings at the start: given where they help, and nowhere else."""
+"""Warnings at the start of a training: when they are given and when not."""
 
 import argparse
 
@@ -18,7 +18,7 @@ from training.advice import (
 )
 
 
-def test_more_objects_than_queries_are_counted_and_the_fullest_image_is_named():
+def test_images_with_more_objects_than_queries_are_counted_and_the_worst_is_named():
     text = more_objects_than_queries(np.array([3, 101, 100, 250, 0]), 100, [11, 12, 13, 14, 15])
     assert "2 of 5 images have more objects" in text and "image 14 has the most, 250" in text
     assert "--num_queries 250" in text
@@ -30,19 +30,19 @@ def test_as_many_objects_as_queries_are_fine(counts):
     assert more_objects_than_queries(counts, 100, list(range(len(counts)))) is None
 
 
-def test_a_short_training_from_scratch_is_warned_of_with_a_way_out():
+def test_a_short_training_from_scratch_gives_a_warning_with_a_remedy():
     text = too_short_training(steps=3650, images_per_step=8, images=292)
     assert "3,650 steps of 8 images" in text and "29,200 images" in text and "100.0 epochs of 292" in text
     assert "0.082% of the 35.5 million" in text and "2.2 million steps of 16" in text
     assert "--init_from" in text and PUBLISHED_WEIGHTS in text
 
 
-def test_the_published_weights_are_where_the_hub_has_them():
+def test_the_published_weights_have_the_hubs_address():
     assert PUBLISHED_WEIGHTS == WEIGHTS_URL + "detr-r50-e632da11.pth"
 
 
 @pytest.mark.parametrize("epochs", [PUBLISHED_EPOCHS, 150, 50, 15])
-def test_published_schedules_of_coco_are_not_warned_of_at_any_batch_size(epochs):
+def test_published_schedules_on_coco_give_no_warning_at_any_batch_size(epochs):
     for batch in (1, 4, PUBLISHED_BATCH, 64):
         assert too_short_training(epochs * PUBLISHED_IMAGES // batch + 1, batch, PUBLISHED_IMAGES) is None
 
@@ -51,11 +51,11 @@ def test_fewer_than_a_twentieth_of_the_published_images_are_too_few():
     assert too_short_training(14 * PUBLISHED_IMAGES // 16, 16, PUBLISHED_IMAGES) is not None
 
 
-def test_who_starts_from_a_detector_is_not_warned():
+def test_starting_from_a_detector_gives_no_warning():
     assert too_short_training(100, 8, 292, from_scratch=False) is None
 
 
-def test_the_demo_is_not_warned_of():
+def test_the_demo_gives_no_warning():
     args = argparse.ArgumentParser(parents=[get_args_parser()]).parse_args(RECIPE)
     steps = args.epochs * (4000 // args.batch_size)
     assert too_short_training(steps, args.batch_size, 4000, backbone=args.backbone) is None

@@ -1,4 +1,4 @@
-"""Starting from weights: what is loaded, matched by name, cut, grown, refused, and what the report says."""
+"""Starting from weights: classes matched by name, queries added or removed, mismatches rejected, and the report."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def old():
 ANIMALS = named(cat=1, dog=2, cow=3)
 
 
-def test_everything_but_head_and_queries_is_loaded_as_it_is(old):
+def test_everything_but_head_and_queries_is_loaded_unchanged(old):
     _, after, theirs, report = start(make_model(9, num_queries=8), old, ANIMALS, named(cat=8))
     for name, value in theirs.items():
         if not name.startswith(("class_embed", "query_embed")):
@@ -78,7 +78,7 @@ def test_rows_follow_the_names_of_their_classes(old):
     assert report.left_out[:2] == ["class_embed (1 class: dog)", "class_embed (1 row without a name)"]
 
 
-def test_as_many_classes_under_other_ids_are_matched_by_name_too(old):
+def test_the_same_number_of_classes_with_other_ids_is_matched_by_name(old):
     _, after, theirs, _ = start(make_model(4), old, ANIMALS, named(dog=1, cat=2, cow=3))
     assert torch.equal(after["class_embed.weight"][[1, 2, 3, 4]], theirs["class_embed.weight"][[2, 1, 3, 4]])
 
@@ -91,7 +91,7 @@ def test_the_same_classes_keep_the_whole_head(old):
 
 
 @pytest.mark.parametrize(("old_names", "new_names"), [(None, ANIMALS), ([], ANIMALS), (ANIMALS, []), (None, [])])
-def test_as_many_classes_without_names_keep_the_whole_head(old, old_names, new_names):
+def test_the_same_number_of_classes_without_names_keeps_the_whole_head(old, old_names, new_names):
     _, after, theirs, report = start(make_model(4), old, old_names, new_names)
     assert torch.equal(after["class_embed.weight"], theirs["class_embed.weight"])
     assert "not known on both sides" in str(report)
@@ -110,32 +110,32 @@ def test_more_classes_of_the_same_names_leave_no_object_last(old):
     assert torch.equal(after["class_embed.weight"][[1, 2, 3, 7]], theirs["class_embed.weight"][1:])
 
 
-def test_a_name_that_stands_twice_keeps_its_ids_and_else_means_the_first(old):
+def test_a_repeated_name_keeps_its_ids_and_otherwise_means_the_first(old):
     twice = [{"id": number, "name": "cat"} for number in (1, 2)]
     _, after, theirs, _ = start(make_model(6), old, twice, [*twice, {"id": 5, "name": "cat"}])
     assert torch.equal(after["class_embed.weight"][[1, 2, 5]], theirs["class_embed.weight"][[1, 2, 1]])
 
 
-def test_categories_without_a_row_are_passed_over(old):
+def test_categories_without_a_row_are_ignored(old):
     _, after, theirs, report = start(make_model(4), old, named(cat=1, fox=4), named(fox=1, cat=2, hen=4))
     assert torch.equal(after["class_embed.weight"][[2, 4]], theirs["class_embed.weight"][[1, 4]])
     assert "class_embed (1 class: cat and no object)" in report.loaded
 
 
-def test_queries_are_cut(old):
+def test_surplus_queries_are_removed(old):
     _, after, theirs, report = start(make_model(4, num_queries=2), old, ANIMALS, ANIMALS)
     assert torch.equal(after["query_embed.weight"], theirs["query_embed.weight"][:2])
     assert "query_embed (the last 4 of 6 queries)" in report.left_out
 
 
-def test_further_queries_keep_their_own_draw(old):
+def test_additional_queries_keep_their_initial_values(old):
     before, after, theirs, report = start(make_model(4, num_queries=9), old, ANIMALS, ANIMALS)
     assert torch.equal(after["query_embed.weight"][:6], theirs["query_embed.weight"])
     assert torch.equal(after["query_embed.weight"][6:], before["query_embed.weight"][6:])
     assert report.new == ["query_embed (3 queries)"]
 
 
-def test_weights_of_91_classes_without_names_are_cocos():
+def test_91_classes_without_names_are_assumed_to_be_cocos():
     old, names = make_model(91, seed=1), named(zebra=1, gnu=2, toothbrush=3)
     _, after, theirs, report = start(make_model(4), old, None, names)
     assert torch.equal(after["class_embed.weight"][[1, 3, 4]], theirs["class_embed.weight"][[24, 90, 91]])
@@ -144,7 +144,7 @@ def test_weights_of_91_classes_without_names_are_cocos():
     assert torch.equal(whole[1]["class_embed.weight"], whole[2]["class_embed.weight"])
 
 
-def test_weights_of_91_classes_with_names_are_taken_by_them():
+def test_91_classes_with_names_are_matched_by_name():
     _, after, theirs, report = start(make_model(4), make_model(91, seed=1), named(zebra=7), named(zebra=1))
     assert torch.equal(after["class_embed.weight"][1], theirs["class_embed.weight"][7])
     assert "COCO" not in str(report)
@@ -161,7 +161,7 @@ def test_a_published_file_loads(old, tmp_path):
     assert "optimizer, lr_scheduler, epoch, args of the earlier run" in report.left_out
 
 
-def test_half_precision_weights_are_raised(old):
+def test_half_precision_weights_become_float32(old):
     checkpoint = checkpoint_of(old.half(), ANIMALS)
     new = make_model(3)
     init_weights(new, checkpoint, SOURCE, named(dog=1))
@@ -169,7 +169,7 @@ def test_half_precision_weights_are_raised(old):
     assert torch.equal(new.class_embed.weight[1], checkpoint["model"]["class_embed.weight"][2].float())
 
 
-def test_counters_of_norms_come_and_go(old):
+def test_counters_of_batch_norms_may_be_missing_on_either_side(old):
     moving = make_model(4, "--backbone_norm", "bn", seed=1)
     frozen = make_model(4, "--backbone_norm", "frozen_bn", "--trainable_layers", "5")
     counters = sum("num_batches_tracked" in name for name in moving.state_dict())
@@ -177,7 +177,7 @@ def test_counters_of_norms_come_and_go(old):
     _, _, _, report = start(frozen, moving, ANIMALS, ANIMALS)
     assert report.left_out == [f"{counters} num_batches_tracked"]
     for norm in ("weight", "running_mean"):
-        frozen.state_dict()[f"backbone.0.body.bn1.{norm}"].fill_(3)  # not what every norm is built with
+        frozen.state_dict()[f"backbone.0.body.bn1.{norm}"].fill_(3)  # differs from the initial value
     _, after, theirs, report = start(make_model(4, "--backbone_norm", "bn"), frozen, ANIMALS, ANIMALS)
     assert report.new == [f"{counters} num_batches_tracked"]
     assert all(torch.equal(after[name], value) for name, value in theirs.items())
@@ -253,7 +253,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_any_other_difference_is_refused_and_the_model_left_alone(case):
+def test_any_other_difference_is_rejected_and_the_model_unchanged(case):
     make_checkpoint, sentence = REFUSED[case]
     model = make_model(5, num_queries=8)
     before = {name: value.clone() for name, value in model.state_dict().items()}

@@ -1,4 +1,4 @@
-"""The trial before training: what it reports, what it refuses, and that it leaves no trace."""
+"""The trial before training: its report, its errors, and that it changes nothing."""
 
 import copy
 import random
@@ -38,7 +38,7 @@ def run(step, repeats: int = 2, **more) -> str:
 
 
 class Clock:
-    """Time passes only by steps: 2 seconds for a large batch, half a second for a small one, 100 for the first."""
+    """A clock that only steps advance: 2 s for a large batch, 0.5 s for a small one, 100 s for the first."""
 
     def __init__(self, monkeypatch):
         self.now, self.calls = 0.0, []
@@ -59,7 +59,7 @@ def test_the_forecast_rests_on_ordinary_batches_and_is_bounded_by_the_largest(mo
     assert "evaluations" in text.rpartition("Not included:")[2]
 
 
-def test_the_slowest_process_and_the_largest_memory_count(monkeypatch):
+def test_the_slowest_process_and_the_largest_memory_are_reported(monkeypatch):
     clock = Clock(monkeypatch)
     monkeypatch.setattr(training.preflight, "all_gather", lambda own: [own, ("", (8.0, 1.0, 2**50))])
     text = run(clock.step, steps=3600)
@@ -79,7 +79,7 @@ def test_the_peak_memory_is_the_steps_and_not_an_earlier_one():
     assert large - peak(1) > 0.08
 
 
-def test_what_the_optimizer_will_keep_is_in_memory_during_the_trial(monkeypatch):
+def test_memory_for_the_optimizers_state_is_allocated_during_the_trial(monkeypatch):
     model = nn.Linear(30, 20)
     optimizer = torch.optim.AdamW(model.parameters())
     made, held, ones_like = [], [], torch.ones_like
@@ -97,7 +97,7 @@ def test_what_the_optimizer_will_keep_is_in_memory_during_the_trial(monkeypatch)
     assert held[-1] == [20, 20, 600, 600], "two numbers for each weight"
     assert not any(tensor() is not None for tensor in made), "given back afterwards"
     model(torch.ones(1, 30)).sum().backward()
-    optimizer.step()  # its own moments are there from now on
+    optimizer.step()  # from here on it has its own moments
     run(step, model=model, optimizer=optimizer)
     assert held[-1] == []
 
@@ -112,7 +112,7 @@ def test_what_the_optimizer_will_keep_is_in_memory_during_the_trial(monkeypatch)
     ],
     ids=str,
 )
-def test_too_little_memory_is_one_sentence_with_what_to_lower(error):
+def test_out_of_memory_is_one_sentence_with_what_to_lower(error):
     def step(*_) -> None:
         raise error
 
@@ -123,13 +123,13 @@ def test_too_little_memory_is_one_sentence_with_what_to_lower(error):
     assert "\n" not in text
 
 
-def test_too_little_memory_elsewhere_stops_this_process_too(monkeypatch):
+def test_out_of_memory_elsewhere_stops_this_process_too(monkeypatch):
     monkeypatch.setattr(training.preflight, "all_gather", lambda own: [own, ("does not fit", None)])
     with pytest.raises(ValueError, match="process 1: does not fit"):
         run(lambda *_: None)
 
 
-def test_other_errors_stay_what_they_are_and_are_told_to_the_others(monkeypatch):
+def test_other_errors_keep_their_type_and_are_shared_with_all_processes(monkeypatch):
     told = []
     monkeypatch.setattr(training.preflight, "all_gather", lambda own: told.append(own) or [own, ("", (1.0, 1.0, 1))])
 
@@ -146,7 +146,7 @@ def test_other_errors_stay_what_they_are_and_are_told_to_the_others(monkeypatch)
 
 @pytest.fixture
 def parts(shapes):
-    """A detector with batch norm and dropout that has already trained a step, so that all it can disturb is there."""
+    """A detector with batch norm and dropout after one step, so that everything a trial could disturb exists."""
     args = parse(shapes, "--num_classes", "4", "--backbone_norm", "bn", "--dropout", "0.3")
     torch.manual_seed(0)
     model, criterion, _ = build_model(args)
@@ -187,7 +187,7 @@ def assert_equal(a, b) -> None:
 
 
 @pytest.mark.parametrize("fails", [False, True])
-def test_model_optimizer_and_generators_are_left_as_they_were(parts, fails):
+def test_model_optimizer_and_generators_are_unchanged(parts, fails):
     model, data, optimizer, step = parts
     worst, typical = worst_batch(data, 4), typical_batches(data, 4, 2)
     seen = []

@@ -1,4 +1,4 @@
-"""The largest batch: nothing that training draws is larger, and training can draw one as large."""
+"""The largest batch: training draws none that is larger, and can draw one of this size."""
 
 import random
 
@@ -49,7 +49,7 @@ def test_no_view_of_training_is_larger_than_the_bound(tmp_path, crop):
     assert (views <= [height, width]).all()
     if crop:  # a crop of 19x30 pixels becomes 40x63, higher than any whole image
         assert (height, width) == (63, 63)
-    else:  # what has no choice but the size is met exactly
+    else:  # without crops, the bound is reached
         assert views.max(axis=0).tolist() == [height, width]
     height, width = worst_batch(data, 1)[0].tensors.shape[2:]
     assert views.prod(axis=1).max() <= height * width
@@ -61,7 +61,7 @@ def test_without_crops_a_batch_is_as_high_as_the_tallest_and_as_wide_as_the_wide
     assert samples.tensors.shape == (2, 3, 58, 63)
 
 
-def test_a_lone_image_is_not_padded_so_its_area_counts(tmp_path):
+def test_a_single_image_is_not_padded_so_its_area_decides(tmp_path):
     # 30x44 → 58x40 = 2320 pixels wins over 40x53, 21x63 and 40x40
     samples, _ = worst_batch(dataset(tmp_path, crop=False), 1)
     assert samples.tensors.shape == (1, 3, 58, 40)
@@ -79,7 +79,7 @@ def test_crops_of_every_shape_are_within_the_bound_and_one_reaches_it(size, max_
     ]
     height, width = largest_size(crop_views(sides, size, max_size), 2)
     assert max(h for h, _ in reached) <= height and max(w for _, w in reached) <= width
-    if size * sides[1] / sides[0] <= max_size:  # no limit cuts in: the longest and narrowest crop is the largest
+    if size * sides[1] / sides[0] <= max_size:  # without the limit, the longest and narrowest crop is the largest
         assert (height, width) == (max(h for h, _ in reached), max(w for _, w in reached))
     else:
         assert height == width and abs(height - max_size) <= 2
@@ -102,7 +102,7 @@ def test_a_smaller_short_side_makes_neither_side_longer():
         assert small[0] <= large[0] and small[1] <= large[1], shape
 
 
-def test_the_images_with_most_objects_are_taken_and_crowds_are_none(tmp_path):
+def test_the_images_with_the_most_objects_are_used_and_crowds_do_not_count(tmp_path):
     data = dataset(tmp_path)
     assert objects_per_image(data).tolist() == [1, 3, 2, 0]
     _, targets = worst_batch(data, 2)
@@ -120,13 +120,13 @@ def test_the_images_are_stretched_with_their_boxes_and_normalised(tmp_path):
     assert red.min() == red.max() and red[0, 0].item() == pytest.approx((18 / 255 - 0.485) / 0.229, abs=1e-5)
 
 
-def test_a_data_set_smaller_than_the_batch_gives_all_it_has(tmp_path):
+def test_a_data_set_smaller_than_the_batch_gives_all_its_images(tmp_path):
     data = dataset(tmp_path)
     assert len(worst_batch(data, 9)[1]) == 4
     assert [len(targets) for _, targets in typical_batches(data, 9, 2)] == [4, 4]
 
 
-def test_sizes_that_the_annotations_lack_are_read_from_the_files(tmp_path):
+def test_sizes_missing_in_the_annotations_are_read_from_the_files(tmp_path):
     said, unsaid = (worst_batch(dataset(tmp_path / str(said), said=said), 2)[0] for said in (True, False))
     assert said.tensors.shape == unsaid.tensors.shape
 
@@ -143,7 +143,7 @@ def test_typical_batches_are_drawn_by_the_seed_and_transformed_as_in_training(tm
     assert torch.equal(one[0].tensors[0][:, ~one[0].mask[0]].flatten(), data[image_id - 1][0].flatten())
 
 
-def test_data_set_and_generators_are_left_alone(tmp_path):
+def test_data_set_and_generators_are_unchanged(tmp_path):
     data = dataset(tmp_path)
     transforms, before = data._transforms, data[0][0]
     states = random.getstate(), torch.get_rng_state(), np.random.get_state()[1].tolist()
@@ -154,14 +154,14 @@ def test_data_set_and_generators_are_left_alone(tmp_path):
     assert np.random.get_state()[1].tolist() == states[2]
 
 
-def test_transforms_that_do_not_resize_are_refused(tmp_path):
+def test_transforms_that_do_not_resize_are_rejected(tmp_path):
     data = dataset(tmp_path)
     data._transforms = None
     with pytest.raises(ValueError, match="do not resize"):
         worst_batch(data, 2)
 
 
-def test_the_last_resize_decides_not_one_in_front_of_a_crop(tmp_path):
+def test_the_last_resize_decides_not_one_before_a_crop(tmp_path):
     data = dataset(tmp_path)
     data._transforms = T.Compose([T.RandomResize([20]), T.RandomSizeCrop(10, 15), T.RandomResize([40], 64)])
     # a crop of 10x15 pixels becomes 40x60; the whole 60x20 image would become 63x21
