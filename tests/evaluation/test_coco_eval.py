@@ -36,7 +36,7 @@ def log_again():
 
 
 @pytest.fixture
-def said():
+def log_messages():
     """The messages logged during a test."""
     messages = []
     handler = logging.Handler()
@@ -136,18 +136,18 @@ def test_nothing_to_evaluate_is_an_error_on_all_processes(pair):
 
 
 @both_backends
-def test_annotations_with_ids_of_zero_or_duplicate_ids_match_like_others(backend, said):
+def test_annotations_with_ids_of_zero_or_duplicate_ids_match_like_others(backend, log_messages):
     coco = made_ground_truth()
     predictions = perturbed(coco)
     expected = evaluated(coco, predictions, backend)
-    said.clear()
+    log_messages.clear()
     for renumber in (lambda number: number, lambda number: 1 + number // 2):
         coco_eval._log_once.cache_clear()
         odd = copy.deepcopy(coco.dataset)
         for number, annotation in enumerate(odd["annotations"]):
             annotation["id"] = renumber(number)
         assert_same_bits(evaluated(coco_of(odd), predictions, backend).coco_eval["bbox"], expected.coco_eval["bbox"])
-    assert sum("they are renumbered" in message for message in said) == 2
+    assert sum("they are renumbered" in message for message in log_messages) == 2
 
 
 @both_backends
@@ -210,23 +210,27 @@ def test_per_class_agrees_with_the_summary_and_shows_missing_classes(backend):
 
 
 @both_backends
-def test_only_the_summary_is_logged(backend, said, capfd):
+def test_only_the_summary_is_logged(backend, log_messages, capfd):
     coco = made_ground_truth(images=6)
     predictions = perturbed(coco, masks=True)
     capfd.readouterr()
     evaluated(coco, predictions, backend, ("bbox", "segm"))
-    lines = "\n".join(said).splitlines()
+    lines = "\n".join(log_messages).splitlines()
     assert lines[0] == "IoU metric: bbox" and lines[13] == "IoU metric: segm" and len(lines) == 26
     assert lines[1].startswith(" Average Precision  (AP) @[ IoU=0.50:0.95 | area=   all | maxDets=100 ] = ")
     out, err = capfd.readouterr()
     assert out.splitlines() == lines and err == ""
 
 
-def test_without_hotcoco_auto_logs_once_that_it_uses_pycocotools(monkeypatch, said):
+def test_without_hotcoco_auto_logs_once_that_it_uses_pycocotools(monkeypatch, log_messages):
     monkeypatch.setitem(sys.modules, "hotcoco", None)
     coco = made_ground_truth(images=2)
     assert [CocoEvaluator(coco, ["bbox"]).backend for _ in range(2)] == ["pycocotools"] * 2
-    assert len(said) == 1 and "pycocotools" in said[0] and 'pip install "hotcoco>=1.3,<2"' in said[0]
+    assert (
+        len(log_messages) == 1
+        and "pycocotools" in log_messages[0]
+        and 'pip install "hotcoco>=1.3,<2"' in log_messages[0]
+    )
     with pytest.raises(ImportError, match='cannot be imported.*pip install "hotcoco>=1.3,<2"'):
         CocoEvaluator(coco, ["bbox"], backend="hotcoco")
 

@@ -86,7 +86,7 @@ class Results:
     """The folder of all runs, and the exit code and output of both ranks of each run of two processes."""
 
     folder: Path
-    said: dict[str, list[tuple[int, str]]]
+    output: dict[str, list[tuple[int, str]]]
 
     def record(self, name: str) -> dict[str, Any]:
         """The last line of the log."""
@@ -125,9 +125,9 @@ def results(data: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> 
         for name, command in alone.items():
             assert main.run([*command, "--output_dir", str(folder / name)]) == 0
     commands = [[*command, "--output_dir", str(folder / name)] for name, command in pair.items()]
-    said = dict(zip(pair, run_together(2, commands, folder / "pair")))
-    assert {code for outcomes in said.values() for code, _ in outcomes} == {0}, said
-    return Results(folder, said)
+    output = dict(zip(pair, run_together(2, commands, folder / "pair")))
+    assert {code for outcomes in output.values() for code, _ in outcomes} == {0}, output
+    return Results(folder, output)
 
 
 def test_two_processes_get_exactly_the_ap_of_one_for_an_odd_number_of_images(results: Results):
@@ -218,7 +218,7 @@ def test_batch_norm_is_evaluated_on_all_ranks_with_the_statistics_that_are_saved
 
 
 def test_only_the_first_process_reports(results: Results):
-    for name, ((_, first), (_, second)) in results.said.items():
+    for name, ((_, first), (_, second)) in results.output.items():
         assert "Averaged stats" in first, name
         assert second == "", name
 
@@ -246,9 +246,9 @@ def test_a_lost_process_ends_the_others_with_one_sentence(data: dict[str, Path],
     command = flags(data["equal"], "--batch_size", "1", "--epochs", "3")
     codes = wait(start(lose_the_second, [(rank, str(tmp_path), command) for rank in range(2)]))
     assert codes == [1, 9]
-    said = (tmp_path / "error0.txt").read_text().splitlines()
-    assert len(said) == 1 and said[0].startswith("error (process 0): communication with the other processes failed (")
-    assert said[0].endswith("run the same command with --resume auto to continue")
+    lines = (tmp_path / "error0.txt").read_text().splitlines()
+    assert len(lines) == 1 and lines[0].startswith("error (process 0): communication with the other processes failed (")
+    assert lines[0].endswith("run the same command with --resume auto to continue")
 
 
 def _assert_same_gradient(one: Tensor, other: Tensor) -> None:

@@ -101,8 +101,8 @@ def _run_as(rank: int, world_size: int, commands: list[list[str]], folder: str) 
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(world_size), "LOCAL_RANK": str(rank)}
     outcomes = []
     for index, command in enumerate(commands):
-        said = Path(folder, f"said{index}_rank{rank}.txt")
-        with said.open("w") as file, redirect_stdout(file), redirect_stderr(file):
+        output = Path(folder, f"output{index}_rank{rank}.txt")
+        with output.open("w") as file, redirect_stdout(file), redirect_stderr(file):
             code = main.run([*command, "--dist_url", f"file://{folder}/meeting{index}"])
-        outcomes.append((code, said.read_text()))
+        outcomes.append((code, output.read_text()))
     Path(folder, f"rank{rank}.json").write_text(json.dumps(outcomes))
