@@ -186,5 +186,6 @@ def test_both_groups_keep_their_ratio(changes):
 @pytest.mark.parametrize("changes", [{"warmup_steps": 30}, {"warmup_steps": 12, "max_steps": 12}], ids=str)
 def test_a_warm_up_as_long_as_the_training_is_refused(changes):
     args = flags(**changes)
-    with pytest.raises(ValueError, match=f"--warmup_steps {args.warmup_steps} must be below the {args.warmup_steps} steps"):
+    steps = args.warmup_steps
+    with pytest.raises(ValueError, match=f"--warmup_steps {steps} must be below the {steps} steps"):
         build_lr_scheduler(build_optimizer(Detector(), args), args, steps_per_epoch=5)
