@@ -170,3 +170,15 @@ def test_a_best_checkpoint_that_could_not_be_saved_leaves_its_place_to_the_next(
     monkeypatch.setattr("training.validation.write_evaluation", lambda *args, **more: {})
     assert main.run(flags(shapes, "--output_dir", str(tmp_path), "--epochs", "3")) == 0
     assert asked == [True, True, False]
+
+
+def test_a_report_that_cannot_be_written_ends_an_evaluation_but_not_a_training(shapes, tmp_path, monkeypatch, capsys):
+    def fail(*args, **more):
+        raise OSError("no space left")
+
+    monkeypatch.setattr("training.validation.write_evaluation", fail)
+    assert main.run(flags(shapes, "--epochs", "1", "--output_dir", str(tmp_path))) == 0
+    assert "could not be written" in capsys.readouterr().out
+    evaluate = ["--eval", "--resume", str(tmp_path / "checkpoint.pth"), "--output_dir", str(tmp_path)]
+    assert main.run(flags(shapes, *evaluate)) == 1
+    assert capsys.readouterr().err == "error: no space left\n"
