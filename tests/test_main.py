@@ -182,3 +182,14 @@ def test_a_report_that_cannot_be_written_ends_an_evaluation_but_not_a_training(s
     evaluate = ["--eval", "--resume", str(tmp_path / "checkpoint.pth"), "--output_dir", str(tmp_path)]
     assert main.run(flags(shapes, *evaluate)) == 1
     assert capsys.readouterr().err == "error: no space left\n"
+
+
+def test_out_of_memory_is_one_sentence_that_says_what_to_lower(shapes, monkeypatch, capsys):
+    def fail(start):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nGPU 0 has 8 GiB")
+
+    monkeypatch.setattr(main, "read_data", fail)
+    assert main.run(flags(shapes)) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: out of memory (CUDA out of memory") and error.count("\n") == 1
+    assert "--batch_size" in error
