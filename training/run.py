@@ -140,48 +140,53 @@ class Training:
 
         stats = position.train_stats
         if stats is None:
-            set_epoch(self.loader, epoch, position.step)
-            stats = train_one_epoch(
-                self.validation.model,
-                self.validation.criterion,
-                self.loader,
-                self.optimizer,
-                self.device,
-                epoch,
-                args.clip_max_norm,
-                lr_scheduler=self.lr_scheduler if self.per_step else None,
-                window=Window(position.step, steps, position.meters),
-                print_freq=args.print_freq,
-                monitor=monitor,
-            )
+            stats = self._train_steps(epoch, steps, monitor)
         self.state.position = Position(epoch, steps, taken, position.best_score, train_stats=stats)
-
         record = {f"train_{name}": value for name, value in stats.items()}
-        names = []
-        if (epoch + 1) % args.lr_drop == 0 or (epoch + 1) % args.checkpoint_every == 0:
-            names.append(f"checkpoint{epoch:04}.pth")
         best_score = position.best_score
         if last or (epoch + 1) % args.eval_every == 0:
             test_stats = self.validation.run(monitor)
             self.validation.report(epoch)
             record |= {f"test_{name}": value for name, value in test_stats.items()}
-            reached = score(test_stats)
-            if reached > best_score:
-                best_score = reached
-                names.append("checkpoint_best.pth")
+            best_score = max(best_score, score(test_stats))
         if not self.per_step:
             with warnings.catch_warnings():  # if only an evaluation was left, the optimizer took no step
                 warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step")
                 self.lr_scheduler.step()
         trainable = sum(parameter.numel() for parameter in self.model.parameters() if parameter.requires_grad)
         record |= {"epoch": epoch, "n_parameters": trainable}
+
         self.state.position = Position(epoch + 1, 0, taken, best_score)
-        # checkpoint.pth comes last: after a kill in between, the epoch is trained again and writes the others again.
-        if not self.folder.save(self.state.state_dict() | {"record": record}, [*names, CHECKPOINT]):
+        names = self._checkpoint_names(epoch, is_best=best_score > position.best_score)
+        if not self.folder.save(self.state.state_dict() | {"record": record}, names):
             self.state.position.best_score = position.best_score  # this best was not saved: the next may be
         self.folder.log(record)
         monitor.curves.epoch(record, taken)
         return last
+
+    def _train_steps(self, epoch: int, steps: int, monitor: RunMonitor) -> dict[str, float]:
+        """Train from the current position to the end of the epoch, which has `steps` steps; the epoch's averages."""
+        position = self.state.position
+        set_epoch(self.loader, epoch, position.step)
+        return train_one_epoch(
+            self.validation.model,
+            self.validation.criterion,
+            self.loader,
+            self.optimizer,
+            self.device,
+            epoch,
+            self.args.clip_max_norm,
+            lr_scheduler=self.lr_scheduler if self.per_step else None,
+            window=Window(position.step, steps, position.meters),
+            print_freq=self.args.print_freq,
+            monitor=monitor,
+        )
+
+    def _checkpoint_names(self, epoch: int, *, is_best: bool) -> list[str]:
+        """The files to save after an epoch, `checkpoint.pth` last: after a kill in between, all are written again."""
+        is_kept = any((epoch + 1) % every == 0 for every in (self.args.lr_drop, self.args.checkpoint_every))
+        kept, best = [f"checkpoint{epoch:04}.pth"] * is_kept, ["checkpoint_best.pth"] * is_best
+        return [*kept, *best, CHECKPOINT]
 
     def _save_now(self, stop: bool, step: int | None, meters: MetricLogger | None) -> None:
         """Save as a signal asks, and stop if it asks for that.
