@@ -41,8 +41,9 @@ def main(options: argparse.Namespace) -> int:
         settings["panoptic_threshold"] = options.panoptic_threshold
     predictor([], **settings, batch_size=options.batch_size)  # rejects bad settings before anything is written
     job = {"weights": predictor.weights_checksum(), **settings, "attention": options.attention}
-    to_write = {"pictures": not options.no_pictures, "crops": options.save_crops}
-    folder = PredictionFolder(options.out, job, resume=options.resume, **to_write)
+    folder = PredictionFolder(
+        options.out, job, resume=options.resume, pictures=not options.no_pictures, crops=options.save_crops
+    )
     remaining = [name for name in files if not folder.has(name, files[name])]
     table = Table(files, predictor.names, counts=options.count)
     skipped = 0

@@ -127,8 +127,16 @@ def label_detections(
     image_ids = np.unique(np.concatenate([image, objects.images]))
     groups = np.searchsorted(image_ids, image) * len(category_ids) + label
     object_groups = np.searchsorted(image_ids, objects.images) * len(category_ids) + objects.classes
-    limits = {"iou": iou, "max_detections": max_detections}
-    matches = match(groups, boxes, scores, object_groups, objects.boxes, objects.crowd, **limits)
+    matches = match(
+        groups,
+        boxes,
+        scores,
+        object_groups,
+        objects.boxes,
+        objects.crowd,
+        iou=iou,
+        max_detections=max_detections,
+    )
 
     order = np.lexsort((-scores, label))
     order = order[matches[order] != IGNORED]

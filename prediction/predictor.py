@@ -89,12 +89,14 @@ class Predictor:
         """
         self._check_settings(threshold, top_k, batch_size, panoptic_threshold)
         if not isinstance(images, list | tuple):
-            settings = {"top_k": top_k, "classes": classes, "panoptic_threshold": panoptic_threshold}
-            return self([images], threshold=threshold, **settings)[0]
+            predictions = self(
+                [images], threshold=threshold, top_k=top_k, classes=classes, panoptic_threshold=panoptic_threshold
+            )
+            return predictions[0]
         class_ids = None if classes is None else self.class_ids(classes)
         rgb_images = [to_upright_rgb(image) for image in images]
         sizes = [self.resized(image.size) for image in rgb_images]
-        predictions: dict[int, Prediction] = {}
+        found: dict[int, Prediction] = {}
         for batch in same_size_batches(sizes, batch_size) if rgb_images else []:
             outputs, results = self._detect([rgb_images[index] for index in batch])
             for row, index in enumerate(batch):
@@ -105,10 +107,8 @@ class Predictor:
                 own = {name: outputs[name][row : row + 1] for name in OUTPUTS if name in outputs}
                 masks = self._masks(own, queries, image) if "segm" in self.postprocessors else None
                 panoptic = self._panoptic(own, image, panoptic_threshold, class_ids) if self.is_panoptic else None
-                predictions[index] = Prediction(
-                    image, **kept, names=names, queries=queries, masks=masks, panoptic=panoptic
-                )
-        return [predictions[index] for index in range(len(rgb_images))]
+                found[index] = Prediction(image, **kept, names=names, queries=queries, masks=masks, panoptic=panoptic)
+        return [found[index] for index in range(len(rgb_images))]
 
     def attention(self, prediction: Prediction, points: Sequence[tuple[float, float]] = ()) -> Image.Image:
         """Draw where the model looked: the last decoder layer for each of the best detections, and the last encoder

@@ -124,8 +124,16 @@ def _write_onnx(program: ExportedProgram, path: Path, detector: Detector) -> Run
     import onnxruntime
 
     outputs = list(OUTPUTS[: len(program.graph_signature.user_outputs)])
-    names = {"input_names": ["image", "mask"], "output_names": outputs}
-    onnx_program = torch.onnx.export(program, (), None, dynamo=True, opset_version=OPSET, verbose=False, **names)
+    onnx_program = torch.onnx.export(
+        program,
+        (),
+        None,
+        dynamo=True,
+        opset_version=OPSET,
+        verbose=False,
+        input_names=["image", "mask"],
+        output_names=outputs,
+    )
     about = {
         "classes": {category["id"]: category["name"] for category in detector.categories},
         "size": detector.args.val_size or VAL_SIZE,
