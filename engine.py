@@ -105,7 +105,7 @@ def train_one_epoch(
 
     Raises:
         FloatingPointError: a loss or gradient is not finite on any process; no process has taken that step.
-        ValueError: an impossible target, by image and annotation.
+        ValueError: an invalid target; the message names its image and annotation.
     """
     model.train()
     criterion.train()
@@ -143,7 +143,7 @@ def train_one_epoch(
         if step + 1 == window.stop:
             break
 
-    batches.close()  # ends the progress with its summary, after a break too
+    batches.close()  # ends the progress with its summary, also after a break
     meters.synchronize_between_processes()
     get_logger().info(f"Averaged stats: {meters}")
     return meters.averages()
@@ -166,8 +166,8 @@ def evaluate(
     """Losses and COCO's numbers over every batch of `data_loader`.
 
     Args:
-        postprocessors: `bbox` turns outputs into boxes; with `segm` masks are evaluated too, with `panoptic` panoptic
-            maps against the loader's data set, a `CocoPanoptic`.
+        postprocessors: `bbox` turns outputs into boxes; `segm` adds masks, and `panoptic` adds panoptic maps, which are
+            compared with the loader's data set, a `CocoPanoptic`.
         base_ds: COCO's ground truth, crowds included.
         output_dir: panoptic maps are written to `panoptic_eval/` in it; empty: nowhere.
         evaluation: built once for many evaluations; the default builds one from the arguments above.
@@ -180,7 +180,7 @@ def evaluate(
 
     Raises:
         FloatingPointError: an output or loss is not finite on any process.
-        ValueError: an impossible target, or panoptic ground truth that cannot be evaluated.
+        ValueError: an invalid target, or panoptic ground truth that cannot be evaluated.
     """
     model.eval()
     criterion.eval()
@@ -226,7 +226,7 @@ def trial_step(model: nn.Module, criterion: nn.Module, device: torch.device) -> 
 
 
 def weighted_sum(loss_dict: dict[str, Tensor], weight_dict: dict[str, float]) -> Tensor:
-    """The loss to optimise: the named losses times their weights. Values without a weight are logs and left out."""
+    """The loss to optimise: the named losses times their weights. Values without a weight are only logged."""
     return sum(loss_dict[name] * weight for name, weight in weight_dict.items() if name in loss_dict)
 
 
@@ -237,7 +237,7 @@ def _new_meters() -> MetricLogger:
 
 
 def _keep_rates() -> None:
-    """In place of a schedule that steps once per epoch."""
+    """Do nothing: the schedule, if any, steps once per epoch."""
 
 
 def _read_losses(
@@ -245,7 +245,7 @@ def _read_losses(
 ) -> tuple[dict[str, float], set[str]]:
     """Means over all processes as numbers, under the published names. The host waits for the device once.
 
-    The requests travel along, so that every process sees them after the same step.
+    The requests are sent with them, so that every process sees them after the same step.
 
     Returns:
         (numbers, names of the requests that any process made).

@@ -1,4 +1,4 @@
-"""Warnings at the start of a training that will run but is likely to give poor results."""
+"""Warnings at the start of a run that will work but is likely to give poor results."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 PUBLISHED_EPOCHS = 300
 PUBLISHED_IMAGES = 118_287
 PUBLISHED_BATCH = 16
-# A training from scratch that shows the detector less than this fraction of the published number of images (15 of 300
+# A run from scratch that shows the detector less than this fraction of the published number of images (15 of 300
 # epochs) gets a warning. At that point the published model is far from converged, and a small data set needs as many
 # images in total, only fewer different ones. This rule of thumb is set low, to catch only clear cases, such as a few
 # dozen epochs of some hundred images.
@@ -29,7 +29,7 @@ def more_objects_than_queries(
         image_ids: in the same order.
 
     Returns:
-        One sentence with the number of such images and the one with the most objects, or None if there are none.
+        One sentence that counts such images and names the one with the most objects, or None if there are none.
     """
     counts = np.asarray(objects_per_image, dtype=np.int64)
     over = int((counts > num_queries).sum())
@@ -37,9 +37,9 @@ def more_objects_than_queries(
         return None
     fullest = int(counts.argmax())
     most = int(counts[fullest])
-    have = "image has" if over == 1 else "images have"
+    images = f"{len(counts):,} image{'s' * (len(counts) > 1)} {'has' if over == 1 else 'have'}"
     return (
-        f"{over:,} of {len(counts):,} {have} more objects than the model has queries ({num_queries}); image "
+        f"{over:,} of {images} more objects than the model has queries ({num_queries}); image "
         f"{image_ids[fullest]} has the most, {most}. The surplus objects cannot be learned or detected: pass "
         f"--num_queries {most} or more"
     )
@@ -48,10 +48,10 @@ def more_objects_than_queries(
 def too_short_training(
     steps: int, images_per_step: int, images: int, *, backbone: str = "resnet50", from_scratch: bool = True
 ) -> str | None:
-    """A warning if the planned training is far too short for a DETR that does not start from a trained detector.
+    """A warning if the planned training is far too short for a DETR that is trained from scratch.
 
-    There is no warning for a training that resumes or starts from a detector, or with the small backbone "tiny", whose
-    recipes for small images train in minutes.
+    There is no warning for a run that resumes or starts from a detector, or for the small backbone "tiny", which learns
+    small images in minutes.
 
     Args:
         steps: planned steps of all epochs.

@@ -1,4 +1,4 @@
-"""Finding the cause of a NaN or infinity: the batch is run again under watch, the cause is described, all is saved."""
+"""Find the cause of a NaN or infinity: run the batch again with hooks, describe the cause, save batch and weights."""
 
 from __future__ import annotations
 
@@ -124,9 +124,9 @@ def report_non_finite(
 ) -> str:
     """Save the batch, and return the message to stop with: step, images, culprit, the saved files, what to do.
 
-    All processes call this after the same step, and each gets the findings of all. The processes that found something
-    save their batch to `OUTPUT_DIR/non_finite_rank{r}.pth`; if none did, all of them save it. Checkpoints are not
-    touched. If this analysis fails itself, the message says so; no error is raised.
+    All processes call this after the same step, and each receives the findings of all. Those that found something save
+    their batch to `OUTPUT_DIR/non_finite_rank{r}.pth`; if none did, all of them save it. Checkpoints are not touched.
+    If this analysis itself fails, the message says so; no error is raised.
 
     Args:
         what: the observation, such as "the loss is nan".
@@ -138,7 +138,7 @@ def report_non_finite(
     images = [int(target["image_id"]) for target in targets if "image_id" in target]
     try:
         finding = find_non_finite(model, samples, targets, criterion)
-    except Exception as error:  # it must not hide the message, nor keep the other processes waiting
+    except Exception as error:  # must neither hide the message nor keep the other processes waiting
         finding = Finding("nothing", "", f"running the batch again failed ({type(error).__name__}: {error})")
     found = all_gather((finding.kind, f"images {images}: {finding.sentence}"))
     culprits = [index for index, (kind, _) in enumerate(found) if kind != "nothing"] or list(range(len(found)))
@@ -149,7 +149,7 @@ def report_non_finite(
         try:
             message = f"{what}, in epoch {epoch}, step {step}, {found[rank][1]}"
             save_batch(place, samples, targets, model=model, epoch=epoch, step=step, message=message, rank=rank)
-        except Exception as error:  # as above; a full disk raises many types
+        except Exception as error:  # as above; a full disk can raise many types
             place = f"no file, because {place} cannot be written ({error})"
     places = [each for each in all_gather(place) if each]  # this also keeps all processes alive until each has saved
 

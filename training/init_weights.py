@@ -1,4 +1,4 @@
-"""Starting a new training from another run's weights: classes are matched by name, queries added or removed.
+"""Start a new run from another run's weights: classes are matched by name, queries added or removed.
 
 Shapes: `C` classes, `Q` object queries, `D` transformer width. Row c of the class head is the class of id c; its last
 row, C, is "no object".
@@ -54,10 +54,10 @@ def init_weights(
 ) -> InitReport:
     """Load the weights of `checkpoint` into `model`, whose classes and number of queries may differ.
 
-    If the classes are the same, or their number is and the names are unknown on one side, the whole class head is
-    loaded. Otherwise the rows of classes with the same name, whatever their ids, and of "no object" are loaded; the
-    other rows keep their initial values. Object queries are loaded up to the smaller number; additional ones keep their
-    initial values, drawn from N(0, 1).
+    If the classes are the same, or equally many with names unknown on one side, the whole class head is loaded.
+    Otherwise the rows of classes with the same name, whatever their ids, and of "no object" are loaded; the other rows
+    keep their initial values. Object queries are loaded up to the smaller number; additional ones keep their initial
+    values, drawn from N(0, 1).
 
     Args:
         model: a newly built `DETR`, or a `DETRsegm` for weights of one.
@@ -93,7 +93,7 @@ def init_weights(
     load_weights(model, merged, source)
 
     unchanged = [name.removeprefix(inside) for name in state if name in own and name not in (*head, queries)]
-    report.loaded[:0] = [f"{part} ({count} tensors)" for part, count in _count_parts(unchanged).items()]
+    report.loaded[:0] = _count_parts(unchanged)
     counters = [sum(name not in other for name in one) for one, other in ((own, state), (state, own))]
     for entries, count in zip((report.new, report.left_out), counters):
         if count:
@@ -135,7 +135,7 @@ def _match_classes(
         report.loaded.append(f"class_embed (all {new_end} classes)")
         if not (old and new):
             report.notes.append(
-                "The class names are not known on both sides: assumed to be the same, in the same order"
+                "The class names are not known on both sides: the classes are assumed to be the same, in the same order"
             )
         return {row: row for row in range(new_end + 1)}
 
@@ -162,13 +162,13 @@ def _names_in(checkpoint: Mapping[str, Any], count: int, report: InitReport) -> 
     """Id → name of the checkpoint's classes, by ascending id; empty if unknown."""
     categories = checkpoint.get("categories")
     if categories is None and count == COCO_NUM_CLASSES:
-        report.notes.append("The checkpoint does not name its 91 classes: assumed to be COCO's")
+        report.notes.append("The checkpoint does not name its 91 classes: they are assumed to be COCO's")
         return dict(COCO_NAMES)
     return _names_below(count, categories or ())
 
 
 def _names_below(count: int, categories: Sequence[Mapping[str, Any]]) -> dict[int, str]:
-    """Id → name of the categories with a row, by ascending id; an unused category may lie beyond the last row."""
+    """Id → name of the categories with a row, by ascending id; an unused category may be beyond the last row."""
     names = {category["id"]: category["name"] for category in categories if category["id"] < count}
     return dict(sorted(names.items()))
 
@@ -181,11 +181,11 @@ def _place_rows(fresh: Tensor, loaded: Tensor, rows: Mapping[int, int]) -> Tenso
 
 
 def _report_queries(old: int, new: int, report: InitReport) -> None:
-    report.loaded.append(f"query_embed ({min(old, new)} queries)")
+    report.loaded.append(f"query_embed ({_count_queries(min(old, new))})")
     if new > old:
-        report.new.append(f"query_embed ({new - old} queries)")
+        report.new.append(f"query_embed ({_count_queries(new - old)})")
     if old > new:
-        report.left_out.append(f"query_embed (the last {old - new} of {old} queries)")
+        report.left_out.append(f"query_embed (the last {old - new} of {_count_queries(old)})")
 
 
 def _report_rows(entries: list[str], rows: Sequence[int], names: Mapping[int, str]) -> None:
@@ -197,12 +197,17 @@ def _report_rows(entries: list[str], rows: Sequence[int], names: Mapping[int, st
         entries.append(f"class_embed ({unnamed} row{'s' * (unnamed > 1)} without a name)")
 
 
-def _count_parts(names: Iterable[str]) -> dict[str, int]:
-    return Counter(name.split(".")[0] for name in names)
+def _count_parts(names: Iterable[str]) -> list[str]:
+    counts = Counter(name.split(".")[0] for name in names)
+    return [f"{part} ({count} tensor{'s' * (count > 1)})" for part, count in counts.items()]
 
 
 def _count_classes(names: Sequence[str]) -> str:
     return f"{len(names)} class{'es' * (len(names) > 1)}: {_some(names)}"
+
+
+def _count_queries(count: int) -> str:
+    return "1 query" if count == 1 else f"{count} queries"
 
 
 def _some(names: Sequence[str]) -> str:

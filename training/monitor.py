@@ -23,12 +23,12 @@ class RunMonitor(Monitor):
 
     Args:
         signals: their requests reach all processes.
-        curves: of single steps.
+        curves: the writer of the values of single steps.
         save: called as `save(stop, step, meters)` when a save or a stop was requested; `step` and `meters` are those of
             `Monitor.respond`. It raises to stop.
         steps_before: gives the optimizer steps taken before the epoch.
         every: steps between points of the curves.
-        output_dir: a batch that gives non-finite numbers is saved there for study; empty: nowhere.
+        output_dir: folder to save a batch that gives non-finite numbers to; empty to save nothing.
     """
 
     def __init__(

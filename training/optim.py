@@ -32,7 +32,7 @@ def build_optimizer(model: nn.Module, args: argparse.Namespace) -> torch.optim.A
 def build_lr_scheduler(
     optimizer: torch.optim.Optimizer, args: argparse.Namespace, steps_per_epoch: int
 ) -> tuple[LRScheduler, bool]:
-    """The schedule of the command line.
+    """The learning-rate schedule that the command line sets.
 
     Args:
         optimizer: the learning rates of its groups are the peak rates.

@@ -32,7 +32,7 @@ def check_optimizer_state(state: Mapping[str, Any], optimizer: torch.optim.Optim
     """
     groups, moments = state.get("param_groups"), state.get("state")
     if not isinstance(groups, list) or not isinstance(moments, Mapping):
-        raise ValueError("the optimizer's state has no param_groups and state")
+        raise ValueError("the optimizer's state lacks param_groups or state")
     own_groups = optimizer.param_groups
     own_sizes = [len(group["params"]) for group in own_groups]
     sizes = [len(g["params"]) if isinstance(g, Mapping) and isinstance(g.get("params"), list) else None for g in groups]

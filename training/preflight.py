@@ -69,7 +69,7 @@ def preflight(
             peak = _peak(device)
             usual = _seconds(step, typical, device)
         outcome = ("", (slow, usual, peak))
-    except Exception as error:  # shared with all processes, so that none waits for one that failed
+    except Exception as error:  # shared with all processes, so that no process waits for one that failed
         own_error = error
         out_of_memory = is_out_of_memory(error)
         outcome = (_too_large(worst, device) if out_of_memory else f"{type(error).__name__}: {error}", None)
@@ -97,7 +97,7 @@ def _describe(
         excluded += ", communication between processes"
     return (
         f"preflight, the largest batch{each}: {_shape(worst)}: {slow:.3g} s per step, peak memory {memory}\n"
-        f"preflight, {tried} ordinary batches{each}: {usual:.3g} s per step\n"
+        f"preflight, {tried} ordinary batch{'es' * (tried > 1)}{each}: {usual:.3g} s per step\n"
         f"forecast: {steps:,} steps in about {_duration(steps * usual)}; {_duration(steps * slow)} if every batch were "
         f"the largest. Not included: {excluded}"
     )
@@ -107,7 +107,8 @@ def _shape(batch: Batch) -> str:
     samples, targets = batch
     count, _, height, width = samples.tensors.shape
     most = max((len(target["labels"]) for target in targets), default=0)
-    return f"{count} image{'s' * (count > 1)} padded to {width}x{height} pixels, at most {most} objects in one"
+    objects = f"{most} object{'s' * (most != 1)}"
+    return f"{count} image{'s' * (count > 1)} padded to {width}x{height} pixels, at most {objects} in one"
 
 
 def _duration(seconds: float) -> str:

@@ -71,7 +71,7 @@ class Training:
             self.folder.align_log(self.state.position.epoch - 1, checkpoint.get("record"))
 
     def advise(self) -> None:
-        """Warn of what will disappoint and, with `--preflight`, try the largest batch and forecast the run."""
+        """Warn about likely poor results and, with `--preflight`, try the largest batch and forecast the run."""
         args, data, steps_taken = self.args, self.dataset, self.state.position.steps_taken
         steps = min(args.epochs * len(self.loader), args.max_steps or math.inf)
         found = (
@@ -159,7 +159,7 @@ class Training:
         self.state.position = Position(epoch + 1, 0, taken, best_score)
         names = self._checkpoint_names(epoch, is_best=best_score > position.best_score)
         if not self.folder.save(self.state.state_dict() | {"record": record}, names):
-            self.state.position.best_score = position.best_score  # this best was not saved: the next may be
+            self.state.position.best_score = position.best_score  # this best was not saved, a later one may be
         self.folder.log(record)
         monitor.curves.epoch(record, taken)
         return last
@@ -191,8 +191,8 @@ class Training:
     def _save_now(self, stop: bool, step: int | None, meters: MetricLogger | None) -> None:
         """Save as a signal asks, and stop if it asks for that.
 
-        Inside an epoch `step` of its steps are done. In the evaluation after it, `step` is None: a resumed run repeats
-        only the evaluation.
+        Inside an epoch, `step` is the number of its steps done. In the evaluation after it, `step` is None: a resumed
+        run repeats only the evaluation.
         """
         at = self.state.position
         if step is not None and meters is not None:

@@ -79,7 +79,7 @@ class RunFolder:
     def align_log(self, epoch: int, record: Mapping[str, Any] | None, *, drop_later: bool = True) -> None:
         """Make `log.txt` match a checkpoint whose last finished epoch is `epoch`.
 
-        The line of `epoch`, `record`, is added if the run was interrupted between its checkpoint and its line. An
+        `record`, the line of `epoch`, is added if the run was interrupted between its checkpoint and its line. An
         incomplete line is removed. With `drop_later`, so are the lines of later epochs, which will be trained again.
         """
         file = self.path / LOG if self.writes else None
@@ -143,7 +143,7 @@ def _epoch_of(line: bytes) -> int | None:
 
 
 def _os_error(error: BaseException | None) -> OSError | None:
-    """The operating system's error behind `error`: torch.save wraps a full disk in an error of its own."""
+    """The operating system's error behind `error`: torch.save wraps it in another error if the disk is full."""
     while error is not None and not isinstance(error, OSError):
         error = error.__cause__ or error.__context__
     return error

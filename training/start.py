@@ -50,7 +50,7 @@ class Start:
     frozen: dict[str, Any] = field(default_factory=dict)
 
     def prepare_model(self, model: nn.Module, categories: Sequence[Mapping[str, Any]]) -> None:
-        """Load into a freshly built model the weights that the run starts from, if any, and lay it out for speed.
+        """Load the weights that the run starts from, if any, into a new model, and choose the faster memory layout.
 
         Raises:
             CheckpointError: the weights do not fit the model.
@@ -94,7 +94,7 @@ def find_start(args: argparse.Namespace) -> Start:
         ValueError, ImportError: settings that are impossible, or a package that is missing.
         CheckpointError, OSError: a checkpoint cannot be used.
     """
-    args, log = copy.copy(args), get_logger()  # from here on, what the rooms below log is shown
+    args, log = copy.copy(args), get_logger()  # sets up the logger before other modules use it
     check_args(args)
     if args.tensorboard:
         require_tensorboard()

@@ -130,13 +130,13 @@ class TrainingState:
     def load_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
         """Continue optimizer, schedule, generators and position from a checkpoint. A collective call.
 
-        The weights are loaded before, by `training.start`, since evaluation needs them too. A checkpoint without
+        The weights are loaded beforehand, by `training.start`, since evaluation needs them too. A checkpoint without
         training state changes nothing, so that training begins at `--start_epoch`. A position inside an epoch needs the
         same data, batch size, seed and number of processes; otherwise that epoch is trained from its beginning, with a
         warning.
 
         Raises:
-            CheckpointError: the state does not fit the model or is damaged; or processes resume at different places.
+            CheckpointError: the state does not fit the model or is damaged; or processes resume at different positions.
             ValueError: nothing is left to train.
         """
         if {"optimizer", "lr_scheduler", "epoch"} <= checkpoint.keys():
@@ -148,7 +148,7 @@ class TrainingState:
                 rng = checkpoint.get("rng")
                 if rng is not None and len(rng) == get_world_size():
                     set_rng_state(rng[get_rank()])
-            except Exception as error:  # damaged states raise almost any type
+            except Exception as error:  # a damaged state can raise almost any type
                 reason = (str(error).strip() or type(error).__name__).split("\n")[0]
                 raise CheckpointError(
                     f"{source}: the training state cannot be restored ({reason}): pass the flags it was saved with, or "
@@ -157,7 +157,7 @@ class TrainingState:
             self._refuse_finished()
             at = self.position
             inside = f", step {at.step} of {self.steps_per_epoch}" if at.step else ""
-            get_logger().info(f"resuming from {source}: epoch {at.epoch}{inside}, after {at.steps_taken} steps in all")
+            get_logger().info(f"resuming from {source}: epoch {at.epoch}{inside}, after {at.steps_taken} steps")
         check_same_position(self.position, self.args.resume)
 
     def _read_position(self, checkpoint: Mapping[str, Any]) -> Position:
@@ -208,7 +208,7 @@ class TrainingState:
             )
 
     def _load_schedule(self, checkpoint: Mapping[str, Any]) -> None:
-        """Put the schedule where it was. Values that the command line changes apply from the next step."""
+        """Restore the schedule's position. Values that the command line changes apply from the next step."""
         args, lr_scheduler = self.args, self.lr_scheduler
         check_schedule_state(checkpoint["lr_scheduler"], lr_scheduler)
         saved, given = checkpoint.get("args", {}), getattr(args, "given", ())

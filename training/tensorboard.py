@@ -41,7 +41,7 @@ class TensorBoardWriter:
     """Writes curves to an event file. Every process may create a writer; only that of rank 0 writes.
 
     Each call writes to the file before it returns, without a thread. If the disk is full or missing, a warning is
-    given and the curves end; the run continues.
+    logged and the curves end; the run continues.
 
     Args:
         folder: the folder of the event files, one file for each start of the run; None writes nothing.
@@ -95,7 +95,7 @@ class TensorBoardWriter:
         """Close the file; a second call does nothing."""
         records, self._records = self._records, None
         if records is not None:
-            with suppress(OSError):  # from a file that could not be written, of which a warning was given
+            with suppress(OSError):  # the file could not be written, which has been logged
                 records.close()
 
     def _write(self, values: Mapping[str, float], step: int) -> None:

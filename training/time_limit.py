@@ -1,4 +1,4 @@
-"""A scheduler's time limit: the training saves and stops, then the job is requeued."""
+"""A scheduler's time limit: training saves and stops, then the job is requeued."""
 
 from __future__ import annotations
 

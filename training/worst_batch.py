@@ -20,8 +20,8 @@ Batch = tuple[NestedTensor, tuple[T.Target, ...]]
 def worst_batch(dataset: AnnotatedImages, batch_size: int) -> Batch:
     """The images with the most objects, stretched to the size of the largest batch that training can draw.
 
-    No batch has more pixels, including padding, or more objects. Images are stretched instead of padded: the cost of a
-    batch depends on its size, not on its content. The global random generators are not used.
+    No batch of the training has more pixels, including padding, or more objects. Images are stretched instead of
+    padded: the cost of a batch depends on its size, not on its content. The global random generators are not used.
 
     Args:
         dataset: with the transforms of `make_coco_transforms("train", ...)`.

@@ -22,7 +22,7 @@ def test_images_with_more_objects_than_queries_are_counted_and_the_worst_is_name
     text = more_objects_than_queries(np.array([3, 101, 100, 250, 0]), 100, [11, 12, 13, 14, 15])
     assert "2 of 5 images have more objects" in text and "image 14 has the most, 250" in text
     assert "--num_queries 250" in text
-    assert "1 of 2 image has" in more_objects_than_queries([3, 7], 6, [1, 2])
+    assert "1 of 2 images has" in more_objects_than_queries([3, 7], 6, [1, 2])
 
 
 @pytest.mark.parametrize("counts", [[100, 3], [0], []])

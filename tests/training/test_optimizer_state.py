@@ -61,8 +61,8 @@ def test_a_state_without_what_newer_versions_added_passes():
 @pytest.mark.parametrize(
     ("place", "value", "sentence"),
     [
-        ("param_groups", ..., "no param_groups and state"),
-        ("state", [], "no param_groups and state"),
+        ("param_groups", ..., "lacks param_groups or state"),
+        ("state", [], "lacks param_groups or state"),
         ("param_groups", [], r"groups hold \[\] parameters, the model's \[2, 2\]"),
         ("param_groups.1", 5, r"groups hold \[2, None\] parameters"),
         ("param_groups.1.params", [2], r"groups hold \[2, 1\] parameters"),
