@@ -13,7 +13,7 @@ from util.settings import GROUPS, SETTINGS
 
 
 def get_args_parser() -> argparse.ArgumentParser:
-    """The parser of `main.py`; without a help of its own, so that it can be a parent of others, as published."""
+    """The parser of `main.py`; without `--help`, so that it can be a parent of other parsers, as published."""
     parser = argparse.ArgumentParser("DETR: train and evaluate", add_help=False)
     for title, settings in GROUPS.items():
         group = parser.add_argument_group(title)
@@ -82,7 +82,9 @@ def _check_files(args: argparse.Namespace) -> None:
         for kind, root in kinds.items():
             if not root and not getattr(args, f"{split}_{kind}"):
                 flag = "--coco_panoptic_path" if panoptic and kind != "images" else "--coco_path"
-                raise ValueError(f"no data: pass {flag} FOLDER, or --{split}_{kind} with the others of its kind")
+                raise ValueError(
+                    f"no data: pass {flag} FOLDER, or --{split}_{kind} and the flags of the other files and folders"
+                )
     if args.resume == "auto" and not args.output_dir:
         raise ValueError(
             "--resume auto looks for a checkpoint in --output_dir: pass --output_dir too, or name the checkpoint"
@@ -92,7 +94,7 @@ def _check_files(args: argparse.Namespace) -> None:
     if args.frozen_weights and args.init_from:
         raise ValueError("--frozen_weights and --init_from both supply the detector's weights: pass only one of them")
     if args.eval and args.init_from:
-        raise ValueError("--eval evaluates a checkpoint as it is: pass it as --resume, not as --init_from")
+        raise ValueError("--eval evaluates a checkpoint as it is: pass it with --resume, not with --init_from")
     if args.tensorboard and not args.output_dir:
         raise ValueError("--tensorboard writes to OUTPUT_DIR/tensorboard: pass --output_dir too")
     if args.eval and not args.resume:

@@ -43,7 +43,7 @@ def box_iou(boxes1: Tensor, boxes2: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def generalized_box_iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
-    """Generalised IoU of every pair, in [-1, 1]: IoU minus the share of the hull that neither box covers.
+    """Generalised IoU of every pair, in [-1, 1]: IoU minus the fraction of the enclosing box that neither covers.
 
     Args:
         boxes1: xyxy [..., N, 4].

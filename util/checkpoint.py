@@ -89,7 +89,7 @@ def load_checkpoint(path_or_url: str | os.PathLike[str], *, also_allowed: Sequen
         check_entries(loaded, source)
     except CheckpointError:
         raise
-    except Exception as error:  # a broken file can raise almost any type
+    except Exception as error:  # a damaged file can raise almost any type
         raise CheckpointError(_explain(source, is_url, error)) from error
     return loaded
 

@@ -1,4 +1,4 @@
-"""COCO's own names: its 80 things and 53 stuffs under their published ids, and the 12 numbers of its evaluation.
+"""COCO's own names: its 80 thing and 53 stuff classes under their published ids, and the 12 numbers of its evaluation.
 
 Ids run from 1 to 90 with ten gaps; COCO detectors therefore have 91 classes (paper, section 4), ids used as they are.
 """
@@ -33,7 +33,7 @@ COCO_STUFF: dict[int, str] = {
 }
 # fmt: on
 # The 12 numbers of `COCOeval.stats`, in that order: short name, as in eval/per_class.json → name of the
-# TensorBoard curve. s, m, l: small, medium, large objects; 1, 10, 100: at most so many detections per image.
+# TensorBoard curve. s, m, l: small, medium, large objects; 1, 10, 100: limit of detections per image.
 COCO_METRICS: dict[str, str] = {
     **{"AP": "AP", "AP50": "AP50", "AP75": "AP75", "APs": "AP_small", "APm": "AP_medium", "APl": "AP_large"},
     **{"AR1": "AR1", "AR10": "AR10", "AR100": "AR100", "ARs": "AR_small", "ARm": "AR_medium", "ARl": "AR_large"},
@@ -54,5 +54,5 @@ def panoptic_categories() -> list[dict[str, int | str]]:
 
 
 def thing_ids(categories: Iterable[Mapping[str, Any]]) -> list[int]:
-    """Ids of the categories that are things; one that does not say is a thing."""
+    """Ids of the categories that are things; a category without `isthing` counts as one."""
     return [category["id"] for category in categories if category.get("isthing", 1)]

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import torch
 
-# How the allocators that raise a plain RuntimeError (CPU, mps) and the operating system put it.
+# The wording of the operating system and of the allocators that raise a plain RuntimeError (CPU, mps).
 _OUT_OF_MEMORY = ("out of memory", "not enough memory", "allocate memory")
 
 
@@ -36,7 +36,7 @@ def resolve_device(name: str | torch.device = "auto") -> torch.device:
     try:
         torch.zeros(1, device=device).item()
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise ValueError(f"--device {name} cannot compute here: use --device auto, cpu, cuda or mps") from error
+        raise ValueError(f"--device {name} cannot be used here: use --device auto, cpu, cuda or mps") from error
     return device
 
 

@@ -62,7 +62,7 @@ def all_gather(data: Any) -> list[Any]:
 def gather_to_main(data: Any) -> list[Any] | None:
     """Collect one picklable object from every process on the main one, over the CPU with every backend.
 
-    For large objects that only the main process needs: they take no memory on accelerators and on other processes.
+    For large objects that only the main process needs: they take no memory on accelerators or on other processes.
     Every process must call this.
 
     Returns:

@@ -61,10 +61,10 @@ def failed_rendezvous(error: BaseException, rank: int, world_size: int, url: str
     place = url if url != "env://" else f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
     if "address already in use" in str(error).lower():
         advice = "choose another port (torchrun: --master_port N, or --standalone)"
-        return f"process {rank} cannot listen at {place}: the address is in use, probably by another run; {advice}"
+        return f"process {rank} cannot listen on {place}: the address is in use, probably by another run; {advice}"
     if "unable to find address" in cause.lower() or "resolve" in cause.lower():
         return (
-            f"process {rank} found no network address to listen at ({cause}): set GLOO_SOCKET_IFNAME to the network "
+            f"process {rank} found no network address to listen on ({cause}): set GLOO_SOCKET_IFNAME to the network "
             "interface that connects the machines (lo if all processes run on one machine)"
         )
     if "timed out" in cause.lower() or "timeout" in cause.lower():

@@ -91,7 +91,7 @@ class MetricLogger:
 
     Args:
         delimiter: between the parts of a line.
-        shown: names of the meters to show, if they exist; None shows all.
+        shown: names of the meters to show, if they exist; None to show all.
         watch_only: names of meters that are shown but are not results: `averages` leaves them out.
     """
 
@@ -169,7 +169,7 @@ class MetricLogger:
     def synchronize_between_processes(self) -> None:
         """Sum every meter's count and total, and thus `global_avg`, over all processes, in one collective.
 
-        Afterwards all processes have the meters of each.
+        Afterwards, every process has the meters of all processes.
         """
         per_process = all_gather({name: (meter.count, meter.total) for name, meter in self.meters.items()})
         for name in dict.fromkeys(name for sums in per_process for name in sums):

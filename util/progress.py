@@ -19,12 +19,12 @@ from util.dist import get_world_size, is_main_process
 from util.logging import get_logger
 
 MEGABYTE = 1024.0 * 1024.0
-WINDOW = 20  # the speed shown is averaged over so many steps, as many as a meter's window
+WINDOW = 20  # steps that the displayed speed is averaged over, as many as a meter's window
 
 
 class _Step(NamedTuple):
     seconds: float  # from the request for one batch to the request for the next
-    waited: float  # of these, until the batch arrived
+    waited: float  # of these, waiting for the batch
     images: int
 
 
@@ -35,7 +35,7 @@ class Progress:
     includes the work of that body.
 
     Args:
-        describe: returns the text on the meters.
+        describe: returns the meters as text.
         delimiter: between the parts of a line.
         header: first part of a line.
         length: number of batches of the whole epoch; None if unknown.
@@ -182,7 +182,7 @@ def memory() -> dict[str, float]:
         pages = int(Path("/proc/self/statm").read_text().split()[1])
         values["memory/rss_mb"] = pages * os.sysconf("SC_PAGE_SIZE") / MEGABYTE
     except OSError:
-        pass  # without a further package, other systems report the peak only
+        pass  # without another package, other systems report only the peak
     if torch.cuda.is_initialized():
         values["memory/cuda_peak_mb"] = torch.cuda.max_memory_allocated() / MEGABYTE
     return values

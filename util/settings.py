@@ -1,7 +1,7 @@
-"""All settings of a run in one table: flag, default, bounds, and what a change of it means when a run is resumed.
+"""All settings of a run in one table: flag, default, bounds, and what changing it means for a resumed run.
 
 `util.arguments` builds the command line from it and checks values against it; `training.start` reads what resuming
-does. The published flags keep their names and defaults; ours are beside them.
+does. The published flags keep their names and defaults; ours are additions.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Setting:
         help: one line for `--help`.
         touches: DETECTOR, TRAINING, SCHEDULE or RUN.
         at_least: the smallest value allowed. Values must be finite too.
-        below, above: bounds that are not allowed themselves.
+        below, above: exclusive bounds.
         choices: the allowed values.
         flag: of a switch that turns something off.
     """
@@ -56,7 +56,7 @@ class Setting:
             parser.add_argument(flag, dest=self.name, action=action, help=self.help)
             return
         several = isinstance(self.default, list)
-        default = list(self.default) if several else self.default  # parsers share no list
+        default = list(self.default) if several else self.default  # parsers must not share a list
         options = {
             "type": self.kind,
             "choices": self.choices,
@@ -155,7 +155,7 @@ GROUPS: dict[str, tuple[Setting, ...]] = {
         ),
     ),
     "matching and loss": (
-        Setting("aux_loss", True, None, "no losses on the inner decoder layers", TRAINING, flag="no_aux_loss"),
+        Setting("aux_loss", True, None, "no losses on the earlier decoder layers", TRAINING, flag="no_aux_loss"),
         Setting("set_cost_class", 1, float, "matching cost: weight of the class probability", TRAINING, 0),
         Setting("set_cost_bbox", 5, float, "matching cost: weight of the L1 distance", TRAINING, 0),
         Setting("set_cost_giou", 2, float, "matching cost: weight of the generalised IoU", TRAINING, 0),
@@ -215,7 +215,7 @@ GROUPS: dict[str, tuple[Setting, ...]] = {
         Setting("preflight", False, None, "try the largest batch first; forecast time and memory", RUN),
         Setting("checkpoint_every", 100, int, "epochs between checkpoints that are kept", RUN, 1),
         Setting("world_size", 1, int, "number of processes; launchers set it themselves", RUN),
-        Setting("dist_url", "env://", None, "where the processes meet", RUN),
+        Setting("dist_url", "env://", None, "rendezvous address of the processes", RUN),
     ),
 }
 SETTINGS: dict[str, Setting] = {setting.name: setting for group in GROUPS.values() for setting in group}

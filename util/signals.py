@@ -79,7 +79,7 @@ def ignore_in_worker() -> None:
     for name in ("SIGINT", *SAVE, "SIGUSR2"):  # submitit uses SIGUSR2 for its time limit
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
-    if not hasattr(signal, "sigwaitinfo"):  # macOS and Windows do not say who sent a signal
+    if not hasattr(signal, "sigwaitinfo"):  # macOS and Windows do not report who sent a signal
         return
 
     parent_process = multiprocessing.parent_process()

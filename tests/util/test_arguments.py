@@ -100,7 +100,7 @@ def test_panoptic_data_have_three_parts_and_two_roots(missing):
     named = {f"{split}_{kind}": "X" for split in ("train", "val") for kind in ("ann", "images", "panoptic")}
     _check_files(panoptic_args(**named))
     root = "--coco_path" if missing.endswith("images") else "--coco_panoptic_path"
-    with pytest.raises(ValueError, match=f"no data: pass {root} FOLDER, or --{missing} with"):
+    with pytest.raises(ValueError, match=f"no data: pass {root} FOLDER, or --{missing} and"):
         _check_files(panoptic_args(**named | {missing: None}))
     _check_files(panoptic_args(coco_path="X"))
     with pytest.raises(ValueError, match="pass --coco_path FOLDER"):

@@ -267,7 +267,7 @@ def test_a_port_in_use_is_named(monkeypatch: pytest.MonkeyPatch):
         other_run.listen()
         port = str(other_run.getsockname()[1])
         with pytest.raises(
-            ProcessGroupError, match=f"cannot listen at 127.0.0.1:{port}: the address is in use, .*--master_port"
+            ProcessGroupError, match=f"cannot listen on 127.0.0.1:{port}: the address is in use, .*--master_port"
         ):
             join(monkeypatch, RANK="0", WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
     assert not dist.is_initialized()
