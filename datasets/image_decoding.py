@@ -47,7 +47,7 @@ def read_image(path: str | Path, annotated_size: tuple[int, int] | None = None) 
         raise FileNotFoundError(
             f"image file {path} does not exist: check the image folder and the annotation's file_name"
         ) from None
-    except Exception as error:  # the decoder raises almost any type on damaged files
+    except Exception as error:  # the decoder can raise almost any type on damaged files
         cause = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise OSError(
             f"image file {path} cannot be read ({cause}): replace it, or remove it from the annotations"

@@ -23,7 +23,7 @@ from util.signals import ignore_in_worker
 def sample_generators(seed: int, epoch: int, index: int) -> Iterator[None]:
     """Context in which the global generators of Python, NumPy and torch (CPU) are seeded from (seed, epoch, index).
 
-    So a sample's augmentation depends neither on the worker that reads it nor on earlier samples. On exit, also after
+    A sample's augmentation thus depends neither on the worker that reads it nor on earlier samples. On exit, also after
     an error, the generators have their previous states. Generators of other devices are never touched.
     """
     entropy = [seed % 2**64, epoch, index]  # SeedSequence rejects negative numbers
@@ -85,8 +85,8 @@ def build_data_loader(
         if train and len(sampler) < batch_size:
             share = f" ({len(sampler)} for each of {get_world_size()} processes)" if get_world_size() > 1 else ""
             raise ValueError(
-                f"the training set has {images} images{share}, fewer than one batch of {batch_size}, and training "
-                f"drops short batches: pass --batch_size {len(sampler)} or less"
+                f"the training set has {images} image{'s' * (images > 1)}{share}, fewer than one batch of "
+                f"{batch_size}, and training drops short batches: pass --batch_size {len(sampler)} or less"
             )
         batching = {"batch_size": batch_size, "sampler": sampler, "drop_last": train}
     return DataLoader(

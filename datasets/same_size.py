@@ -1,7 +1,7 @@
 """Evaluation without padding: batches of images that have the same size after the transforms.
 
 DETR's predictions depend slightly on the padding of the batch. Batches of one size have none, so an image gives the
-same result in a batch as alone.
+same result in a batch as on its own.
 """
 
 from __future__ import annotations

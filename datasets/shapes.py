@@ -1,4 +1,4 @@
-"""The built-in data set: circles, squares and triangles on a patterned ground, as COCO instances and COCO panoptic.
+"""The built-in data set: circles, squares and triangles on a patterned background, as COCO instances and COCO panoptic.
 
     python -m datasets.shapes OUT --train 4000 --val 500 --size 96 --seed 0
 
@@ -41,14 +41,14 @@ CORNERS = {"square": 4, "triangle": 3}  # a circle has none
 MAX_OBJECTS = 4
 SIDES = (16, 44)  # side of an object in a 96-pixel image, pixels; lengths scale with the image
 MIN_VISIBLE = 0.5  # fraction of an object that stays visible under later objects
-MIN_CONTRAST = 0.4  # of an object to everything else: distance of RGB colours in [0, 1]^3
+MIN_CONTRAST = 0.4  # between an object and everything else: distance of RGB colours in [0, 1]^3
 SPLITS = {"train": 0, "val": 1}
 FIRST_ID = {"train": 1, "val": 1_000_001}  # image ids of the splits do not overlap, as in COCO
-DRAWING = 1  # version of the drawing code; raise it with every change of the images
+DRAWING = 1  # version of the drawing code; increase it whenever the images change
 
 
 class Segment(NamedTuple):
-    """One object or one region of ground; `mask` is its visible part, bool [size, size]."""
+    """One object or one region of background; `mask` is its visible part, bool [size, size]."""
 
     category_id: int
     mask: np.ndarray
@@ -59,7 +59,7 @@ def draw_scene(rng: np.random.Generator, size: int = 96) -> tuple[Image.Image, l
 
     Returns:
         The RGB image, `size` pixels wide and high, and its segments: the objects in painting order (later ones cover at
-        most half of an earlier one), then the regions of ground. The masks are disjoint and together fill the image.
+        most half of an earlier one), then the background regions. The masks are disjoint and together fill the image.
     """
     unit = size / 96
     y, x = np.mgrid[:size, :size].astype(np.float32) + 0.5  # pixel centres

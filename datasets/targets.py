@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def check_targets(targets: Sequence[Mapping[str, Tensor]], num_classes: int) -> None:
-    """Reject a target that no loss can be computed on, by image and annotation id.
+    """Reject a target for which no loss can be computed, by image and annotation id.
 
     Meant for targets on the CPU: with another device, each call would wait for it.
 

@@ -1,7 +1,8 @@
 """COCO segmentations → bool masks.
 
 pycocotools draws the polygons. They are checked first, because it crashes instead of raising when a number is not
-finite or far outside. Run-length codes are decoded here, because pycocotools leaves undefined what a short one omits.
+finite or far outside. Run-length codes are decoded here, because pycocotools leaves the rest of a mask undefined if its
+code is too short.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ def segmentation_to_mask(segmentation: Any, height: int, width: int) -> np.ndarr
         height, width: size of the image in pixels.
 
     Raises:
-        ValueError: neither of the two, or of another size than the image. The message continues "annotation … has".
+        ValueError: neither of the two forms, or not of the image's size. The message continues "annotation … has".
     """
     if isinstance(segmentation, dict):
         return _from_runs(segmentation, height, width)

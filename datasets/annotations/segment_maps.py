@@ -42,7 +42,7 @@ def decode_segment_map(png: bytes) -> np.ndarray:
         with Image.open(io.BytesIO(png)) as image:
             mode = image.mode
             pixels = np.asarray(image)
-    except Exception as error:  # the decoder raises almost any type on damaged files
+    except Exception as error:  # the decoder can raise almost any type on damaged files
         raise ValueError(f"cannot be read as an image ({str(error) or type(error).__name__}): replace it") from error
     if mode not in ("RGB", "RGBA"):
         raise ValueError(f"has mode {mode}, but the ids are RGB colours: save it as RGB with id = R + 256 G + 65536 B")
