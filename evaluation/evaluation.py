@@ -27,12 +27,11 @@ class Evaluation:
     The ground truth is read, checked and prepared once, for all evaluations.
 
     Args:
-        postprocessors: `bbox` turns outputs into boxes; with `segm` masks are evaluated too, with `panoptic` panoptic
-            maps.
+        postprocessors: `bbox` turns outputs into boxes; `segm` adds masks, and `panoptic` adds panoptic maps.
         base_ds: COCO's ground truth, crowds included.
         dataset: the data set that the batches come from, a `CocoPanoptic` (`ann_file`, `ann_folder`,
             `skip_bad_images`); needed for panoptic maps only.
-        backend: who computes AP, see `CocoEvaluator`.
+        backend: what computes AP, see `CocoEvaluator`.
         output_dir: panoptic maps are written to `panoptic_eval/` in it; empty: nowhere.
 
     Raises:

@@ -29,7 +29,7 @@ class Objects(NamedTuple):
 
 
 class ScoredMatches(NamedTuple):
-    """Detections by falling score, each a true or a false positive. Ignored detections are left out."""
+    """Detections by descending score, each a true or a false positive. Ignored detections are left out."""
 
     scores: np.ndarray  # float64 [n]
     true_positive: np.ndarray  # bool [n]

@@ -24,7 +24,7 @@ def match(
     iou: float = 0.5,
     max_detections: int | None = None,
 ) -> np.ndarray:
-    """COCO's greedy matching within each group, in the order of falling scores.
+    """COCO's greedy matching within each group, by descending score.
 
     A detection is matched to the unmatched object of its group with the largest IoU of at least `iou`. If there is
     none and a share of at least `iou` of the detection's area is in a crowd region, the detection is ignored; any

@@ -114,7 +114,7 @@ class PanopticEvaluator:
     def summarize(self) -> dict[str, Any]:
         """Evaluate, log the table of groups and categories, and write the predictions to `output_dir`.
 
-        If `output_dir` cannot be written to, an error is logged and the numbers are computed all the same.
+        If `output_dir` cannot be written to, an error is logged and the numbers are still computed.
 
         Returns:
             "All", "Things", "Stuff": {"pq", "sq", "rq", "n"}, means over the n categories that occur in the ground
@@ -162,7 +162,7 @@ class PanopticEvaluator:
             except OSError as error:
                 if self.output_dir is None:
                     raise
-                get_logger().error(f"panoptic maps are not saved, {folder} cannot be written to: {error}")
+                get_logger().error(f"panoptic maps are not saved: {folder} cannot be written to ({error})")
                 folder = Path(scratch)
                 written = _write(predictions, folder)
             self.results = hotcoco.panoptic_quality(truth, written, self.ann_folder, folder)

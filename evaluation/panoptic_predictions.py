@@ -67,7 +67,7 @@ def check_prediction(prediction: Mapping[str, Any], images: Mapping[int, Mapping
 def without_unknown(prediction: Prediction, category_ids: set[int]) -> Prediction:
     """The prediction without segments of categories outside `category_ids`; their pixels become void.
 
-    COCO's evaluation refuses such segments, but a model with more classes than the ground truth has categories may
+    COCO's evaluation rejects such segments, but a model with more classes than the ground truth has categories may
     predict them. Only then is the PNG decoded and encoded again, with the remaining segments renumbered from 1, since
     an id of 0 cannot be distinguished from void.
     """
