@@ -99,7 +99,7 @@ def _batches(
         try:
             with Image.open(files[name]) as image:  # reads the header only
                 sizes.append(predictor.resized(image.size))
-        except Exception:  # damaged files raise almost any type; reading the whole file gives a better message
+        except Exception:  # damaged files can raise almost any type; reading the whole file gives a better message
             sizes.append(None)
     for batch in sorted(same_size_batches(sizes, batch_size)) if names else []:
         yield [names[index] for index in batch]

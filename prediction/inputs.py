@@ -59,7 +59,7 @@ def read_upright_rgb(path: str | os.PathLike[str]) -> Image.Image:
 def _orientation(image: Image.Image) -> int | None:
     try:
         return image.getexif().get(ORIENTATION)
-    except Exception:  # a damaged EXIF block raises almost any type; the pixels are intact
+    except Exception:  # a damaged EXIF block can raise almost any type; the pixels are intact
         return None
 
 

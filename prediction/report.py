@@ -68,7 +68,7 @@ class Progress:
         elif now - self.printed >= INTERVAL and self.done < self.total:
             self.printed = now
             left = timedelta(seconds=int((now - self.started) / self.done * (self.total - self.done)))
-            print(f"{self.done} of {self.total} images{self._speed()}, about {left} left", file=sys.stderr)
+            print(f"{self.done} of {count_of_images(self.total)}{self._speed()}, about {left} left", file=sys.stderr)
 
     def _speed(self) -> str:
         return f", {self.done / max(time.monotonic() - self.started, 1e-9):.1f} images/s" if self.done else ""

@@ -1,4 +1,4 @@
-"""The speed of a detector: times of forward passes, of the whole model and of its two large parts."""
+"""The speed of a detector: times of forward passes, of the whole model and of its two main parts."""
 
 from __future__ import annotations
 
