@@ -36,7 +36,7 @@ def record_attention(model: nn.Module, encoder_layers: int = 1) -> Iterator[Atte
     """Record the attention of a detector in every forward pass inside the context.
 
     The recorded layers compute their weights explicitly instead of in the fused kernel, so outputs are equal up to
-    rounding. Nothing else changes, and nothing remains changed afterwards.
+    rounding. Nothing else changes, and everything is restored afterwards.
 
     Args:
         model: the detector, with or without a mask head.

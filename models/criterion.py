@@ -55,7 +55,7 @@ class SetCriterion(nn.Module):
         num_boxes: Tensor | float | None = None,
         padded_size: tuple[int, int] | None = None,
     ) -> dict[str, Tensor]:
-        """All losses and logs.
+        """All losses and logged values.
 
         In a process group, predictions that cannot be matched raise no error. They make all losses of this process and
         the box and mask losses of the others NaN, see `models.matching_failures`.

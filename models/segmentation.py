@@ -237,7 +237,7 @@ def sigmoid_focal_loss(
         targets: 0 or 1 [M, pixels].
         num_boxes: the divisor of the sum over pairs.
         alpha: weight of object pixels, 1 − alpha for background pixels. Negative: all pixels have weight 1.
-        gamma: focusing exponent: the larger, the less do confident, correct pixels contribute.
+        gamma: focusing exponent; a larger one reduces the contribution of confident, correct pixels.
     """
     probabilities = inputs.sigmoid()
     entropy = F.binary_cross_entropy_with_logits(inputs, targets, reduction="none")
