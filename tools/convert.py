@@ -105,7 +105,7 @@ def verify(ours: nn.Module, theirs: nn.Module) -> float:
     difference = max(_largest_difference(one, other) for one, other in pairs)
     if not difference <= TOLERANCE:
         raise CheckpointError(
-            f"the converted model computes something else: logits or boxes differ by {difference:.2g}, the limit is "
+            f"the converted model gives different results: logits or boxes differ by {difference:.2g}, the limit is "
             f"{TOLERANCE:g}. Nothing was written; the model has a part that this converter does not support"
         )
     return difference

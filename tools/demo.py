@@ -99,7 +99,7 @@ def run(argv: Sequence[str] | None = None) -> int:
     """The command; returns the exit code."""
     parser = tool_parser(__doc__, allow_abbrev=False)
     parser.add_argument("--output_dir", type=Path, default=Path("outputs/demo"), help="output folder")
-    parser.add_argument("--seed", type=int, default=1, help="seed of the training; the data do not depend on it")
+    parser.add_argument("--seed", type=int, default=1, help="seed of the training run; the data do not depend on it")
     parser.add_argument("--train", type=int, default=4000, help="number of training images to draw")
     parser.add_argument("--val", type=int, default=500, help="number of validation images to draw")
     parser.add_argument("--pictures", type=int, default=12, help="number of validation images to annotate")

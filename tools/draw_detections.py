@@ -85,7 +85,8 @@ def main(options: argparse.Namespace) -> None:
     """Draw the pictures, and print where they are."""
     data = {key: getattr(options, key) for key in ("coco_path", "val_ann", "val_images") if getattr(options, key)}
     paths = draw_detections(options.checkpoint, data, options.out, options.count, options.threshold)
-    print(f"drew {len(paths) - 1} images: {paths[0]}")
+    images = len(paths) - 1
+    print(f"drew {images} image{'s' * (images > 1)}: {paths[0]}")
 
 
 def run(argv: Sequence[str] | None = None) -> int:

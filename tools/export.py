@@ -5,7 +5,7 @@ python -m tools.export RUN/checkpoint.pth detr.pt2
 
 Inputs: `image`, float32 [B, 3, H, W], normalised with ImageNet's mean and standard deviation; `mask`, bool [B, H, W],
 True where padded. Outputs: `logits` [B, Q, C+1]; `boxes` [B, Q, 4], cxcywh fractions; with a mask head also `masks`,
-logits [B, Q, H/4, W/4]. B is any, H and W are at least 64.
+logits [B, Q, H/4, W/4]. B is arbitrary, H and W are at least 64.
 The file is compared with the model at two sizes and two batch sizes, and deleted if it differs.
 """
 
@@ -97,7 +97,7 @@ def check(model: nn.Module, runs: Runs) -> float:
             difference = max((one - other).abs().max().item() for one, other in pairs)
             if not difference <= TOLERANCE:
                 raise CheckpointError(
-                    f"the exported file computes something else than the model: with {batch} x {height} x {width} "
+                    f"the exported file gives different results from the model: with {batch} x {height} x {width} "
                     f"pixels the outputs differ by {difference:.2g}, the limit is {TOLERANCE:g}. It was deleted"
                 )
             largest = max(largest, difference)

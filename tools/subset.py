@@ -1,4 +1,4 @@
-"""Make a data set of some images of another: `python -m tools.subset COCO_PATH OUT --split train --ids 9 25`.
+"""Make a data set from some images of another: `python -m tools.subset COCO_PATH OUT --split train --ids 9 25`.
 
 OUT has COCO's layout, with the same images for training and validation, to check that a model can overfit them.
 Folders of images and of panoptic PNGs are linked, not copied.
@@ -69,7 +69,8 @@ def main(options: argparse.Namespace) -> None:
     """Write the subset, and print how many annotations it holds."""
     counts = write_subset(options.root, options.out, options.split, options.ids)
     kinds = ", ".join(f"{kind}: {count}" for kind, count in counts.items())
-    print(f"{options.out}: {len(set(options.ids))} images; {kinds}")
+    images = len(set(options.ids))
+    print(f"{options.out}: {images} image{'s' * (images > 1)}; {kinds}")
 
 
 def run(argv: Sequence[str] | None = None) -> int:

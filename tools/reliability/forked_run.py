@@ -13,7 +13,7 @@ from pathlib import Path
 import main as detr
 from tools.command import ToolError
 
-TIME_LIMIT = 120.0  # seconds; a run that takes longer hangs
+TIME_LIMIT = 120.0  # seconds; a run that takes longer is taken to hang
 INTERVAL = 0.001  # seconds between checks
 
 

@@ -48,7 +48,8 @@ class Report:
         total = sum(self.counts.values())
         width = max((len(outcome) for _, outcome in self.counts), default=0)
         lines = [f"{name:<12} {what:<{width}} {n:>7,}" for (name, what), n in sorted(self.counts.items())]
-        return "\n".join([*lines, f"{total:,} cases, {len(self.findings)} findings"])
+        findings = f"{len(self.findings)} finding{'s' * (len(self.findings) != 1)}"
+        return "\n".join([*lines, f"{total:,} cases, {findings}"])
 
 
 def fuzz(

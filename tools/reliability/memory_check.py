@@ -5,15 +5,15 @@ python -m tools.reliability.memory_check --coco_path FOLDER [--samples 2000 --nu
 `--masks` includes the masks of the data and the mask head, `--dataset_file coco_panoptic` the PNG maps.
 
 The loop is the real one (`engine.train_one_epoch` and the loader with its workers); the model is tiny, so that the
-memory of the data is visible. Counted is the memory that the processes have allocated, anonymous and shared, with
+memory of the data is visible. It counts the memory that the processes have allocated, anonymous and shared, with
 shared pages split between them. Pages of program files are not counted, since other processes that map the same
 libraries change their share. Exit code 1 if the median of the last quarter of the readings is more than 2% above that
 of the first.
 
 Two things grow at first without being leaks. oneDNN caches compiled kernels for about a thousand shapes: `--warm_up`
 waits for them. And glibc keeps freed memory in pieces that rarely fit the next tensors when every batch has another
-size: it is returned to the system before each reading; `--keep_freed` leaves it, which is what the system sees of a
-real training.
+size: it is returned to the system before each reading. `--keep_freed` omits this and shows the memory that a real run
+occupies.
 """
 
 from __future__ import annotations
@@ -181,7 +181,7 @@ def run(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--samples", type=int, default=2000, help="training samples to measure over (default 2000)")
     parser.add_argument("--warm_up", type=int, default=1000, help="samples before the first reading (default 1000)")
     parser.add_argument("--every", type=int, default=100, help="samples between readings (default 100)")
-    parser.add_argument("--keep_freed", action="store_true", help="let glibc keep freed memory, as in a real training")
+    parser.add_argument("--keep_freed", action="store_true", help="let glibc keep freed memory, as in a real run")
     return run_tool(parser, lambda options: main(options, parser), argv, training_flags=True)
 
 

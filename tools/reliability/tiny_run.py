@@ -1,4 +1,4 @@
-"""A training that takes seconds, for tools that interrupt it, and a bit-for-bit comparison of two such runs."""
+"""A training run that takes seconds, for tools that interrupt it, and a bit-for-bit comparison of two such runs."""
 
 from __future__ import annotations
 

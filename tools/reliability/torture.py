@@ -1,17 +1,17 @@
-"""Kill trainings again and again, and fill the disk: checkpoints must stay intact and training must resume.
+"""Kill training runs again and again, and fill the disk: checkpoints must stay intact and training must resume.
 
 python -m tools.reliability.torture --kills 100 --seed 0 --out outputs/torture
 
-A training that takes seconds is started, killed by SIGKILL and restarted with `--resume auto` until it finishes; then
-the next one, until `--kills` is reached. Half of the kills come at a random moment, a quarter while a file is being
+A run that takes seconds is started, killed by SIGKILL and restarted with `--resume auto` until it finishes; then the
+next one, until `--kills` is reached. Half of the kills come at a random moment, a quarter while a file is being
 written, and a quarter right after a new checkpoint.pth, when the files that belong to it may not be written yet. Before
 every other kill, SIGUSR1 requests a checkpoint in the middle of an epoch. After each kill, every checkpoint in the
 folder must load, and no progress may be lost; the next run must resume there. The files of a finished run must be bit
 for bit those of an undisturbed run. At the end, the disk gets too small for a second checkpoint, see
 `tools.reliability.full_disk`. Exit code 1 on any violation.
 
-Starting Python takes longer than such a training, so each run is a fork of this process and calls `main.run`, as
-`python main.py` does. Pictures of evaluations are not drawn, since they take longest. POSIX only.
+Starting Python takes longer than such a run, so each run is a fork of this process and calls `main.run`, as
+`python main.py` does. Pictures of evaluations are not drawn, since they take the longest. POSIX only.
 """
 
 from __future__ import annotations
@@ -199,7 +199,7 @@ def run(argv: Sequence[str] | None = None) -> int:
     """The command; returns the exit code."""
     parser = tool_parser(__doc__)
     parser.add_argument("--kills", type=int, default=100, help="number of kills (default 100)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the moments of the kills (default 0)")
+    parser.add_argument("--seed", type=int, default=0, help="random seed of the times of the kills (default 0)")
     parser.add_argument("--out", type=Path, default=Path("outputs/torture"), help="folder for the runs")
     return run_tool(parser, main, argv)
 

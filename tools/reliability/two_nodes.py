@@ -3,9 +3,9 @@
 python -m tools.reliability.two_nodes --out outputs/two_nodes
 
 If network namespaces can be created (Linux, root, iproute2), each agent has its own network, and a virtual cable
-connects the two; otherwise both use the loopback device. A training that takes seconds runs once undisturbed. Then it
-runs again, and in the middle of an epoch SIGKILL ends the second agent and its worker. The first agent sees its worker
-fail and waits; the second one is restarted with the same command, and both resume from the checkpoint
+connects the two; otherwise both use the loopback device. A training run of a few seconds is first left undisturbed.
+Then it is repeated, and in the middle of an epoch SIGKILL ends the second agent and its worker. The first agent sees
+its worker fail and waits; the second one is restarted with the same command, and both resume from the checkpoint
 (`--resume auto`). Weights, training state and log must then be bit for bit those of the undisturbed run. Exit code 1 if
 anything fails.
 """
@@ -53,7 +53,7 @@ class Node:
         self.starts += 1
         self.log = folder / f"{self.name}{self.starts}.txt"
         rendezvous = ["--rdzv_backend", "c10d", "--rdzv_endpoint", endpoint, "--rdzv_id", "two_nodes"]
-        # torch does not recognise an address in a namespace as its own, so it is told which agent hosts.
+        # torch does not recognise an address in a namespace as its own, so the host is named explicitly.
         rendezvous += ["--rdzv_conf", f"is_host={int(self.hosts_rendezvous)}"]
         sizes = ["--nnodes", "2", "--nproc_per_node", "1", "--max_restarts", "3", "--local_addr", self.address]
         program = [sys.executable, "-m", "torch.distributed.run", *sizes, *rendezvous]
