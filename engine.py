@@ -169,7 +169,7 @@ def evaluate(
         postprocessors: `bbox` turns outputs into boxes; `segm` adds masks, and `panoptic` adds panoptic maps, which are
             compared with the loader's data set, a `CocoPanoptic`.
         base_ds: COCO's ground truth, crowds included.
-        output_dir: panoptic maps are written to `panoptic_eval/` in it; empty: nowhere.
+        output_dir: panoptic maps are written to `panoptic_eval/` in it; empty to write none.
         evaluation: built once for many evaluations; the default builds one from the arguments above.
         print_freq: steps between progress lines.
         monitor: its requests are answered after every batch.

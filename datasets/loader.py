@@ -131,7 +131,7 @@ def _set_dataset_epoch(dataset: Dataset, epoch: int) -> None:
 def fingerprint(dataset: Dataset) -> str:
     """Eight hex digits that depend on the images' ids and file names and on the annotations.
 
-    A resumed training uses them to detect other data, wherever they are stored. Empty unless the data set is an
+    A resumed run uses them to detect other data, wherever they are stored. Empty unless the data set is an
     `AnnotatedImages`.
     """
     if not hasattr(dataset, "annotation_rows"):

@@ -32,7 +32,7 @@ class Evaluation:
         dataset: the data set that the batches come from, a `CocoPanoptic` (`ann_file`, `ann_folder`,
             `skip_bad_images`); needed for panoptic maps only.
         backend: what computes AP, see `CocoEvaluator`.
-        output_dir: panoptic maps are written to `panoptic_eval/` in it; empty: nowhere.
+        output_dir: panoptic maps are written to `panoptic_eval/` in it; empty to write none.
 
     Raises:
         ImportError: hotcoco is needed and cannot be used.

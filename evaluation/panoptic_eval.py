@@ -49,7 +49,7 @@ class PanopticEvaluator:
         ann_file: the panoptic JSON file of the ground truth.
         ann_folder: the folder of its PNG files.
         output_dir: where `summarize` writes the predictions in COCO's results format (a PNG for each image and
-            predictions.json) and the results (quality.json). Empty or None: nowhere.
+            predictions.json) and the results (quality.json). Empty or None to write nothing.
         allow_missing: leave out images without a prediction, with a warning, instead of raising an error.
 
     Raises:

@@ -258,4 +258,4 @@ def test_one_process_trains_alone(shapes, tmp_path, monkeypatch):
     job = submit(parse(shapes, "--max_steps", "1", "--cluster", "local", "--ngpus", "0", "--job_dir", str(tmp_path)))
     assert job.result() is None
     assert load_checkpoint(tmp_path / "checkpoint.pth")["epoch"] == 0
-    assert "processes joined" not in job.stdout()
+    assert " joined (" not in job.stdout()

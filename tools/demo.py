@@ -2,7 +2,7 @@
 
 python -m tools.demo --output_dir outputs/demo --seed 1
 
-Further flags, those of main.py, are passed to the training.
+All other flags are passed to main.py.
 """
 
 from __future__ import annotations

@@ -64,7 +64,7 @@ def annotate(
     names: dict[int, str],
     threshold: float,
 ) -> Image.Image:
-    """One image [3, H, W] with its target's boxes and, beside it, the detections that reach `threshold`."""
+    """One image [3, H, W] with its target's boxes and, next to it, the detections that reach `threshold`."""
     height, width = target["size"].tolist()
     result = postprocess(model(image[None]), target["size"][None])[0]
     keep = result["scores"] >= threshold

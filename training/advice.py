@@ -67,8 +67,9 @@ def too_short_training(
     if not from_scratch or backbone == "tiny" or seen >= TOO_SHORT * published:
         return None
     millions = f"{published / 1e6:.1f} million of the published training"
+    batch = f"{images_per_step} image{'s' * (images_per_step > 1)}"
     return (
-        f"this training from scratch is very short: {steps:,} steps of {images_per_step} images show the model "
+        f"this training from scratch is very short: {steps:,} steps of {batch} show the model "
         f"{seen:,} images ({seen / images:,.1f} epochs of {images:,}), {100 * seen / published:.2g}% of the {millions} "
         f"({published / PUBLISHED_BATCH / 1e6:.1f} million steps of {PUBLISHED_BATCH}). DETR learns slowly, "
         "also on small data sets: expect a low AP. Start from a detector instead, with --init_from CHECKPOINT (for "

@@ -111,7 +111,8 @@ class Training:
         curves = f"{args.output_dir}/tensorboard" if args.tensorboard else None
         writer = TensorBoardWriter(curves, purge_step=self.state.position.steps_taken + 1)
         start = time.time()
-        log.info(f"start training: epochs {first} to {args.epochs - 1}, {len(self.loader)} steps each")
+        steps = f"{len(self.loader)} step{'s' * (len(self.loader) != 1)}"
+        log.info(f"start training: epochs {first} to {args.epochs - 1}, {steps} each")
         with StopSignals() as signals, closing(writer):
             monitor = RunMonitor(
                 signals,
@@ -212,4 +213,5 @@ class Training:
 
 def _log_pace(done: int, total: int, seconds: float) -> None:
     left = timedelta(seconds=int(seconds / done * (total - done)))
-    get_logger().info(f"{done} of {total} epochs in {timedelta(seconds=int(seconds))}, about {left} to go")
+    epochs = f"{total} epoch{'s' * (total > 1)}"
+    get_logger().info(f"{done} of {epochs} in {timedelta(seconds=int(seconds))}, about {left} to go")

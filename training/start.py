@@ -210,7 +210,8 @@ def follow_checkpoint(args: argparse.Namespace, checkpoint: Mapping[str, Any]) -
         and _plain_list(saved[name]) != _plain_list(getattr(args, name))
     ]
     if changed:
-        log.warning(f"settings differ from the checkpoint's: {', '.join(changed)}: the run is no longer the same")
+        names = ", ".join(changed)
+        log.warning(f"settings differ from the checkpoint's: {names}: results will differ from an uninterrupted run")
 
 
 def _differing(

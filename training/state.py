@@ -1,4 +1,4 @@
-"""The state of a training: what a checkpoint holds, how it is written and how a run resumes from it.
+"""The state of a training run: what a checkpoint holds, how it is written and how a run resumes from it.
 
 The published keys keep their meaning: `model`, `optimizer`, `lr_scheduler`, `args`, and `epoch`, the last finished
 epoch. Ours, which the published code ignores:
@@ -169,7 +169,7 @@ class TrainingState:
         )
         changes = self._changes_since(checkpoint)
         if changes:
-            get_logger().warning(f"{'; '.join(changes)}: the run is no longer the same")
+            get_logger().warning(f"{'; '.join(changes)}: results will differ from an uninterrupted run")
         progress = checkpoint.get("progress")
         if progress is None:
             return position

@@ -293,7 +293,10 @@ def test_another_number_of_processes_is_named_and_its_generators_are_left(tmp_pa
     position = training.position
     assert torch.equal(torch.rand(3), torch.rand(3, generator=torch.Generator().manual_seed(5)))
     assert (position.epoch, position.step, position.steps_taken, position.best_score) == (1, 0, 4, 0.5)
-    assert "the number of processes is 1, it was 2: the run is no longer the same" in capsys.readouterr().out
+    assert (
+        "the number of processes is 1, it was 2: results will differ from an uninterrupted run"
+        in capsys.readouterr().out
+    )
 
 
 def test_processes_at_different_places_are_refused(monkeypatch):

@@ -38,7 +38,7 @@ def fresh_folder(out: Path, tool: str) -> None:
 
 
 def tiny_run(out: Path, *more: str, train: int = 8, val: int = 2) -> list[str]:
-    """The command line, without `--output_dir`, of a training on images of 64 pixels drawn to `out`/data.
+    """The command line, without `--output_dir`, of a training run on images of 64 pixels drawn to `out`/data.
 
     Dropout is on and sizes vary, so that a random generator that is not restored changes the result.
     """
