@@ -3,7 +3,7 @@
 All flags of `main.py` are accepted. A job that reaches its time limit is saved, requeued and resumed:
 
 1. SLURM sends SIGUSR2 to every process `--signal_delay` seconds before the limit (submitit's local executor: 30).
-2. The signal requests a stop of the training: all processes finish the same step, the first one saves, all stop.
+2. The signal asks training to stop: all processes finish the same step, the first one saves, all stop.
 3. The first process has submitit requeue the job, which starts with `--resume auto`; the others end.
 4. If the training has not stopped after three quarters of the notice, the job is requeued without saving and resumes
    from the previous checkpoint. The same happens if the job is still reading its data.

@@ -186,7 +186,8 @@ def init_distributed_mode(args: Namespace) -> None:
     except (RuntimeError, OSError) as error:
         raise ProcessGroupError(failed_rendezvous(error, rank, world_size, dist_url)) from error
     dist.barrier()
-    logging.getLogger("detr").info(f"{world_size} processes joined ({args.dist_backend}, {dist_url})")
+    processes = f"{world_size} process{'es' * (world_size > 1)}"
+    logging.getLogger("detr").info(f"{processes} joined ({args.dist_backend}, {dist_url})")
 
 
 def check_rendezvous(rank: int, world_size: int, url: str, environment: Mapping[str, str] = os.environ) -> None:
