@@ -50,7 +50,7 @@ class CocoEvaluator:
         evaluator.coco_eval["bbox"].stats               # the 12 numbers, float64
 
     The evaluated images are those passed to `update`, on all processes together. An image without detections counts. A
-    repeated image (a distributed sampler repeats some) is ignored: the first one is kept, that of the lowest rank.
+    repeated image (a distributed sampler repeats some) is ignored: the first one, from the lowest rank, is kept.
 
     `synchronize_between_processes` sends all detections to the main process. From then on only the main process
     evaluates. `accumulate` and `summarize` must still be called on every process: the others wait and receive `stats`,

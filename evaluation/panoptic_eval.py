@@ -32,7 +32,7 @@ class PanopticEvaluator:
         results = evaluator.summarize()
         results["All"]["pq"]                            # 0 to 1
 
-    A repeated image (a distributed sampler repeats some) is ignored: the first one is kept, that of the lowest rank.
+    A repeated image (a distributed sampler repeats some) is ignored: the first one, from the lowest rank, is kept.
     An image without segments has an all-zero PNG. Segments of categories that are not in the ground truth are ignored;
     their pixels become void.
 

@@ -97,7 +97,7 @@ class PredictionFolder:
         self._done[name] = record
 
     def finish(self, names: Iterable[str], categories: Sequence[Mapping[str, Any]]) -> Path:
-        """Write `detections.json`, and `panoptic.json` if there are maps, for those of the named images that are done.
+        """Write `detections.json`, and `panoptic.json` if there are maps, for the named images that are done.
 
         The first holds `images`, `annotations` and `categories`, so pycocotools' `COCO` can load it; the annotations
         are COCO results with an id and "iscrowd" 0. The second holds COCO panoptic annotations of the files in
@@ -123,7 +123,7 @@ class PredictionFolder:
         return target
 
     def counts(self, names: Iterable[str]) -> tuple[Counter[int], Counter[int]]:
-        """Objects, and images with at least one, by category id, over those of the named images that are done."""
+        """Objects, and images with at least one, by category id, over the named images that are done."""
         objects: Counter[int] = Counter()
         images: Counter[int] = Counter()
         for name in names:

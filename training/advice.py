@@ -50,8 +50,8 @@ def too_short_training(
 ) -> str | None:
     """A warning if the planned training is far too short for a DETR that is trained from scratch.
 
-    There is no warning for a run that resumes or starts from a detector, or for the small backbone "tiny", which learns
-    small images in minutes.
+    There is no warning for a run that resumes or starts from a detector, or for the small backbone "tiny", whose
+    training on small images takes minutes.
 
     Args:
         steps: planned steps of all epochs.

@@ -140,7 +140,7 @@ def measure(args: argparse.Namespace, samples: int, every: int, keep_freed: bool
 
 
 def drift(readings: Sequence[Reading]) -> float:
-    """By how many per cent the median of the last quarter of the readings exceeds that of the first."""
+    """The percentage by which the median of the last quarter of the readings exceeds that of the first."""
     quarter = max(1, len(readings) // 4)
     first, last = (median(r.total for r in part) for part in (readings[:quarter], readings[-quarter:]))
     return 100.0 * (last / first - 1.0)
