@@ -5,14 +5,12 @@ from __future__ import annotations
 import argparse
 import sys
 
-import torch
-
 from models import build_model
 from training.run import Training
 from training.start import find_start, read_data
 from training.validation import Validation
 from util.arguments import get_args_parser, given_flags
-from util.dist import distribute, get_rank, get_world_size
+from util.dist import distribute, end_distributed_mode, get_rank, get_world_size
 from util.errors import CheckpointError, ProcessGroupError, lack_of_memory, lost_process, one_sentence
 from util.logging import get_logger
 from util.signals import StopRequested
@@ -74,8 +72,7 @@ def run(argv: list[str] | None = None) -> int:
         print(f"error{rank}: {sentence}", file=sys.stderr)
         return 1
     finally:
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            torch.distributed.destroy_process_group()
+        end_distributed_mode()
     return 0
 
 

@@ -32,6 +32,7 @@ import torch
 import main
 from training.time_limit import TimeLimit
 from util.arguments import check_args, get_args_parser, given_flags
+from util.dist import end_distributed_mode
 from util.errors import one_sentence
 from util.logging import get_logger
 from util.signals import SAVE, STOP, StopRequested
@@ -108,8 +109,7 @@ class Task:
                         get_logger().info("the time limit is near: the job is requeued and resumes automatically")
                         limit.requeue()
         finally:
-            if torch.distributed.is_available() and torch.distributed.is_initialized():
-                torch.distributed.destroy_process_group()
+            end_distributed_mode()
 
     def checkpoint(self) -> Any:
         """The task to requeue, which resumes from the checkpoint; called by submitit."""

@@ -249,6 +249,14 @@ def _launched_as(args: Namespace) -> tuple[int | None, int]:
     return None, 1
 
 
+def end_distributed_mode() -> None:
+    """Leave the process group that `init_distributed_mode` joined, if any, and all groups created alongside it."""
+    global _cpu_group
+    _cpu_group = None  # its threads must end before the interpreter does
+    if is_dist_avail_and_initialized():
+        dist.destroy_process_group()
+
+
 def distribute(model: nn.Module, args: Namespace) -> nn.Module:
     """`model` wrapped for training by all processes together; the model itself for a single process."""
     if not args.distributed:

@@ -14,9 +14,11 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
+import util.dist
 from util.dist import (
     all_gather,
     check_rendezvous,
+    end_distributed_mode,
     gather_to_main,
     get_rank,
     get_world_size,
@@ -102,8 +104,9 @@ def one_of_two(rank: int, folder: str) -> None:
         get_logger().info("news")
         get_logger().warning("trouble")
         list(logger.log_every([1, 2], 1, "Epoch: [0]"))
+    end_distributed_mode()
+    facts["left"] = [is_dist_avail_and_initialized(), util.dist._cpu_group]
     Path(folder, f"facts_{rank}.json").write_text(json.dumps(facts))
-    dist.destroy_process_group()
 
 
 @pytest.fixture(scope="module")
@@ -144,6 +147,10 @@ def test_joining_fills_in_the_arguments(pair):
             "dist_backend": "gloo",
         }
         assert (facts["rank"], facts["world_size"], facts["main"]) == (rank, 2, rank == 0)
+
+
+def test_leaving_drops_every_group(pair):
+    assert pair[0]["left"] == pair[1]["left"] == [False, None]
 
 
 def test_objects_of_unequal_size_are_gathered_in_rank_order(pair):
