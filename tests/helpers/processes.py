@@ -36,10 +36,10 @@ def start(work: Callable[..., None], arguments: Sequence[tuple[Any, ...]]) -> li
     context = multiprocessing.get_context("forkserver" if os.name == "posix" else "spawn")
     if os.name == "posix":
         context.set_forkserver_preload(["main"])
-    before = dict(os.environ)
+    before, clean = dict(os.environ), clean_environment()
     try:  # the fork server starts with the first process and keeps this environment
         os.environ.clear()
-        os.environ.update(clean_environment())
+        os.environ.update(clean)
         processes = [context.Process(target=work, args=own) for own in arguments]
         for process in processes:
             process.start()
