@@ -78,7 +78,8 @@ def _keep_scriptable() -> None:
 
 with _importing_from_here() as _private:
     from models import backbone, detr, panoptic, position_encoding, postprocess, segmentation, transformer
-    from util import checkpoint, checkpoint_entries, nested_tensor
+    from util import checkpoint, nested_tensor
+    from util.loading import checkpoint_entries
 
     if _private:
         _keep_scriptable()

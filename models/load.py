@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from models import build_model
 from util.arguments import get_args_parser
 from util.checkpoint import CheckpointError, load_checkpoint, load_weights
-from util.checkpoint_entries import count_classes, detector_weights, model_of
 from util.coco_names import COCO_NUM_CLASSES, PANOPTIC_NUM_CLASSES, coco_categories, panoptic_categories, thing_ids
 from util.device import resolve_device
+from util.loading.checkpoint_entries import count_classes, detector_weights, model_of
 
 # Whether the blocks are bottlenecks → number of blocks in layer3 → name of the ResNet
 _RESNETS = {True: {6: "resnet50", 23: "resnet101", 36: "resnet152"}, False: {2: "resnet18", 6: "resnet34"}}

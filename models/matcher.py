@@ -62,7 +62,7 @@ class HungarianMatcher(nn.Module):
             if not (pairs < float("inf")).all():  # NaN compares as False
                 raise FloatingPointError(
                     f"image {image} of the batch cannot be matched: a predicted logit or box, or a target box, is not "
-                    "finite (training.forensics.find_non_finite finds where that began)"
+                    "finite (training.diagnosis.forensics.find_non_finite finds where that began)"
                 )
             queries, objects = linear_sum_assignment(pairs)
             matches.append((torch.from_numpy(queries), torch.from_numpy(objects)))

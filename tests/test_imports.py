@@ -148,7 +148,7 @@ def test_facades_only_re_export(module):
         ("prediction/predictor.py", "from evaluation.report import write_evaluation"),
         ("prediction/predictor.py", "from training.resume import restore_training"),
         ("engine.py", "import main"),
-        ("engine.py", "from training.forensics import report_non_finite"),
+        ("engine.py", "from training.diagnosis.forensics import report_non_finite"),
         ("engine.py", "from models import build_model"),
         ("main.py", "from tools.plot_logs import main"),
         ("main.py", "from predict import main"),

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from util.checkpoint import load_weights
-from util.checkpoint_entries import check_entries, model_of
 from util.coco_names import COCO_NAMES, COCO_NUM_CLASSES
 from util.errors import CheckpointError
+from util.loading.checkpoint_entries import check_entries, model_of
 
 HEAD = ("class_embed.weight", "class_embed.bias")  # [C + 1, D], [C + 1]
 QUERIES = "query_embed.weight"  # [Q, D]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from engine import Monitor
-from training.forensics import report_non_finite
+from training.diagnosis.forensics import report_non_finite
 from training.tensorboard import TensorBoardWriter
 from util.meters import MetricLogger
 from util.signals import StopSignals

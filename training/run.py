@@ -15,15 +15,15 @@ from datasets.loader import build_data_loader, fingerprint, set_epoch
 from engine import Window, train_one_epoch, trial_step
 from evaluation.evaluation import score
 from training.advice import more_objects_than_queries, too_short_training
+from training.diagnosis.preflight import preflight
+from training.diagnosis.worst_batch import objects_per_image, typical_batches, worst_batch
 from training.monitor import RunMonitor
 from training.optim import build_lr_scheduler, build_optimizer
-from training.preflight import preflight
 from training.run_folder import CHECKPOINT
 from training.start import Data, Start
 from training.state import Position, TrainingState
 from training.tensorboard import TensorBoardWriter
 from training.validation import Validation, loading
-from training.worst_batch import objects_per_image, typical_batches, worst_batch
 from util.dist import get_world_size, is_main_process
 from util.logging import get_logger
 from util.meters import MetricLogger

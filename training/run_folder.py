@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from util.checkpoint import load_checkpoint, save_checkpoint
-from util.checkpoint_entries import model_of
 from util.dist import is_main_process
 from util.errors import CheckpointError
 from util.files import append_json_line, write_atomically
+from util.loading.checkpoint_entries import model_of
 from util.logging import get_logger
 
 CHECKPOINT = "checkpoint.pth"

@@ -23,11 +23,11 @@ from training.run_folder import RunFolder, load_resumable
 from training.tensorboard import require_tensorboard
 from util.arguments import check_args
 from util.checkpoint import load_checkpoint, load_weights
-from util.checkpoint_entries import count_classes, detector_weights, model_of
 from util.coco_names import thing_ids
 from util.device import resolve_device
 from util.dist import get_rank, init_distributed_mode
 from util.errors import CheckpointError
+from util.loading.checkpoint_entries import count_classes, detector_weights, model_of
 from util.logging import get_logger, get_sha
 from util.rng import seed_everything
 from util.settings import DETECTOR, SCHEDULE, SETTINGS, TRAINING, SettledArgs, names_that_touch

@@ -14,7 +14,7 @@ epoch. Ours, which the published code ignores:
     data          fingerprint of the training data
     versions      of Python, torch, torchvision and NumPy
 
-`util.checkpoint_entries` checks the type of each entry of a file that is loaded.
+`util.loading.checkpoint_entries` checks the type of each entry of a file that is loaded.
 """
 
 from __future__ import annotations

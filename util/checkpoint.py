@@ -20,9 +20,9 @@ from urllib.parse import urlparse
 import torch
 from torch import Tensor, nn
 
-from util.checkpoint_entries import check_entries
 from util.errors import CheckpointError
 from util.files import plain, write_atomically
+from util.loading.checkpoint_entries import check_entries
 
 # Paths are loaded as pure paths, so that a file from Windows loads on Linux and vice versa. Python 3.13 saves them
 # under another module name.
@@ -65,7 +65,7 @@ def load_checkpoint(path_or_url: str | os.PathLike[str], *, also_allowed: Sequen
 
     Raises:
         CheckpointError: the file is missing, empty, truncated, not a checkpoint, or contains code; or an entry has the
-            wrong type, see `util.checkpoint_entries`.
+            wrong type, see `util.loading.checkpoint_entries`.
     """
     source = os.fspath(path_or_url)
     is_url = source.startswith(("http://", "https://"))

@@ -21,7 +21,7 @@ from models.criterion import SetCriterion
 from models.matcher import HungarianMatcher
 from tests.helpers.coco_files import captured_warnings
 from tests.helpers.panoptic_files import CATEGORIES, HEIGHT, SHARED, WIDTH, map_of, segment, write_panoptic
-from training.worst_batch import objects_per_image, worst_batch
+from training.diagnosis.worst_batch import objects_per_image, worst_batch
 from util.box_ops import masks_to_boxes
 from util.coco_names import COCO_NAMES, COCO_STUFF
 from util.pictures.segment_png import encode_png

@@ -17,7 +17,7 @@ from engine import train_one_epoch, weighted_sum
 from models.criterion import SetCriterion
 from models.matcher import HungarianMatcher
 from tests.helpers.processes import start, wait
-from training.forensics import find_non_finite, report_non_finite
+from training.diagnosis.forensics import find_non_finite, report_non_finite
 from util.dist import reduce_dict
 from util.nested_tensor import NestedTensor, nested_tensor_from_tensor_list
 

@@ -11,8 +11,8 @@ import torch
 
 from training.optim import build_lr_scheduler
 from training.state import Position, TrainingState, check_same_position
-from util.checkpoint_entries import ENTRIES
 from util.errors import CheckpointError
+from util.loading.checkpoint_entries import ENTRIES
 from util.rng import get_rng_state
 
 

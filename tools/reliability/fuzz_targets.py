@@ -31,7 +31,7 @@ from training.start import follow_checkpoint
 from training.state import TrainingState
 from util.arguments import check_args, get_args_parser
 from util.checkpoint import CheckpointError, load_checkpoint, load_weights
-from util.checkpoint_entries import model_of
+from util.loading.checkpoint_entries import model_of
 from util.meters import MetricLogger
 
 WIDTH, HEIGHT = 24, 16

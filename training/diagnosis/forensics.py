@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from training.module_watch import ModuleWatch, count_non_finite, find_non_finite_tensor
+from training.diagnosis.module_watch import ModuleWatch, count_non_finite, find_non_finite_tensor
 from util.checkpoint import save_checkpoint
 from util.dist import all_gather, get_rank
 from util.nested_tensor import NestedTensor, nested_tensor_from_tensor_list

@@ -5,7 +5,7 @@ import torch
 
 from tests.helpers.checkpoint_files import published_checkpoint, small_model
 from util.checkpoint import CheckpointError, load_checkpoint
-from util.checkpoint_entries import check_entries, model_of
+from util.loading.checkpoint_entries import check_entries, model_of
 
 WEIGHTS = {"class_embed.weight": torch.zeros(5, 4)}
 RIGHT = {

@@ -10,15 +10,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-import training.preflight
+import training.diagnosis.preflight
 from datasets import build_dataset
 from datasets.loader import build_data_loader
 from engine import weighted_sum
 from models import build_model
 from tests.helpers.runs import parse
+from training.diagnosis.preflight import preflight
+from training.diagnosis.worst_batch import typical_batches, worst_batch
 from training.optim import build_optimizer
-from training.preflight import preflight
-from training.worst_batch import typical_batches, worst_batch
 from util.nested_tensor import nested_tensor_from_tensor_list
 
 CPU = torch.device("cpu")
@@ -42,7 +42,7 @@ class Clock:
 
     def __init__(self, monkeypatch):
         self.now, self.calls = 0.0, []
-        monkeypatch.setattr(training.preflight, "perf_counter", lambda: self.now)
+        monkeypatch.setattr(training.diagnosis.preflight, "perf_counter", lambda: self.now)
 
     def step(self, samples, targets) -> None:
         self.calls.append(samples.tensors.shape[2])
@@ -61,14 +61,14 @@ def test_the_forecast_rests_on_ordinary_batches_and_is_bounded_by_the_largest(mo
 
 def test_the_slowest_process_and_the_largest_memory_are_reported(monkeypatch):
     clock = Clock(monkeypatch)
-    monkeypatch.setattr(training.preflight, "all_gather", lambda own: [own, ("", (8.0, 1.0, 2**50))])
+    monkeypatch.setattr(training.diagnosis.preflight, "all_gather", lambda own: [own, ("", (8.0, 1.0, 2**50))])
     text = run(clock.step, steps=3600)
     assert "8 s per step" in text and f"{2**20}.00 GiB" in text and "in about 1:00:00; 8:00:00" in text
     assert "on each process" in text and "communication between processes" in text
 
 
 @pytest.mark.skipif(
-    not (training.preflight.PROC / "clear_refs").exists(), reason="the peak is reset through Linux's /proc"
+    not (training.diagnosis.preflight.PROC / "clear_refs").exists(), reason="the peak is reset through Linux's /proc"
 )
 def test_the_peak_memory_is_the_steps_and_not_an_earlier_one():
     def peak(megabytes: int) -> float:
@@ -124,14 +124,15 @@ def test_out_of_memory_is_one_sentence_with_what_to_lower(error):
 
 
 def test_out_of_memory_elsewhere_stops_this_process_too(monkeypatch):
-    monkeypatch.setattr(training.preflight, "all_gather", lambda own: [own, ("does not fit", None)])
+    monkeypatch.setattr(training.diagnosis.preflight, "all_gather", lambda own: [own, ("does not fit", None)])
     with pytest.raises(ValueError, match="process 1: does not fit"):
         run(lambda *_: None)
 
 
 def test_other_errors_keep_their_type_and_are_shared_with_all_processes(monkeypatch):
     told = []
-    monkeypatch.setattr(training.preflight, "all_gather", lambda own: told.append(own) or [own, ("", (1.0, 1.0, 1))])
+    module = training.diagnosis.preflight
+    monkeypatch.setattr(module, "all_gather", lambda own: told.append(own) or [own, ("", (1.0, 1.0, 1))])
 
     def step(*_) -> None:
         raise KeyError("labels")

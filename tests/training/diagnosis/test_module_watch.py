@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from tests.helpers.broken_models import INF, NAN, Explode, batch, detector, spoil
-from training.forensics import find_non_finite
-from training.module_watch import ModuleWatch, count_non_finite, find_non_finite_tensor
+from training.diagnosis.forensics import find_non_finite
+from training.diagnosis.module_watch import ModuleWatch, count_non_finite, find_non_finite_tensor
 from util.nested_tensor import NestedTensor
 
 

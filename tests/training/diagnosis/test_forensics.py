@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-import training.forensics
+import training.diagnosis.forensics
 from tests.helpers.broken_models import INF, NAN, Explode, NanGradient, batch, detector, spoil
-from training.forensics import find_non_finite, report_non_finite, save_batch
+from training.diagnosis.forensics import find_non_finite, report_non_finite, save_batch
 from util.checkpoint import load_checkpoint
 from util.nested_tensor import NestedTensor
 
@@ -201,7 +201,7 @@ def test_a_failing_analysis_and_a_failing_disk_are_reported(tmp_path, monkeypatc
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("out of something")
 
-    monkeypatch.setattr(training.forensics, "find_non_finite", fail)
+    monkeypatch.setattr(training.diagnosis.forensics, "find_non_finite", fail)
     (tmp_path / "file").write_text("")
     model, criterion = detector()
     text = report_non_finite(
@@ -219,7 +219,7 @@ def test_only_processes_that_found_something_are_named_and_write(tmp_path, monke
         told.append(data)
         return [data, (others, "images [5]: it was me") if len(told) == 1 else f"{tmp_path}/non_finite_rank1.pth"]
 
-    monkeypatch.setattr(training.forensics, "all_gather", gather)
+    monkeypatch.setattr(training.diagnosis.forensics, "all_gather", gather)
     model, criterion = detector()
     text = report_non_finite("the loss is nan", model, *batch(), criterion, epoch=1, step=0, output_dir=tmp_path)
     assert "process 1, images [5]: it was me" in text and "non_finite_rank1.pth" in text

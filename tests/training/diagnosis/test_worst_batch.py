@@ -11,7 +11,7 @@ import datasets.transforms as T
 from datasets.coco import CocoDetection, make_coco_transforms
 from datasets.transforms import crop, get_size_with_aspect_ratio, resize
 from tests.helpers.coco_files import annotation, write_coco
-from training.worst_batch import crop_views, largest_size, objects_per_image, typical_batches, worst_batch
+from training.diagnosis.worst_batch import crop_views, largest_size, objects_per_image, typical_batches, worst_batch
 
 SIZES = [(40, 30), (30, 44), (60, 20), (33, 33)]  # (w, h) of the images below
 BOXES = {1: 1, 2: 3, 3: 2, 4: 0}  # image id → objects

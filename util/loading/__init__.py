@@ -1,0 +1,1 @@
+"""Reading what others made, without trusting it: checkpoints, downloads, JSON."""
