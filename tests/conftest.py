@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,10 @@ import torch
 
 from datasets.shapes import write_shapes
 
-torch.set_num_threads(1)  # tiny models: more threads only wait for each other
+# One thread, since the models are tiny. DETR_TEST_THREADS=2 shows which results depend on the number of threads. The
+# processes that tests start follow OMP_NUM_THREADS.
+os.environ["OMP_NUM_THREADS"] = os.environ.get("DETR_TEST_THREADS", "1")
+torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
 
 @pytest.fixture(scope="session")

@@ -15,6 +15,7 @@ import torch
 import hubconf
 import models.detr
 from tests.helpers import hub_guest
+from tests.helpers.processes import HANGS
 
 REPOSITORY = Path(hubconf.__file__).resolve().parent
 
@@ -26,9 +27,7 @@ def facts(tmp_path_factory):
     hub_guest.write_foreign_packages(folder / "foreign")
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     command = [sys.executable, hub_guest.__file__, str(REPOSITORY), str(folder / "foreign"), str(folder / "facts.json")]
-    done = subprocess.run(
-        command, env=environment | {"OMP_NUM_THREADS": "1"}, cwd=folder, capture_output=True, text=True, timeout=300
-    )
+    done = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, timeout=HANGS)
     assert done.returncode == 0, done.stderr
     return json.loads((folder / "facts.json").read_text())
 

@@ -239,7 +239,6 @@ class TimesOut(Task):
 def test_two_processes_save_at_the_time_limit_and_resume(shapes, tmp_path, monkeypatch):
     monkeypatch.setattr(run_with_submitit, "Task", TimesOut)
     cloudpickle.register_pickle_by_value(sys.modules[__name__])  # the job cannot import tests
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
     more = ["--batch_size", "2", "--epochs", "2", "--eval_every", "2", "--cluster", "local", "--ngpus", "0"]
     job = submit(parse(shapes, *more, "--tasks_per_node", "2", "--job_dir", str(tmp_path)))
     try:
@@ -253,8 +252,7 @@ def test_two_processes_save_at_the_time_limit_and_resume(shapes, tmp_path, monke
     assert load_checkpoint(tmp_path / "checkpoint.pth")["step"] == 4  # no step is done twice or skipped
 
 
-def test_one_process_trains_alone(shapes, tmp_path, monkeypatch):
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+def test_one_process_trains_alone(shapes, tmp_path):
     job = submit(parse(shapes, "--max_steps", "1", "--cluster", "local", "--ngpus", "0", "--job_dir", str(tmp_path)))
     assert job.result() is None
     assert load_checkpoint(tmp_path / "checkpoint.pth")["epoch"] == 0

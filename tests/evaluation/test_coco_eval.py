@@ -112,7 +112,7 @@ def one_of_two(rank: int, folder: str) -> None:
 def pair(tmp_path_factory):
     """The results of two processes that evaluate together."""
     folder = tmp_path_factory.mktemp("pair")
-    assert processes.wait(processes.start(one_of_two, [(rank, str(folder)) for rank in (0, 1)]), 240) == [0, 0]
+    assert processes.wait(processes.start(one_of_two, [(rank, str(folder)) for rank in (0, 1)])) == [0, 0]
     return [pickle.loads((folder / f"results_of_{rank}.pickle").read_bytes()) for rank in (0, 1)]
 
 

@@ -226,7 +226,6 @@ def test_only_the_first_process_reports(results: Results):
 def lose_the_second(rank: int, folder: str, command: list[str]) -> None:
     """Two processes train; the second one exits in the middle of its second step."""
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": str(rank)}
-    torch.set_num_threads(1)
     seen: list[None] = []
     check = engine.check_targets
 

@@ -76,7 +76,6 @@ def script(model: torch.nn.Module, image: torch.Tensor) -> bool:
 
 @torch.no_grad()
 def main(repository: str, foreign: str, out: str) -> None:
-    torch.set_num_threads(1)
     torch.manual_seed(0)
     image = torch.rand(1, 3, 64, 64)
     facts: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""Several processes on this machine, of one thread each, forked from one that has imported everything needed."""
+"""Several processes on this machine, forked from one that has imported everything needed."""
 
 from __future__ import annotations
 
@@ -15,8 +15,6 @@ from pathlib import Path
 from textwrap import indent
 from typing import Any
 
-import torch
-
 import main
 from evaluation import report
 
@@ -26,9 +24,9 @@ LAUNCHERS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "SLURM_PROCID", "SLURM_LOCALID"
 
 
 def clean_environment() -> dict[str, str]:
-    """This process's variables without those of a launcher, for processes of one thread that can import the project."""
+    """This process's variables without those of a launcher, for processes that can import the project."""
     kept = {name: value for name, value in os.environ.items() if name not in LAUNCHERS}
-    return kept | {"PYTHONPATH": os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "tests")]), "OMP_NUM_THREADS": "1"}
+    return kept | {"PYTHONPATH": os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "tests")])}
 
 
 def start(work: Callable[..., None], arguments: Sequence[tuple[Any, ...]]) -> list[BaseProcess]:
@@ -49,13 +47,13 @@ def start(work: Callable[..., None], arguments: Sequence[tuple[Any, ...]]) -> li
     return processes
 
 
-def wait(processes: Sequence[BaseProcess], seconds: float = HANGS) -> list[int]:
+def wait(processes: Sequence[BaseProcess]) -> list[int]:
     """Their exit codes.
 
     Raises:
-        TimeoutError: some still ran after `seconds`; all have been killed.
+        TimeoutError: some still ran after `HANGS` seconds; all have been killed.
     """
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + HANGS
     for process in processes:
         process.join(max(0.0, deadline - time.monotonic()))
     late = [rank for rank, process in enumerate(processes) if process.is_alive()]
@@ -63,7 +61,7 @@ def wait(processes: Sequence[BaseProcess], seconds: float = HANGS) -> list[int]:
         for process in processes:
             process.kill()
             process.join()
-        raise TimeoutError(f"processes {late} of {len(processes)} still ran after {seconds} seconds")
+        raise TimeoutError(f"processes {late} of {len(processes)} still ran after {HANGS} seconds")
     return [process.exitcode for process in processes]
 
 
@@ -96,7 +94,6 @@ def torchrun(command: Sequence[str], folder: Path, before: str) -> subprocess.Co
 
 
 def _run_as(rank: int, world_size: int, commands: list[list[str]], folder: str) -> None:
-    torch.set_num_threads(1)
     report.draw_evaluation = lambda *parts: None  # pictures take longer than everything else
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(world_size), "LOCAL_RANK": str(rank)}
     outcomes = []

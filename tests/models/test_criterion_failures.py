@@ -16,7 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 from engine import train_one_epoch, weighted_sum
 from models.criterion import SetCriterion
 from models.matcher import HungarianMatcher
-from tests.helpers.processes import start, wait
+from tests.helpers.processes import HANGS, start, wait
 from training.diagnosis.forensics import find_non_finite, report_non_finite
 from util.dist import reduce_dict
 from util.nested_tensor import NestedTensor, nested_tensor_from_tensor_list
@@ -141,9 +141,8 @@ def test_a_given_number_of_boxes_needs_no_communication(group):
 
 def one_of_two(rank: int, folder: str) -> None:
     """Process 1 gets NaN in its only call of the criterion, then in its second training step."""
-    torch.set_num_threads(1)
     dist.init_process_group(
-        "gloo", f"file://{folder}/meeting_point", rank=rank, world_size=2, timeout=timedelta(seconds=60)
+        "gloo", f"file://{folder}/meeting_point", rank=rank, world_size=2, timeout=timedelta(seconds=HANGS)
     )
     model = DistributedDataParallel(Toy())
     facts: dict[str, object] = {}
@@ -180,7 +179,7 @@ def one_of_two(rank: int, folder: str) -> None:
 def pair(tmp_path_factory):
     """(facts of rank 0, facts of rank 1, their folder)."""
     folder = tmp_path_factory.mktemp("pair")
-    assert wait(start(one_of_two, [(rank, str(folder)) for rank in (0, 1)]), seconds=240) == [0, 0]
+    assert wait(start(one_of_two, [(rank, str(folder)) for rank in (0, 1)])) == [0, 0]
     return *(json.loads((folder / f"facts_{rank}.json").read_text()) for rank in (0, 1)), folder
 
 

@@ -15,6 +15,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 import util.dist
+from tests.helpers.processes import HANGS
 from util.dist import (
     all_gather,
     check_rendezvous,
@@ -63,7 +64,6 @@ def groups_made_under_nccl() -> list[list[str]]:
 def one_of_two(rank: int, folder: str) -> None:
     """The work of each process of the fixture below; it writes what it observes as JSON."""
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": str(rank)}
-    torch.set_num_threads(1)
     args = Namespace(device="cpu", dist_url=f"file://{folder}/meeting_point")
     init_distributed_mode(args)
     facts = {"args": vars(args), "rank": get_rank(), "world_size": get_world_size(), "main": is_main_process()}
@@ -114,12 +114,12 @@ def pair(tmp_path_factory):
     """(facts of rank 0, facts of rank 1, their folder) after two processes have run."""
     folder = tmp_path_factory.mktemp("pair")
     processes = mp.spawn(one_of_two, args=(str(folder),), nprocs=2, join=False)
-    deadline = time.monotonic() + 240
+    deadline = time.monotonic() + HANGS
     while not processes.join(timeout=5):
         if time.monotonic() > deadline:
             for process in processes.processes:
                 process.terminate()
-            pytest.fail("the two processes did not finish within four minutes: they are waiting for each other")
+            pytest.fail(f"the two processes did not finish within {HANGS} seconds: they are waiting for each other")
     return *(json.loads((folder / f"facts_{rank}.json").read_text()) for rank in (0, 1)), folder
 
 
