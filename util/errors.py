@@ -8,9 +8,12 @@ import re
 import torch.distributed as dist
 
 from util.device import is_out_of_memory
+from util.text import escape, shorten
 
 # From the messages of gloo, which reports a lost process as a plain RuntimeError.
 _LOST = ("connection closed by peer", "connection reset by peer", "broken pipe", "/gloo/")
+
+MAX_SENTENCE = 2000  # characters
 
 
 class CheckpointError(RuntimeError):
@@ -22,8 +25,11 @@ class ProcessGroupError(RuntimeError):
 
 
 def one_sentence(error: BaseException) -> str:
-    """The message of `error` on one line. Line breaks inside it, such as from a file name, become spaces."""
-    return " ".join(_message(error).split())
+    """The message of `error` on one line of at most `MAX_SENTENCE` characters, safe to print.
+
+    White space in it, such as line breaks from a file name, becomes single spaces, other control characters escapes.
+    """
+    return shorten(escape(" ".join(_message(error).split())), MAX_SENTENCE)
 
 
 def _message(error: BaseException) -> str:
@@ -49,7 +55,7 @@ def lack_of_memory(
     error: BaseException, advice: str = "lower --batch_size, or --max_size and --train_sizes, or choose a smaller model"
 ) -> str | None:
     """One sentence that ends with `advice` if memory ran out, here or in a data loader's worker; None otherwise."""
-    cause = _message(error).split("\n")[0]
+    cause = shorten(escape(_message(error).split("\n")[0]), MAX_SENTENCE)
     if isinstance(error, RuntimeError) and cause.startswith("DataLoader worker (pid"):
         return f"a data loader worker died ({cause}), usually because memory ran out: lower --num_workers"
     return f"out of memory ({cause}): {advice}" if is_out_of_memory(error) else None
@@ -89,4 +95,4 @@ def lost_process(error: BaseException) -> str | None:
 def _first_line(error: BaseException) -> str:
     """The cause in gloo's message, without the position in gloo's source before it and the guess after it."""
     line = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return re.sub(r"^\[[^\]]*\.cc:\d+\] ", "", line).partition(". This is typically")[0]
+    return shorten(escape(re.sub(r"^\[[^\]]*\.cc:\d+\] ", "", line).partition(". This is typically")[0]), MAX_SENTENCE)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from util.dist import is_main_process
+from util.text import printable_lines
 
 
 class _StdoutHandler(logging.StreamHandler):
@@ -26,6 +27,13 @@ class _StdoutHandler(logging.StreamHandler):
             super().emit(record)
 
 
+class _PrintableFormatter(logging.Formatter):
+    """Escapes what a message may contain of files: nothing in it steers the terminal; line breaks are the caller's."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable_lines(super().format(record))
+
+
 def _is_printed(record: logging.LogRecord) -> bool:
     # Checked for each message, because loggers are created before the process group exists.
     return record.levelno >= logging.WARNING or is_main_process()
@@ -36,7 +44,7 @@ def get_logger(name: str = "detr") -> logging.Logger:
     logger = logging.getLogger(name)
     if not any(isinstance(handler, _StdoutHandler) for handler in logger.handlers):
         handler = _StdoutHandler()
-        handler.setFormatter(logging.Formatter("%(message)s"))
+        handler.setFormatter(_PrintableFormatter("%(message)s"))
         handler.addFilter(_is_printed)
         logger.addHandler(handler)
         logger.setLevel(logging.INFO)

@@ -5,7 +5,7 @@ import torch
 import torch.distributed as dist
 from torch.utils.data import DataLoader, Dataset
 
-from util.errors import CheckpointError, failed_rendezvous, lack_of_memory, lost_process, one_sentence
+from util.errors import MAX_SENTENCE, CheckpointError, failed_rendezvous, lack_of_memory, lost_process, one_sentence
 
 
 @pytest.mark.parametrize(
@@ -16,10 +16,17 @@ from util.errors import CheckpointError, failed_rendezvous, lack_of_memory, lost
         (FileNotFoundError(2, "No such file or directory", "a.png"), "[Errno 2] No such file or directory: 'a.png'"),
         (CheckpointError("Caught in the act: a.pth"), "Caught in the act: a.pth"),
         (MemoryError(), "MemoryError"),
+        (ValueError("class \x1b[2J\nerror: forged\u202e"), "class \\x1b[2J error: forged\\u202e"),
     ],
 )
 def test_a_message_is_given_on_one_line(error, sentence):
     assert one_sentence(error) == sentence
+
+
+def test_a_long_message_keeps_its_start_and_its_advice():
+    sentence = one_sentence(ValueError(f"the class {'x' * 10**6} is unknown: pass --num_classes"))
+    assert len(sentence) == MAX_SENTENCE
+    assert sentence.startswith("the class xxx") and sentence.endswith("xxx is unknown: pass --num_classes")
 
 
 class Failing(Dataset):

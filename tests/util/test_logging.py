@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 from util import logging as util_logging
 from util.logging import get_logger, get_sha
+from util.text import LINE_LIMIT
 
 
 def test_the_logger_prints_bare_messages_once_to_the_current_stdout(capsys):
@@ -41,3 +42,10 @@ def test_get_sha_describes_the_checkout_or_gives_na(monkeypatch):
 
     monkeypatch.setattr(subprocess, "run", no_git)
     assert get_sha() == "sha: N/A, status: N/A, branch: N/A"
+
+
+def test_text_from_files_can_neither_steer_the_terminal_nor_fill_it(capsys):
+    get_logger().warning("class %s\nnext row", "\x1b[2J\u202e" + "x" * 10**6)
+    first, second, end = capsys.readouterr().out.split("\n")
+    assert first.startswith("class \\x1b[2J\\u202exxx") and len(first) == LINE_LIMIT
+    assert (second, end) == ("next row", "")
