@@ -50,9 +50,9 @@ def test_the_entry_builds_the_model_that_the_file_describes(drawn, no_network):
     described, _, args, categories = load_detector(FILE, "cpu")
     ours = hubconf.detr_tiny_shapes(pretrained=True).eval()
     with torch.no_grad():
-        expected, outputs = described(drawn[0][:2]), ours(drawn[0][:2])
-    torch.testing.assert_close(outputs["pred_logits"], expected["pred_logits"], rtol=0, atol=1e-5)
-    torch.testing.assert_close(outputs["pred_boxes"], expected["pred_boxes"], rtol=0, atol=1e-5)
+        expected, outputs = (model.double()(drawn[0][:2].double()) for model in (described, ours))
+    torch.testing.assert_close(outputs["pred_logits"], expected["pred_logits"], rtol=0, atol=1e-9)
+    torch.testing.assert_close(outputs["pred_boxes"], expected["pred_boxes"], rtol=0, atol=1e-9)
     assert [(entry["id"], entry["name"]) for entry in categories] == [(thing["id"], thing["name"]) for thing in THINGS]
     assert (args.val_size, args.max_size) == (96, 96)
 
@@ -73,9 +73,9 @@ def test_the_panoptic_entry_builds_the_model_that_the_file_describes(drawn, no_n
     described, postprocessors, _, categories = load_detector(PANOPTIC, "cpu")
     ours, postprocess = hubconf.detr_tiny_shapes_panoptic(pretrained=True, threshold=0.4, return_postprocessor=True)
     with torch.no_grad():
-        expected, outputs = described(drawn[0][:2]), ours.eval()(drawn[0][:2])
+        expected, outputs = (model.double().eval()(drawn[0][:2].double()) for model in (described, ours))
     for name in ("pred_logits", "pred_boxes", "pred_masks"):
-        torch.testing.assert_close(outputs[name], expected[name], rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(outputs[name], expected[name], rtol=0, atol=1e-9)
     assert postprocess.threshold == 0.4 and postprocess.is_thing_map == postprocessors["panoptic"].is_thing_map
     assert [entry["name"] for entry in categories] == [entry["name"] for entry in CATEGORIES]
 

@@ -140,13 +140,13 @@ def test_box_losses_of_the_first_step_do_not_depend_on_the_number_of_processes(n
     two, one = results.record(f"{name}_2x1"), results.record(f"{name}_1x2")
     compared = [key for key in one if key.startswith(("train_loss_bbox", "train_loss_giou"))]
     assert len(compared) == 8  # of two layers, weighted and unweighted
-    assert {key: two[key] for key in compared} == pytest.approx({key: one[key] for key in compared}, rel=1e-6)
+    assert {key: two[key] for key in compared} == pytest.approx({key: one[key] for key in compared}, rel=1e-5)
 
 
 def test_equal_numbers_of_boxes_on_both_ranks_give_the_loss_and_gradient_of_one_process(results: Results):
     two, one = results.record("equal_2x1"), results.record("equal_1x2")
     for key in ("train_loss", "train_loss_ce", "train_loss_ce_0"):
-        assert two[key] == pytest.approx(one[key], rel=1e-6), key
+        assert two[key] == pytest.approx(one[key], rel=1e-5), key
     _assert_same_gradient(results.gradient("equal_2x1"), results.gradient("equal_1x2"))
 
 
@@ -214,7 +214,7 @@ def test_batch_norm_is_evaluated_on_all_ranks_with_the_statistics_that_are_saved
     saved = results.folder / "bn_2x1" / "checkpoint.pth"
     with torch.no_grad():
         _, _, losses, _ = by_hand(data["unequal"], "--backbone_norm", "bn", checkpoint=saved, split="val")
-    assert results.record("bn_2x1")["test_loss_ce_unscaled"] == pytest.approx(losses[0]["loss_ce"].item(), rel=1e-6)
+    assert results.record("bn_2x1")["test_loss_ce_unscaled"] == pytest.approx(losses[0]["loss_ce"].item(), rel=1e-5)
 
 
 def test_only_the_first_process_reports(results: Results):
@@ -252,4 +252,4 @@ def test_a_lost_process_ends_the_others_with_one_sentence(data: dict[str, Path],
 
 def _assert_same_gradient(one: Tensor, other: Tensor) -> None:
     assert one.norm() > 1
-    assert (one - other).norm() < 2e-6 * other.norm()
+    assert (one - other).norm() < 2e-5 * other.norm()

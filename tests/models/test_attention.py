@@ -54,9 +54,14 @@ def attention(fused: bool = True, dropout: float = 0.0, dtype: torch.dtype = tor
 
 
 def run(module: nn.Module, name: str, **options: bool) -> tuple[Tensor, Tensor | None, list[Tensor]]:
-    """Output, weights and the gradients of inputs and parameters."""
-    arguments = inputs()
-    out, weights = module(*arguments, **masks(name), **options)
+    """Output, weights and the gradients of inputs and parameters, in float64.
+
+    The bias of the keys has a gradient of zero, since softmax ignores a shift: in any type it is the rounding noise.
+    """
+    module = module.double()
+    arguments = inputs(torch.float64)
+    given = {key: mask.double() if mask.is_floating_point() else mask for key, mask in masks(name).items()}
+    out, weights = module(*arguments, **given, **options)
     wanted = [*arguments, *(parameter for _, parameter in sorted(module.named_parameters()))]
     return out, weights, list(torch.autograd.grad(out.square().sum(), wanted))
 
@@ -69,14 +74,14 @@ def test_equal_to_pytorchs_attention_with_the_same_state_dict(name, fused):
     out, _, gradients = run(ours, name)
     expected, _, expected_gradients = run(theirs, name, need_weights=True)
     torch.testing.assert_close(out, expected)
-    torch.testing.assert_close(gradients, expected_gradients, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(gradients, expected_gradients, rtol=1e-9, atol=1e-11)
 
 
 @pytest.mark.parametrize("name", MASKS)
 def test_fused_and_plain_agree(name):
     fused, plain = run(attention(True), name), run(attention(False), name)
     torch.testing.assert_close(fused[0], plain[0])
-    torch.testing.assert_close(fused[2], plain[2], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(fused[2], plain[2], rtol=1e-9, atol=1e-11)
 
 
 @pytest.mark.parametrize("name", MASKS)

@@ -203,8 +203,9 @@ def test_attention_starts_xavier_with_zero_biases():
 
 
 def test_the_head_equals_the_plain_form():
-    mask_head, given = head(), inputs()
-    torch.testing.assert_close(mask_head(*given), plain_head(mask_head, *given), rtol=1e-4, atol=1e-5)
+    mask_head, (features, attention, levels) = head().double(), inputs()
+    given = features.double(), attention.double(), [level.double() for level in levels]
+    torch.testing.assert_close(mask_head(*given), plain_head(mask_head, *given), rtol=1e-10, atol=1e-12)
 
 
 def test_the_head_has_the_gradients_of_the_plain_form():
