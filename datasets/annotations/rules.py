@@ -6,7 +6,6 @@ that appears twice, a box that is not four numbers. Fields that training does no
 
 from __future__ import annotations
 
-import json
 import os
 import reprlib
 from collections.abc import Sequence
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from util.files import MAX_EXACT_INT, is_count, is_number
+from util.loading import json_text
 
 Annotation = dict[str, Any]
 
@@ -42,28 +42,12 @@ def read_json(path: Path, kind: str = "instances") -> dict[str, Any]:
         FileNotFoundError, OSError: the file does not exist or cannot be read.
         ValueError: not JSON, a key twice in one object, or not in the COCO format.
     """
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        raise FileNotFoundError(
-            f"annotation file {path} does not exist: check --coco_path, --train_ann and --val_ann"
-        ) from None
-    except IsADirectoryError:
-        raise ValueError(f"annotation file {path} is a folder: pass a file") from None
-    except OSError as error:
-        raise OSError(f"annotation file {path} cannot be read ({error.strerror}): check its permissions") from None
-    if not content:
-        raise ValueError(
-            f"annotation file {path} is empty; writing or copying it may have been interrupted: copy it again"
-        )
-    try:
-        data = json.loads(content, object_pairs_hook=_unique_keys)
-    except _RepeatedKey as error:
-        raise ValueError(f"annotation file {path} has the key {error} twice in one object: remove one") from None
-    except RecursionError:
-        raise ValueError(f"annotation file {path} is nested too deeply to be in the COCO {kind} format") from None
-    except ValueError as error:
-        raise ValueError(f"annotation file {path} is not JSON ({error}): it may be truncated") from None
+    data = json_text.read_json(
+        path,
+        "annotation file",
+        if_missing="check --coco_path, --train_ann and --val_ann",
+        if_nested=f"is nested too deeply to be in the COCO {kind} format",
+    )
     if not isinstance(data, dict):
         raise ValueError(
             f"annotation file {path} holds a JSON {type(data).__name__}, but a COCO {kind} file must hold an object"
@@ -188,19 +172,6 @@ def _check_ids(entries: Sequence[Any], key: str, largest: int) -> None:
         if number in seen:
             raise ValueError(f"id {number} appears twice in `{key}`: ids must be unique")
         seen.add(number)
-
-
-class _RepeatedKey(ValueError):
-    pass
-
-
-def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    # json keeps the last of equal keys: if a bad merge left two `images` lists, one would be lost silently.
-    entries = dict(pairs)
-    if len(entries) < len(pairs):
-        keys = [key for key, _ in pairs]
-        raise _RepeatedKey(short(next(key for key in keys if keys.count(key) > 1)))
-    return entries
 
 
 def _is_encodable(name: str) -> bool:
