@@ -44,7 +44,7 @@ def test_any_value_is_read(tmp_path, text):
         (b"names:\n  0: cat\n", "it looks like YAML"),  # "n" could begin null
         (b"train: ../train/images\n", "it looks like YAML"),
         (b"0 0.5 0.5 0.1 0.1\n1 0.2 0.2 0.1 0.1\n", "YOLO's text format"),
-        (b"file,x,y\na.png,1,2\n", "is not JSON but a table of comma-separated values"),
+        (b"file,x,y\na.png,1,2\n", "it looks like a table of comma-separated values"),
         (b"1,2,3\n4,5,6\n", "a table of comma-separated values"),
         (b"{'images': []}", "is not JSON but a Python value"),
         (b'{"a": 1}\n{"a": 2}\n', "it holds several JSON values, such as JSON lines"),
