@@ -21,6 +21,7 @@ from util.settings import TRAIN_SIZES
 
 MAX_SIZE = 1333
 VAL_SIZE = 800
+LONGEST_REDUCED = 100  # length over width of the image that training crops from
 PARTS = (
     Part("{}_images", "{}2017", is_folder=True),
     Part("{}_ann", "annotations/instances_{}2017.json", is_folder=False),
@@ -159,7 +160,9 @@ def make_coco_transforms(
 
     Training flips at random, then resizes to a short side from `train_sizes`, either directly or after a random crop of
     a reduced image. At the published sizes, the reduced image has a short side of 400, 500 or 600 pixels, and the
-    crop has sides of 384 to 600 pixels; other sizes scale these numbers by max(train_sizes) / 800.
+    crop has sides of 384 to 600 pixels; other sizes scale these numbers by max(train_sizes) / 800. The long side of the
+    reduced image is limited to `LONGEST_REDUCED` times the largest short side, 60,000 pixels at the published sizes,
+    where the published code has no limit: thinner images would fill the memory.
 
     Args:
         image_set: "train" or "val".
@@ -181,7 +184,7 @@ def make_coco_transforms(
     if crop:
         scale = max(train_sizes) / 800
         reduced, sides = ([max(1, round(side * scale)) for side in sides] for sides in ((400, 500, 600), (384, 600)))
-        cropped = T.Compose([T.RandomResize(reduced), T.RandomSizeCrop(*sides), resize])
+        cropped = T.Compose([T.RandomResize(reduced, LONGEST_REDUCED * max(reduced)), T.RandomSizeCrop(*sides), resize])
         resize = T.RandomSelect(resize, cropped)
     return T.Compose([T.RandomHorizontalFlip(), resize, normalize])
 

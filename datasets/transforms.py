@@ -84,11 +84,17 @@ def get_size_with_aspect_ratio(image_size: tuple[int, int], size: int, max_size:
     If the long side would exceed `max_size`, the short side is reduced and rounded first; the long side then follows by
     truncation. It can therefore end slightly above `max_size`: 1000x200 at 1333 becomes 1335x267. This is the published
     behaviour; clamping it would shift boxes relative to the published system.
+
+    An image more than `max_size` times as long as wide, whose short side would be less than one pixel, becomes 1 pixel
+    by `max_size`; the published rule has no size for most of these. The long side thus exceeds `max_size` by a third at
+    most, when a short side of 1.5 pixels is rounded to 2.
     """
     width, height = image_size
     short, long = min(width, height), max(width, height)
     if max_size is not None and long / short * size > max_size:
-        size = max(1, int(round(max_size * short / long)))  # at least 1, however thin the image
+        if long > max_size * short:
+            return (1, max_size) if height < width else (max_size, 1)
+        size = int(round(max_size * short / long))
     if short == size:
         return height, width
     if width < height:

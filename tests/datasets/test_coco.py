@@ -11,6 +11,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from torch.utils.data import Subset
 
+import datasets.transforms as T
 from datasets import build_dataset, get_coco_api_from_dataset
 from datasets.coco import CocoDetection, ConvertCocoPolysToMask, build, convert_coco_poly_to_mask, make_coco_transforms
 from tests.helpers.coco_files import CATEGORIES, annotation, captured_warnings, write_coco
@@ -314,3 +315,14 @@ def test_the_coco_api_is_found_through_subsets(tmp_path):
     assert get_coco_api_from_dataset(Subset(Subset(data, [0, 1]), [0])) is data.coco
     with pytest.raises(TypeError, match="list has no COCO annotations"):
         get_coco_api_from_dataset([])
+
+
+def test_training_reduces_a_very_thin_image_to_a_bounded_size_before_cropping(monkeypatch):
+    sizes, resize = [], T.F.resize
+    monkeypatch.setattr(T.F, "resize", lambda image, size: sizes.append(tuple(size)) or resize(image, size))
+    transforms = make_coco_transforms("train")
+    random.seed(0)
+    for _ in range(12):
+        transforms(Image.new("RGB", (20000, 2)), {"boxes": torch.zeros(0, 4)})
+    assert max(height * width for height, width in sizes) <= 6 * 60_000  # 400 x 4,000,000 in the published code
+    assert {width for _, width in sizes} > {60_000, 1333}

@@ -189,12 +189,46 @@ def test_boxes_scale_by_the_ratio_of_the_rounded_sizes():
         ((500, 375), 480, 1333, (480, 640)),
         ((480, 640), 480, None, (640, 480)),
         ((333, 334), 800, 1333, (802, 800)),
-        ((5000, 1), 480, 1333, (1, 5000)),
-        ((1, 5000), 480, 1333, (5000, 1)),
+        ((5000, 1), 480, 1333, (1, 1333)),  # the published rule gives a short side of 0
+        ((1, 1333), 480, 1333, (1333, 1)),
+        ((3, 20000), 800, 1333, (1333, 1)),
+        ((2, 3), 800, 1, (1, 1)),
     ],
 )
-def test_resized_size_follows_the_published_rule(size, short, limit, expected):
+def test_resized_size_of_ordinary_and_extreme_shapes(size, short, limit, expected):
     assert T.get_size_with_aspect_ratio(size, short, limit) == expected
+
+
+def published_size(width, height, size, max_size):
+    """(h, w) as the published code computes it."""
+    short, long = float(min(width, height)), float(max(width, height))
+    if long / short * size > max_size:
+        size = int(round(max_size * short / long))
+    if (width <= height and width == size) or (height <= width and height == size):
+        return height, width
+    return (int(size * height / width), size) if width < height else (size, int(size * width / height))
+
+
+@pytest.mark.parametrize(("size", "max_size"), [(800, 1333), (480, 1333), (64, 128), (96, 64), (2000, 800)])
+def test_sizes_are_the_published_ones_wherever_the_short_side_keeps_a_pixel(size, max_size):
+    for short in (1, 2, 3, 7, 40, 333, 480, 2999):
+        for aspect in (1, 1.013, 4 / 3, 2, 3.7, 10, 50, max_size):
+            long = int(short * aspect)
+            for width, height in ((short, long), (long, short)):
+                expected = published_size(width, height, size, max_size)
+                assert T.get_size_with_aspect_ratio((width, height), size, max_size) == expected, (width, height)
+
+
+@pytest.mark.parametrize("max_size", [64, 1333])
+def test_no_shape_passes_the_limit_of_the_long_side_by_more_than_rounding(max_size):
+    longest = 0
+    for short in (1, 2, 3, 10, 77):
+        for long in [short * n for n in (1, 2, 9, 40, 41, 42, 43, 60, 500, 880, 888, 1300, 1400, 2600, 5000, 10**6)]:
+            high = T.get_size_with_aspect_ratio((short, long), 800, max_size)
+            assert T.get_size_with_aspect_ratio((long, short), 800, max_size) == high[::-1]
+            assert min(high) >= 1
+            longest = max(longest, max(high))
+    assert max_size < longest <= max_size * 4 / 3
 
 
 def test_padding_is_black_and_at_the_right_and_bottom():

@@ -15,6 +15,7 @@ from datasets.same_size import resized_sizes
 from util.nested_tensor import NestedTensor, collate_fn
 
 Batch = tuple[NestedTensor, tuple[T.Target, ...]]
+Limits = tuple[int, int | None]  # a short side and the limit of the long side, pixels
 
 
 def worst_batch(dataset: AnnotatedImages, batch_size: int) -> Batch:
@@ -34,11 +35,13 @@ def worst_batch(dataset: AnnotatedImages, batch_size: int) -> Batch:
         ValueError: the data set's transforms do not resize.
         OSError: an image cannot be read.
     """
-    size, max_size, crops = _resizing(dataset._transforms)
+    size, max_size, crops, reduced = _resizing(dataset._transforms)
     # A smaller short side makes neither side longer, so only the largest one matters.
     views = {view for view in resized_sizes(dataset, size, max_size) if view is not None}
     if crops is not None:
-        views |= crop_views(crops, size, max_size)
+        reductions = resized_sizes(dataset, *reduced) if reduced is not None else []
+        thinnest = min((min(view) for view in reductions if view is not None), default=crops[0])
+        views |= crop_views((min(crops[0], thinnest), crops[1]), size, max_size)
     fullest = np.argsort(-objects_per_image(dataset), kind="stable")[:batch_size].tolist()
     height, width = largest_size(views or {(size, size)}, len(fullest))
 
@@ -67,9 +70,9 @@ def objects_per_image(dataset: AnnotatedImages) -> np.ndarray:
 
 
 def crop_views(sides: tuple[int, int], size: int, max_size: int | None) -> set[tuple[int, int]]:
-    """(h, w) in pixels of every crop that `RandomSizeCrop(*sides)` can give, after a resize to a short side of `size`.
+    """(h, w) in pixels of every crop with sides in `sides` = (shortest, longest), resized to a short side of `size`.
 
-    Reduced images are at least as large as the largest crop, so any image can give a crop of any shape.
+    `RandomSizeCrop` gives shorter sides than its own only in images that are thinner still.
     """
     lengths = range(sides[0], sides[1] + 1)
     return {T.get_size_with_aspect_ratio((width, height), size, max_size) for width in lengths for height in lengths}
@@ -86,14 +89,24 @@ def largest_size(views: Iterable[tuple[int, int]], batch_size: int) -> tuple[int
     return max(height for height, _ in views), max(width for _, width in views)
 
 
-def _resizing(transforms: T.Transform | None) -> tuple[int, int | None, tuple[int, int] | None]:
-    """(largest short side, limit of the long side, shortest and longest side of a preceding crop or None), pixels."""
+def _resizing(transforms: T.Transform | None) -> tuple[int, int | None, tuple[int, int] | None, Limits | None]:
+    """The sizes in pixels that decide how large a view can be.
+
+    Returns:
+        The largest short side and the limit of the long side; the shortest and the longest side of a preceding crop, or
+        None; the smallest short side and the limit of the long side of the image that is cropped, or None.
+    """
     steps = list(_steps(transforms))
     resizes = [step for step in steps if isinstance(step, T.RandomResize)]
     if not resizes:
         raise ValueError("the data set's transforms do not resize, so its largest batch is unknown")
-    crops = [(step.min_size, step.max_size) for step in steps if isinstance(step, T.RandomSizeCrop)]
-    return max(resizes[-1].sizes), resizes[-1].max_size, crops[-1] if crops else None
+    last = resizes[-1]
+    crops = [index for index, step in enumerate(steps) if isinstance(step, T.RandomSizeCrop)]
+    if not crops:
+        return max(last.sizes), last.max_size, None, None
+    crop, before = steps[crops[-1]], steps[crops[-1] - 1] if crops[-1] else None
+    reduced = (min(before.sizes), before.max_size) if isinstance(before, T.RandomResize) else None
+    return max(last.sizes), last.max_size, (crop.min_size, crop.max_size), reduced
 
 
 def _steps(transform: T.Transform | None) -> Iterator[T.Transform]:

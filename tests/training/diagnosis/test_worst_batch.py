@@ -93,10 +93,21 @@ def test_the_published_sizes():
     assert largest_size(crops, 1) in ((1250, 800), (800, 1250))
 
 
+def test_crops_of_very_thin_images_are_within_the_bound(tmp_path):
+    data = dataset(tmp_path)
+    data.coco.imgs[1].update(width=9000, height=2)
+    Image.new("RGB", (9000, 2)).save(data.img_folder / "1.png")
+    height, width = worst_batch(data, 2)[0].tensors.shape[2:]
+    data._reader._sizes[0] = (9000, 2)
+    views = np.array([data[0][0].shape[1:] for epoch in range(60) for _ in [data.set_epoch(epoch)]])
+    assert (views <= [height, width]).all() and views[:, 0].min() == 1
+    assert max(height, width) <= 64 * 4 / 3
+
+
 def test_a_smaller_short_side_makes_neither_side_longer():
     generator = random.Random(1)
-    for _ in range(3000):
-        shape = (generator.randint(1, 2000), generator.randint(1, 2000))
+    for number in range(3000):
+        shape = (generator.randint(1, 2000), generator.randint(1, 2000 if number % 3 else 3))
         large = get_size_with_aspect_ratio(shape, 800, 1333)
         small = get_size_with_aspect_ratio(shape, generator.choice(range(480, 800)), 1333)
         assert small[0] <= large[0] and small[1] <= large[1], shape
