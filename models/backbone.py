@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import pickle
-import sys
 import warnings
 from pathlib import Path
 
@@ -18,8 +16,9 @@ from torch import Tensor, nn
 
 from models.position_encoding import build_position_encoding
 from models.resnet import SPECS, NormLayer, build_resnet
-from util.checkpoint import CheckpointError, load_checkpoint, load_weights
+from util.checkpoint import load_checkpoint, load_weights
 from util.dist import is_main_process
+from util.loading.download import download
 from util.nested_tensor import NestedTensor
 
 IMAGENET_URL = "https://download.pytorch.org/models/"
@@ -189,9 +188,11 @@ class Backbone(BackboneBase):
         check_backbone(name, norm, weights)  # on every rank, so that no rank waits for a main process that failed
         resnet = build_resnet(name, norm_layer=NORM_LAYERS[norm], dilation=dilation)
         if weights not in (None, "none") and is_main_process():
-            state = _imagenet_state(name) if weights == "imagenet" else load_checkpoint(weights)
+            state = load_checkpoint(_imagenet_file(name) if weights == "imagenet" else weights)
             source = IMAGENET_FILES[name] if weights == "imagenet" else weights
-            state = {key: value for key, value in state.items() if not key.startswith("fc.")}  # drop the classifier
+            state = {
+                key: value for key, value in state.items() if not str(key).startswith("fc.")
+            }  # drop the classifier
             load_weights(resnet, state, source)
         super().__init__(
             resnet, train_backbone, resnet.channels[-1], return_interm_layers, trainable_layers=trainable_layers
@@ -229,24 +230,12 @@ def check_backbone(name: str, norm: str, weights: str | None) -> None:
         )
 
 
-def _imagenet_state(name: str) -> dict[str, Tensor]:
-    """torchvision's weights from torch.hub's cache, or downloaded there and checked by their hash."""
+def _imagenet_file(name: str) -> Path:
+    """torchvision's weights from torch.hub's cache, or downloaded there; their hash is checked."""
     filename = IMAGENET_FILES[name]
-    url = IMAGENET_URL + filename
-    cached = Path(torch.hub.get_dir()) / "checkpoints" / filename
-    try:
-        return torch.hub.load_state_dict_from_url(
-            url, map_location="cpu", check_hash=True, weights_only=True, progress=sys.stderr.isatty()
-        )
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        if cached.exists():
-            remedy = f"{cached} is damaged: delete it to download it again"
-        else:
-            remedy = f"put the file {filename} into the folder {cached.parent}"
-        raise CheckpointError(
-            f"cannot load the ImageNet weights {url} ({error}): {remedy}, or train without them: "
-            "--backbone_weights none"
-        ) from error
+    folder = Path(torch.hub.get_dir()) / "checkpoints"
+    advice = f"put the file {filename} into the folder {folder}, or train without it: --backbone_weights none"
+    return download(IMAGENET_URL + filename, "the ImageNet weights", advice)
 
 
 class Joiner(nn.Sequential):

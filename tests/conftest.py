@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import socket
 from pathlib import Path
 
 import pytest
 import torch
 
 from datasets.shapes import write_shapes
+from util.loading import download
 
 # One thread, since the models are tiny. DETR_TEST_THREADS=2 shows which results depend on the number of threads. The
 # processes that tests start follow OMP_NUM_THREADS.
@@ -28,8 +30,8 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever would download weights fails the test."""
 
-    def refuse(url: str, *args, **kwargs):
-        pytest.fail(f"asked for {url}")
+    def refuse(host: str, *args, **kwargs):
+        pytest.fail(f"asked for {host}")
 
-    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", refuse)
-    monkeypatch.setattr(torch.hub, "download_url_to_file", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    monkeypatch.setattr(download, "transfer", refuse)

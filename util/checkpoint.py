@@ -9,13 +9,10 @@ import argparse
 import os
 import pathlib
 import re
-import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
-from urllib.error import URLError
-from urllib.parse import urlparse
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +20,9 @@ from torch import Tensor, nn
 from util.errors import CheckpointError
 from util.files import plain, write_atomically
 from util.loading.checkpoint_entries import check_entries
+from util.loading.download import download, forget
+from util.loading.transfer import is_address
+from util.text import printable
 
 # Paths are loaded as pure paths, so that a file from Windows loads on Linux and vice versa. Python 3.13 saves them
 # under another module name.
@@ -56,7 +56,7 @@ def save_checkpoint(path: str | os.PathLike[str], checkpoint: Mapping[str, Any])
 def load_checkpoint(path_or_url: str | os.PathLike[str], *, also_allowed: Sequence[Any] = ()) -> dict[str, Any]:
     """Load a checkpoint, ours or a published one, onto the CPU without running code from it.
 
-    An http(s) address is downloaded once into torch.hub's cache; a hash in its name (`name-0123abcd.pth`) is checked.
+    An http(s) address is downloaded into torch.hub's cache, see `util.loading.download`.
     `args` is returned as a dictionary, whether a Namespace or a dictionary was saved.
 
     Args:
@@ -68,18 +68,12 @@ def load_checkpoint(path_or_url: str | os.PathLike[str], *, also_allowed: Sequen
             wrong type, see `util.loading.checkpoint_entries`.
     """
     source = os.fspath(path_or_url)
-    is_url = source.startswith(("http://", "https://"))
+    is_url = is_address(source)
+    path = download(source) if is_url else Path(source)
     try:
+        _check_readable(path)
         with torch.serialization.safe_globals([*_ALLOWED, *also_allowed]):
-            if is_url and not Path(urlparse(source).path).name:
-                raise CheckpointError(f"the address {source} contains no file name: add the name of the checkpoint")
-            if is_url:
-                loaded = torch.hub.load_state_dict_from_url(
-                    source, map_location="cpu", check_hash=True, weights_only=True, progress=sys.stderr.isatty()
-                )
-            else:
-                _check_readable(Path(source))
-                loaded = torch.load(source, map_location="cpu", weights_only=True)
+            loaded = torch.load(path, map_location="cpu", weights_only=True)
         if not isinstance(loaded, dict):
             raise CheckpointError(
                 f"checkpoint {source} contains a {type(loaded).__name__}, not a dictionary: pass another file"
@@ -87,10 +81,14 @@ def load_checkpoint(path_or_url: str | os.PathLike[str], *, also_allowed: Sequen
         if "args" in loaded:
             loaded["args"] = plain(loaded["args"], "args")
         check_entries(loaded, source)
-    except CheckpointError:
+    except (CheckpointError, MemoryError):
         raise
     except Exception as error:  # a damaged file can raise almost any type
-        raise CheckpointError(_explain(source, is_url, error)) from error
+        again = "try again to download it again" if is_url else "copy or download it again"
+        sentence = _explain(source, path, again, error)
+        if is_url:
+            forget(source)
+        raise CheckpointError(sentence) from error
     return loaded
 
 
@@ -99,13 +97,17 @@ def _check_readable(path: Path) -> None:
         inside = sorted(file.name for file in path.glob("*.pth"))
         advice = f"pass a file in it, such as {inside[0]}" if inside else "pass the checkpoint file itself"
         raise CheckpointError(f"{path} is a folder, not a checkpoint: {advice}")
+    if re.match(r"\w+:/+\w", str(path)):
+        raise CheckpointError(f"{path} is an address, and only http(s) is downloaded: download it, and pass its path")
     if not path.exists():
         raise CheckpointError(f"there is no checkpoint {path}: check the path (relative paths start at {Path.cwd()})")
+    if not path.is_file():  # a pipe would be waited for
+        raise CheckpointError(f"{path} is not a regular file: save the checkpoint to one and pass it")
     if path.stat().st_size == 0:
         raise CheckpointError(f"checkpoint {path} is empty, probably after an interrupted copy: copy it again")
 
 
-def _explain(source: str, is_url: bool, error: Exception) -> str:
+def _explain(source: str, path: Path, again: str, error: Exception) -> str:
     """The message for a file that could not be loaded: the cause, and what to do."""
     refused = re.search(r"GLOBAL (\S+)", str(error))
     if refused:
@@ -114,23 +116,14 @@ def _explain(source: str, is_url: bool, error: Exception) -> str:
             "tensors and plain data; if you trust its source, load it once yourself with weights_only=False and save "
             "its `model` entry to a new file"
         )
-    if is_url and isinstance(error, URLError | TimeoutError):
-        return (
-            f"checkpoint {source} could not be downloaded ({error}): check the address and the network, "
-            "or download the file elsewhere and pass its path"
-        )
-    if is_url and "invalid hash value" in str(error):
-        return f"checkpoint {source} does not match the hash in its name: it is damaged or a different file; try again"
-    file = Path(torch.hub.get_dir(), "checkpoints", Path(urlparse(source).path).name) if is_url else Path(source)
-    advice = f"delete {file} to download it again" if is_url else "copy or download it again"
-    with suppress(OSError), file.open("rb") as content:
+    with suppress(OSError), path.open("rb") as content:
         start = content.read(60)
         if start[:2] == b"PK":
-            return f"checkpoint {source} is truncated or damaged ({_cause(error)}): {advice}"
+            return f"checkpoint {source} is truncated or damaged ({_cause(error)}): {again}"
         if start.isascii() and start[:1] != b"\x80":
             line = start.decode().strip().split("\n")[0]
-            return f"{source} is text (it begins with {line!r}), not a checkpoint: {advice}"
-    return f"checkpoint {source} cannot be read ({_cause(error)}): if it is the right file, {advice}"
+            return f"{source} is text (it begins with {printable(line, 60)!r}), not a checkpoint: {again}"
+    return f"checkpoint {source} cannot be read ({_cause(error)}): if it is the right file, {again}"
 
 
 def _cause(error: Exception) -> str:

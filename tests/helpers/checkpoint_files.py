@@ -38,10 +38,12 @@ def published_checkpoint(model, **extra):
     return {**states, "epoch": 7, "args": args, **extra}
 
 
-def serve(folder, content, good_hash=True):
-    """Save a checkpoint into the served folder under a name that ends in its hash, or in another one; that name."""
+def serve(folder, content, good_hash=True, name=None):
+    """Save a checkpoint into the served folder under a name that ends in its hash or in another one, or as `name`; that
+    name."""
     buffer = io.BytesIO()
     torch.save(content, buffer)
     digest = hashlib.sha256(buffer.getvalue() if good_hash else b"another file").hexdigest()[:8]
-    (folder / f"detr-{digest}.pth").write_bytes(buffer.getvalue())
-    return f"detr-{digest}.pth"
+    name = name or f"detr-{digest}.pth"
+    (folder / name).write_bytes(buffer.getvalue())
+    return name

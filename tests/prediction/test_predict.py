@@ -310,8 +310,7 @@ def test_checkpoints_without_a_detector_are_rejected(tmp_path: Path):
         load_detector(other | {"args": other["args"] | {"nheads": 5}}, "cpu")
 
 
-def test_nothing_is_downloaded(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", None)
+def test_nothing_is_downloaded(checkpoint: Path, no_network: None):
     loaded = load_checkpoint(checkpoint)
     loaded["args"] |= {"backbone_weights": "imagenet", "resume": "", "device": "cuda:7"}
     assert load_detector(loaded, "cpu").args.device == "cpu"

@@ -44,9 +44,31 @@ def test_an_address_without_a_file_name_is_refused(address):
         load_checkpoint(address)  # torch would take the cache's folder for the file
 
 
-def test_a_damaged_file_in_the_cache_is_named_so_that_it_can_be_deleted(server, tmp_path):
-    cached = tmp_path / "hub" / "checkpoints" / "detr.pth"
+@pytest.mark.parametrize("text", ["half a page", ""])
+def test_a_damaged_file_in_the_cache_is_downloaded_again(server, tmp_path, text):
+    address, folder, _ = server
+    name = serve(folder, {"epoch": 3})
+    cached = tmp_path / "hub" / "checkpoints" / name
     cached.parent.mkdir(parents=True)
-    cached.write_text("half a page")
-    with pytest.raises(CheckpointError, match=f"is text .*: delete {cached}"):
-        load_checkpoint(f"{server[0]}/detr.pth")
+    cached.write_text(text)
+    assert load_checkpoint(f"{address}/{name}") == {"epoch": 3}
+
+
+def test_a_download_that_is_no_checkpoint_is_not_kept_so_that_a_retry_works(server, tmp_path):
+    address, folder, _ = server
+    (folder / "run.pth").write_text("<html>the server is being repaired</html>")
+    with pytest.raises(CheckpointError, match="is text .*: try again to download it again"):
+        load_checkpoint(f"{address}/run.pth")
+    assert not list((tmp_path / "hub" / "checkpoints").iterdir())
+    serve(folder, {"epoch": 4}, name="run.pth")
+    assert load_checkpoint(f"{address}/run.pth") == {"epoch": 4}
+
+
+def test_two_runs_whose_files_have_one_name_stay_apart(server):
+    address, folder, _ = server
+    for epoch, run in enumerate(("a", "b")):
+        (folder / run).mkdir()
+        serve(folder / run, {"epoch": epoch}, name="checkpoint.pth")
+    addresses = [f"{address}/a/checkpoint.pth", f"{address}/b/checkpoint.pth", f"{address}/b/checkpoint.pth?token=1"]
+    assert [load_checkpoint(each)["epoch"] for each in addresses] == [0, 1, 1]
+    assert load_checkpoint(addresses[0])["epoch"] == 0
