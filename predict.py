@@ -12,11 +12,12 @@ from pathlib import Path
 
 from PIL import Image
 
+from datasets.image_files import OpenFilesError
 from datasets.same_size import same_size_batches
 from prediction.arguments import parse
 from prediction.folder import PredictionFolder
 from prediction.image_list import list_images
-from prediction.inputs import read_upright_rgb
+from prediction.inputs import read_upright_rgb, upright_size
 from prediction.predictor import Predictor
 from prediction.report import Progress, Table, count_of_images
 from prediction.speed import PHOTO, measure, report
@@ -35,7 +36,7 @@ def main(options: argparse.Namespace) -> int:
         KeyboardInterrupt: a signal requested a stop; finished images are kept.
     """
     files = list_images(options.inputs, leave_out=options.out)
-    predictor = Predictor(options.checkpoint, options.device)
+    predictor = Predictor(options.checkpoint, options.device, max_pixels=options.max_pixels)
     settings = {"threshold": options.threshold, "top_k": options.top_k, "classes": options.classes}
     if predictor.is_panoptic or options.panoptic_threshold is not None:
         settings["panoptic_threshold"] = options.panoptic_threshold
@@ -49,7 +50,7 @@ def main(options: argparse.Namespace) -> int:
     skipped = 0
     with StopSignals() as signals, Progress(len(remaining), len(files) - len(remaining)) as progress:
         for batch in _batches(predictor, remaining, files, options.batch_size):
-            images = _read(batch, files, progress)
+            images = _read(batch, files, progress, options.max_pixels)
             try:
                 predictions = predictor(list(images.values()), **settings, batch_size=options.batch_size)
             except ValueError as error:  # such as an image too long for learned positions: it applies to all of a batch
@@ -97,20 +98,23 @@ def _batches(
     sizes = []
     for name in names:
         try:
-            with Image.open(files[name]) as image:  # reads the header only
-                sizes.append(predictor.resized(image.size))
-        except Exception:  # damaged files can raise almost any type; reading the whole file gives a better message
+            sizes.append(predictor.resized(upright_size(files[name], predictor.max_pixels)))
+        except OSError:  # reading the whole file says more
             sizes.append(None)
     for batch in sorted(same_size_batches(sizes, batch_size)) if names else []:
         yield [names[index] for index in batch]
 
 
-def _read(names: Sequence[str], files: Mapping[str, Path], progress: Progress) -> dict[str, Image.Image]:
-    """Name → image; unreadable files are reported and left out."""
+def _read(
+    names: Sequence[str], files: Mapping[str, Path], progress: Progress, max_pixels: int
+) -> dict[str, Image.Image]:
+    """Name → image; unreadable files are reported and left out. OpenFilesError: no file is to blame."""
     images = {}
     for name in names:
         try:
-            images[name] = read_upright_rgb(files[name])
+            images[name] = read_upright_rgb(files[name], max_pixels)
+        except OpenFilesError:
+            raise
         except OSError as error:
             progress.print(f"skipped: {one_sentence(error)}", sys.stderr)
     return images

@@ -15,6 +15,7 @@ from torch.utils.data import Dataset
 import datasets.transforms as T
 from datasets.image_reader import ImageReader
 from datasets.loader import sample_generators
+from util.settings import MAX_PIXELS
 
 Columns = TypeVar("Columns", bound="ObjectColumns")
 
@@ -49,6 +50,7 @@ class AnnotatedImages(Dataset):
         skip_bad_images: replace an image that is missing or cannot be read by the sample of the next good one, with its
             objects, id and random choices. Evaluation counts an image once, so it omits the bad ones.
         max_bad_images: the largest number of such images, in this process and its workers.
+        max_pixels: an image file with more pixels counts as one that cannot be read.
 
     Attributes:
         ids: image ids, ascending: the order of the samples.
@@ -72,6 +74,7 @@ class AnnotatedImages(Dataset):
         seed: int = 0,
         skip_bad_images: bool = False,
         max_bad_images: int = 10,
+        max_pixels: int = MAX_PIXELS,
     ):
         self.img_folder = Path(img_folder)
         self.seed = seed
@@ -89,6 +92,7 @@ class AnnotatedImages(Dataset):
             [(image.get("width") or 0, image.get("height") or 0) for image in entries],  # 0: unknown
             skip_bad=skip_bad_images,
             max_bad=max_bad_images,
+            max_pixels=max_pixels,
         )
         self._objects = objects
         self.objects_per_image = np.array(counts, dtype=np.int64)
@@ -109,6 +113,11 @@ class AnnotatedImages(Dataset):
     @abstractmethod
     def annotation_rows(self) -> Sequence[Sequence[float]] | np.ndarray:
         """One row of numbers per annotation, for `datasets.loader.fingerprint`."""
+
+    @property
+    def max_pixels(self) -> int:
+        """The largest number of pixels of an image file that is read."""
+        return self._reader.max_pixels
 
     @property
     def bad_images(self) -> list[str]:

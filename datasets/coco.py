@@ -17,7 +17,7 @@ from datasets.annotated_images import AnnotatedImages
 from datasets.annotations.instances import Objects, pack_objects, read_coco
 from datasets.annotations.layout import Part, locate
 from datasets.annotations.masks import segmentation_to_mask
-from util.settings import TRAIN_SIZES
+from util.settings import MAX_PIXELS, TRAIN_SIZES
 
 MAX_SIZE = 1333
 VAL_SIZE = 800
@@ -48,7 +48,7 @@ class CocoDetection(AnnotatedImages):
         img_folder, ann_file: the images and their annotations.
         transforms: (image, target) → (image, target).
         return_masks: add masks to the targets.
-        seed, skip_bad_images, max_bad_images: see `AnnotatedImages`.
+        seed, skip_bad_images, max_bad_images, max_pixels: see `AnnotatedImages`.
 
     Attributes:
         coco: the pycocotools index, including crowds, for evaluation.
@@ -69,6 +69,7 @@ class CocoDetection(AnnotatedImages):
         seed: int = 0,
         skip_bad_images: bool = False,
         max_bad_images: int = 10,
+        max_pixels: int = MAX_PIXELS,
     ):
         self.return_masks = return_masks
         self.coco, self.problems = read_coco(ann_file)
@@ -84,6 +85,7 @@ class CocoDetection(AnnotatedImages):
             seed=seed,
             skip_bad_images=skip_bad_images,
             max_bad_images=max_bad_images,
+            max_pixels=max_pixels,
         )
 
     @property
@@ -208,5 +210,5 @@ def build_transforms(image_set: str, args: Namespace) -> T.Compose:
 
 def loading(args: Namespace) -> dict[str, Any]:
     """The settings of the command line that every `AnnotatedImages` takes, as keyword arguments."""
-    defaults = {"seed": 0, "skip_bad_images": False, "max_bad_images": 10}
+    defaults = {"seed": 0, "skip_bad_images": False, "max_bad_images": 10, "max_pixels": MAX_PIXELS}
     return {name: getattr(args, name, default) for name, default in defaults.items()}

@@ -24,6 +24,7 @@ from datasets.coco import build_transforms, loading
 from datasets.image_reader import find_missing
 from util.box_ops import masks_to_boxes
 from util.coco_names import COCO_NAMES, COCO_STUFF, PANOPTIC_NUM_CLASSES
+from util.settings import MAX_PIXELS
 
 ROOTS = ("coco_panoptic_path", "coco_path")
 PARTS = (
@@ -70,7 +71,7 @@ class CocoPanoptic(AnnotatedImages):
         transforms: (image, target) → (image, target).
         return_masks: add masks to the targets.
         instances_file: the COCO instances file of the same images, for `coco`.
-        seed, skip_bad_images, max_bad_images: see `AnnotatedImages`.
+        seed, skip_bad_images, max_bad_images, max_pixels: see `AnnotatedImages`.
 
     Attributes:
         coco: ground truth for evaluating boxes and masks: `instances_file`, as published, else the thing segments.
@@ -96,6 +97,7 @@ class CocoPanoptic(AnnotatedImages):
         seed: int = 0,
         skip_bad_images: bool = False,
         max_bad_images: int = 10,
+        max_pixels: int = MAX_PIXELS,
     ):
         self.ann_folder = Path(ann_folder)
         self.ann_file = Path(ann_file)
@@ -123,6 +125,7 @@ class CocoPanoptic(AnnotatedImages):
             seed=seed,
             skip_bad_images=skip_bad_images,
             max_bad_images=max_bad_images,
+            max_pixels=max_pixels,
         )
         if {category["id"] for category in self.categories} == {*COCO_NAMES, *COCO_STUFF}:
             self.num_classes = PANOPTIC_NUM_CLASSES  # although the ids end at 200

@@ -12,7 +12,11 @@ from PIL.Image import Image
 
 from datasets.annotations.rules import preview
 from datasets.image_decoding import read_image
+from datasets.image_files import OpenFilesError
 from util.logging import get_logger
+from util.settings import MAX_PIXELS
+
+NOTES = ("size", "depth", "colours", "frames")  # kinds of notes on how an image was read, each reported once
 
 
 class ImageReader:
@@ -20,7 +24,7 @@ class ImageReader:
 
     With `skip_bad`, a file that is missing or cannot be read is reported once and replaced by the next good one,
     wrapping around at the end, so the result depends only on the index. Data loader workers share the list of bad files
-    with the process that started them; each process of a distributed run keeps its own.
+    and what has been reported with the process that started them; each process of a distributed run keeps its own.
 
     Args:
         folder: the folder that the names are relative to; a name may contain folders, leave it, or be absolute.
@@ -28,9 +32,10 @@ class ImageReader:
         sizes: (w, h) in pixels of each image as annotated, 0 if unknown.
         skip_bad: replace bad files instead of raising.
         max_bad: the largest number of bad files allowed with `skip_bad`.
+        max_pixels: a file with more pixels counts as bad.
 
     Attributes:
-        folder: as given.
+        folder, max_pixels: as given.
 
     Raises:
         FileNotFoundError: files are missing; the message gives their number and the first names.
@@ -45,15 +50,17 @@ class ImageReader:
         *,
         skip_bad: bool = False,
         max_bad: int = 10,
+        max_pixels: int = MAX_PIXELS,
     ):
         self.folder = Path(folder)
+        self.max_pixels = max_pixels
         self._names = list(names)
         self._sizes = list(sizes)
         self._skip_bad = skip_bad
         self._max_bad = max_bad
-        self._warned_of_size = False
-        # In shared memory, so that no two workers count or report the same file.
+        # In shared memory, so that no two workers count or report the same.
         self._is_bad = torch.zeros(len(self._names), dtype=torch.bool).share_memory_()
+        self._is_reported = torch.zeros(len(NOTES), dtype=torch.bool).share_memory_()
 
         missing = find_missing(self.folder, self._names)
         if missing and not skip_bad:
@@ -77,14 +84,22 @@ class ImageReader:
 
         Raises:
             FileNotFoundError, OSError: the file cannot be read, or, with `skip_bad`, more than `max_bad` cannot.
+            OpenFilesError: too many files are open; no file is to blame.
         """
         if not self._skip_bad:
-            return self._read(index), index
+            try:
+                return self._read(index), index
+            except OpenFilesError:
+                raise
+            except OSError as error:
+                raise type(error)(f"{error}, or pass --skip_bad_images") from error.__cause__
         for candidate in (*range(index, len(self._names)), *range(index)):
             if self._is_bad[candidate]:
                 continue
             try:
                 return self._read(candidate), candidate
+            except OpenFilesError:
+                raise
             except OSError as error:
                 self._is_bad[candidate] = True
                 get_logger().warning(f"skipping {error}")
@@ -93,14 +108,21 @@ class ImageReader:
 
     def _read(self, index: int) -> Image:
         path, annotated_size = self.folder / self._names[index], self._sizes[index]
-        image = read_image(path, annotated_size if all(annotated_size) else None)
-        if all(annotated_size) and image.size != annotated_size and not self._warned_of_size:
-            self._warned_of_size = True
-            get_logger().warning(
-                f"{path} is {image.width}x{image.height} pixels, but its annotations are for "
-                f"{annotated_size[0]}x{annotated_size[1]}: its boxes may be wrong (reported once)"
+        size = annotated_size if all(annotated_size) else None
+        image = read_image(path, size, max_pixels=self.max_pixels, note=self._note)
+        if size is not None and image.size != size:
+            self._note(
+                "size",
+                f"{path} is {image.width}x{image.height} pixels, but its annotations are for {size[0]}x{size[1]}: its "
+                "boxes may be wrong",
             )
         return image
+
+    def _note(self, kind: str, sentence: str) -> None:
+        index = NOTES.index(kind)
+        if not self._is_reported[index]:
+            self._is_reported[index] = True
+            get_logger().warning(f"{sentence} (reported once)")
 
     def _check_limit(self) -> None:
         count = int(self._is_bad.sum())
@@ -128,5 +150,5 @@ def _files_in(folder: Path) -> set[str]:
     try:
         with os.scandir(folder) as entries:
             return {entry.name for entry in entries if entry.is_file()}
-    except OSError:  # no such folder, or no permission to list it: its files are checked one by one
+    except (OSError, ValueError):  # no such folder, or no permission to list it: its files are checked one by one
         return set()

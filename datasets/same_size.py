@@ -10,9 +10,9 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
-from PIL import Image
 from torch.utils.data import Dataset, Subset
 
+from datasets.image_files import open_image
 from datasets.transforms import get_size_with_aspect_ratio
 
 TIFF_WIDTH, TIFF_HEIGHT = 256, 257  # tags
@@ -23,9 +23,9 @@ def resized_sizes(dataset: Dataset, size: int, max_size: int | None = None) -> l
     """(h, w) in pixels of each sample after `datasets.transforms.resize` to a short side of `size`, without decoding.
 
     Args:
-        dataset: an `AnnotatedImages` (`images`, `ids`, `img_folder`), or a `Subset` of one. Sizes come from the
-            annotation file; if missing, from the header of the image file. An image whose size differs from its
-            annotation (the data set warns about it), or that replaces a bad one, is padded as usual.
+        dataset: an `AnnotatedImages` (`images`, `ids`, `img_folder`, `max_pixels`), or a `Subset` of one. Sizes come
+            from the annotation file; if missing, from the header of the image file. An image whose size differs from
+            its annotation (the data set warns about it), or that replaces a bad one, is padded as usual.
         size, max_size: those of the validation transform, pixels.
 
     Returns:
@@ -39,7 +39,7 @@ def resized_sizes(dataset: Dataset, size: int, max_size: int | None = None) -> l
         image = dataset.images[image_id]
         annotated = (image.get("width") or 0, image.get("height") or 0)
         stated = all(side > 0 and float(side).is_integer() for side in annotated)
-        found = annotated if stated else _stored_size(Path(dataset.img_folder) / image["file_name"])
+        found = annotated if stated else _stored_size(Path(dataset.img_folder) / image["file_name"], dataset.max_pixels)
         sizes.append(found and get_size_with_aspect_ratio(found, size, max_size))
     return sizes
 
@@ -72,12 +72,12 @@ def same_size_batches(
     return batches[rank::world_size]
 
 
-def _stored_size(path: Path) -> Size | None:
+def _stored_size(path: Path, max_pixels: int) -> Size | None:
     """(w, h) that `datasets.image_decoding.read_image` returns without an `annotated_size`; None if unreadable."""
     try:
-        with Image.open(path) as image:
+        with open_image(path, max_pixels) as image:
             if image.format == "TIFF":  # Pillow gives the size after turning, but the pixels are used as stored
                 return image.tag_v2[TIFF_WIDTH], image.tag_v2[TIFF_HEIGHT]
             return image.size
-    except Exception:  # almost any type; `read_image` will report what is wrong with the file
+    except OSError:  # `read_image` will report what is wrong with the file
         return None

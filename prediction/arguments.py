@@ -6,6 +6,8 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from util.settings import MAX_PIXELS
+
 
 def get_args_parser() -> argparse.ArgumentParser:
     """The flags of `predict.py`."""
@@ -31,6 +33,12 @@ def get_args_parser() -> argparse.ArgumentParser:
         type=int,
         default=1,
         help="images per forward pass (default 1)",
+    )
+    parser.add_argument(
+        "--max_pixels",
+        type=_at_least_one,
+        default=MAX_PIXELS,
+        help=f"refuse image files with more pixels than this (default {MAX_PIXELS})",
     )
     parser.add_argument("--device", default="auto", help="auto (cuda, else mps, else cpu), cpu, cuda, cuda:N, mps")
     parser.add_argument("--count", action="store_true", help="print counts per class instead of every object")
@@ -68,6 +76,13 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     if options.size and not options.fps:
         parser.error("--size needs --fps; images are resized as the checkpoint was trained")
     return options
+
+
+def _at_least_one(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, got {number}")
+    return number
 
 
 def _point(text: str) -> tuple[float, float]:

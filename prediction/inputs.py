@@ -9,59 +9,96 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from datasets.image_decoding import ORIENTATION, TURN, read_image, to_rgb
+from datasets.image_decoding import orientation, upright_rgb
+from datasets.image_files import open_image
+from util.settings import MAX_PIXELS
+from util.text import printable
 
 ImageInput = str | os.PathLike[str] | Image.Image | np.ndarray | Tensor
+ACCEPTED = "a path, a PIL image, a uint8 array [H, W, 3], or a tensor [3, H, W]"
 
 
-def to_upright_rgb(image: ImageInput) -> Image.Image:
-    """Convert any input of `Predictor` to RGB. Only files are rotated: PIL images and arrays are taken as they are.
+def to_upright_rgb(image: ImageInput, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """Convert any input of `Predictor` to RGB.
+
+    A PIL image gives the same result as its file: an EXIF orientation that it still carries is applied. Arrays and
+    tensors are taken as they are.
+
+    Args:
+        image: see `Predictor`.
+        max_pixels: a file with more pixels is refused.
 
     Raises:
-        OSError: a file cannot be read; the message names it.
-        ValueError: an array or tensor of another shape or type.
+        OSError: a file or a PIL image cannot be read; the message names it.
+        ValueError: an input of another kind, or an array or tensor of another shape or type.
     """
     if isinstance(image, Image.Image):
-        return to_rgb(image)
+        return _from_pil(image)
     if isinstance(image, Tensor):
-        if image.ndim == 3 and len(image) == 3 and image.is_floating_point():
-            if not (image.isfinite().all() and 0 <= image.min() and image.max() <= 1):
-                raise ValueError("a float image tensor must hold colours in [0, 1], not normalised ones")
-            image = (image * 255).round().to(torch.uint8)
-        if image.ndim != 3 or len(image) != 3 or image.dtype != torch.uint8:
-            raise ValueError(f"an image tensor must be [3, H, W] of uint8 or floats, got {_shape_and_type(image)}")
-        image = image.permute(1, 2, 0).cpu().numpy()
+        return Image.fromarray(_pixels_of(image))
     if isinstance(image, np.ndarray):
-        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
             raise ValueError(f"an image array must be [H, W, 3] of uint8, RGB, got {_shape_and_type(image)}")
         return Image.fromarray(np.ascontiguousarray(image))
-    return read_upright_rgb(image)
+    if isinstance(image, str | os.PathLike) and isinstance(os.fspath(image), str):
+        return read_upright_rgb(image, max_pixels)
+    raise ValueError(f"an image must be {ACCEPTED}; got {_described(image)}")
 
 
-def read_upright_rgb(path: str | os.PathLike[str]) -> Image.Image:
-    """Read an image file as RGB, rotated as its EXIF tag says.
+def read_upright_rgb(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """Read an image file as RGB, turned as its EXIF tag says.
 
     Raises:
-        OSError: the file cannot be read; the message names it.
+        OSError: the file cannot be read, or has more than `max_pixels`; the message names it.
     """
-    try:
-        image = read_image(path)
-        with Image.open(path) as header:
-            tag = _orientation(header)
-    except FileNotFoundError:
-        raise FileNotFoundError(f"image file {path} does not exist") from None
-    except OSError as error:
-        cause = getattr(error.__cause__, "strerror", None) or error.__cause__ or error
-        raise OSError(f"image file {path} cannot be read ({cause})") from error
-    return image.transpose(TURN[tag]) if tag in TURN else image
+    with open_image(path, max_pixels) as image:
+        return upright_rgb(image)
 
 
-def _orientation(image: Image.Image) -> int | None:
+def upright_size(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
+    """(w, h) of the image that `read_upright_rgb` gives, from the header of the file.
+
+    Raises:
+        OSError: see `read_upright_rgb`.
+    """
+    with open_image(path, max_pixels) as image:
+        is_turned = image.format != "TIFF" and orientation(image) in (5, 6, 7, 8)  # Pillow gives a TIFF's turned size
+        return image.size[::-1] if is_turned else image.size
+
+
+def _from_pil(image: Image.Image) -> Image.Image:
+    name = printable(getattr(image, "filename", "") or "given as a PIL image")
+    if not (image.width and image.height):
+        raise ValueError(f"an image must have at least one pixel, got a PIL image of {image.width}x{image.height}")
     try:
-        return image.getexif().get(ORIENTATION)
-    except Exception:  # a damaged EXIF block can raise almost any type; the pixels are intact
-        return None
+        return upright_rgb(image)
+    except Exception as error:  # PIL images are decoded here if they were only opened, and damaged ones raise any type
+        cause = printable(getattr(error, "strerror", None) or str(error) or type(error).__name__, 500)
+        raise OSError(f"the image {name} cannot be read ({cause})") from error
+
+
+def _pixels_of(image: Tensor) -> np.ndarray:
+    """uint8 [H, W, 3]"""
+    if image.ndim == 3 and len(image) == 3 and image.is_floating_point() and image.numel():
+        if not (image.isfinite().all() and 0 <= image.min() and image.max() <= 1):
+            raise ValueError("a float image tensor must hold colours in [0, 1], not normalised ones")
+        image = (image * 255).round().to(torch.uint8)
+    if image.ndim != 3 or len(image) != 3 or image.dtype != torch.uint8 or not image.numel():
+        raise ValueError(f"an image tensor must be [3, H, W] of uint8 or floats, got {_shape_and_type(image)}")
+    return np.ascontiguousarray(image.permute(1, 2, 0).cpu().numpy())
 
 
 def _shape_and_type(image: np.ndarray | Tensor) -> str:
     return f"{list(image.shape)} of {str(image.dtype).removeprefix('torch.')}"
+
+
+def _described(image: object) -> str:
+    """The type of a wrong input, and what to do instead; never the input itself, which may be of any length."""
+    kind = type(image).__name__
+    if isinstance(image, bytes | bytearray | memoryview):
+        return f"{kind}: to pass the content of an image file, use PIL.Image.open(io.BytesIO(content))"
+    if hasattr(image, "read"):
+        return f"an open file ({kind}): use PIL.Image.open(file)"
+    if hasattr(image, "__next__"):
+        return f"an iterator ({kind}): pass a list of images"
+    return f"an object of type {kind}"

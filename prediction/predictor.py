@@ -23,6 +23,7 @@ from prediction.attention_pictures import attention_sheet
 from prediction.inputs import ImageInput, to_upright_rgb
 from prediction.panoptic_map import PanopticMap
 from prediction.result import Prediction, class_name
+from util.settings import MAX_PIXELS
 
 OUTPUTS = ("pred_logits", "pred_boxes", "pred_masks")
 
@@ -39,6 +40,7 @@ class Predictor:
     Args:
         checkpoint: a file, an http(s) address, or the result of `util.checkpoint.load_checkpoint`.
         device: auto (cuda, else mps, else cpu), cpu, cuda, cuda:N or mps.
+        max_pixels: image files with more pixels are refused before they are decoded.
 
     Attributes:
         model: the detector, in evaluation mode.
@@ -50,8 +52,13 @@ class Predictor:
     """
 
     def __init__(
-        self, checkpoint: str | os.PathLike[str] | Mapping[str, Any], device: str | torch.device = "auto"
+        self,
+        checkpoint: str | os.PathLike[str] | Mapping[str, Any],
+        device: str | torch.device = "auto",
+        *,
+        max_pixels: int = MAX_PIXELS,
     ) -> None:
+        self.max_pixels = max_pixels
         self.model, self.postprocessors, self.args, self.categories = load_detector(checkpoint, device)
         self.device = torch.device(self.args.device)
         self.names = {category["id"]: category["name"] for category in self.categories}
@@ -72,7 +79,8 @@ class Predictor:
 
         Args:
             images: an image or a list of images. An image is a file path, a PIL image, a uint8 array [H, W, 3] (RGB),
-                a uint8 tensor [3, H, W], or a float tensor [3, H, W] with values in [0, 1].
+                a uint8 tensor [3, H, W], or a float tensor [3, H, W] with values in [0, 1]. Files and PIL images that
+                carry an EXIF orientation are turned by it first; the results are in pixels of the upright image.
             threshold: minimum score of a detection.
             top_k: keep at most this many detections per image, those with the highest scores.
             classes: keep only classes with these names, in the panoptic map too: its other pixels become void.
@@ -94,7 +102,7 @@ class Predictor:
             )
             return predictions[0]
         class_ids = None if classes is None else self.class_ids(classes)
-        rgb_images = [to_upright_rgb(image) for image in images]
+        rgb_images = [to_upright_rgb(image, self.max_pixels) for image in images]
         sizes = [self.resized(image.size) for image in rgb_images]
         found: dict[int, Prediction] = {}
         for batch in same_size_batches(sizes, batch_size) if rgb_images else []:

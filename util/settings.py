@@ -11,6 +11,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+MAX_PIXELS = 178_956_970  # of an image file: where Pillow refuses by default
 TRAIN_SIZES = (480, 512, 544, 576, 608, 640, 672, 704, 736, 768, 800)
 
 # What a setting touches:
@@ -183,6 +184,7 @@ GROUPS: dict[str, tuple[Setting, ...]] = {
         Setting("eval_no_pad", False, None, "evaluate in batches of images of equal size", TRAINING),
         Setting("skip_bad_images", False, None, "skip image files that cannot be read", RUN),
         Setting("max_bad_images", 10, int, "stop when more images than this were skipped", RUN, 0),
+        Setting("max_pixels", MAX_PIXELS, int, "refuse image files with more pixels than this", RUN, 1),
     ),
     "run": (
         Setting("output_dir", "", None, "folder for checkpoints, logs and evaluation; empty: save nothing", RUN),

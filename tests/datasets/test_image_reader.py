@@ -1,5 +1,6 @@
 """Missing and bad image files are reported, or replaced on request."""
 
+import errno
 import os
 import warnings
 
@@ -145,6 +146,64 @@ def test_without_the_flag_a_bad_image_is_an_error(tmp_path, logged):
     with pytest.raises(OSError, match="a.png cannot be read"):
         data.read(0)
     assert data.bad == [] and logged == []
+
+
+def test_the_sentence_on_a_bad_image_names_the_flag_that_skips_it(tmp_path):
+    names = write(tmp_path, "a.png", "b.png")
+    data = reader(tmp_path, names)
+    (tmp_path / "a.png").write_bytes(b"no image")
+    with pytest.raises(OSError, match="a.png cannot be read .*: replace it, .*, or pass --skip_bad_images$"):
+        data.read(0)
+    (tmp_path / "b.png").unlink()
+    with pytest.raises(FileNotFoundError, match="b.png does not exist: .*, or pass --skip_bad_images$"):
+        data.read(1)
+
+
+@pytest.mark.parametrize("skip_bad", [False, True])
+def test_the_limit_of_open_files_makes_no_image_a_bad_one(tmp_path, monkeypatch, skip_bad):
+    data = reader(tmp_path, write(tmp_path, "a.png", "b.png"), skip_bad=skip_bad)
+
+    def fail(*_, **__):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(Image, "open", fail)
+    with pytest.raises(OSError, match="the limit of open files .*ulimit -n 4096`, or lower --num_workers$"):
+        data.read(0)
+    assert data.bad == []
+
+
+def test_images_above_the_limit_of_pixels_are_bad(tmp_path, logged):
+    names = write(tmp_path, "a.png", "b.png")
+    Image.new("RGB", (5, 3), (9, 0, 0)).save(tmp_path / "a.png")
+    with pytest.raises(OSError, match="a.png has 15 pixels, .* pass --max_pixels 15 "):
+        reader(tmp_path, names, max_pixels=12).read(0)
+    assert reader(tmp_path, names, max_pixels=12, skip_bad=True).read(0)[1] == 1
+    assert "--max_pixels 15" in logged[0]
+    assert reader(tmp_path, names, max_pixels=15).read(0)[0].size == (5, 3)
+
+
+def test_how_images_were_read_is_said_once_by_all_workers(tmp_path):
+    import torch.multiprocessing as multiprocessing
+
+    for name in ("a.png", "b.png"):
+        Image.fromarray(np.full((3, 4), 900, dtype=np.uint16)).save(tmp_path / name)
+    data = reader(tmp_path, ["a.png", "b.png"])
+    with captured_warnings() as lines:
+        data.read(0)
+        assert len(lines) == 1 and "a.png has samples of 900..900, which are read as 10-bit ones" in lines[0]
+        data.read(1)
+        assert len(lines) == 1
+    data = reader(tmp_path, ["a.png", "b.png"])
+    worker = multiprocessing.get_context("fork").Process(target=data.read, args=(1,))
+    worker.start()
+    worker.join()
+    with captured_warnings() as lines:
+        data.read(0)
+    assert worker.exitcode == 0 and lines == []
+
+
+def test_names_with_a_nul_or_lone_surrogates_are_missing(tmp_path):
+    assert find_missing(tmp_path, ["a\0b.png", "in\0/a.png", "\ud800.png", "\ud800/a.png"]) == [0, 1, 2, 3]
 
 
 def test_worker_processes_share_what_they_find(tmp_path):
