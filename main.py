@@ -6,6 +6,7 @@ import argparse
 import sys
 
 from models import build_model
+from training.folder_lock import locks_released
 from training.run import Training
 from training.start import find_start, read_data
 from training.validation import Validation
@@ -21,6 +22,7 @@ __all__ = ["get_args_parser", "main"]
 FIXABLE = (ValueError, OSError, ImportError, FloatingPointError, CheckpointError, ProcessGroupError)
 
 
+@locks_released()
 def main(args: argparse.Namespace) -> None:
     """Train, or with `args.eval` evaluate, as the command line says.
 

@@ -47,7 +47,7 @@ def main(options: argparse.Namespace) -> None:
     flags = ["--coco_path", str(out / "data"), "--output_dir", str(out), "--seed", str(options.seed)]
     parser = argparse.ArgumentParser(parents=[detr.get_args_parser()])
     args = parser.parse_args([*RECIPE, *flags, *options.training_flags])
-    (out / "log.txt").unlink(missing_ok=True)  # the curves are those of one run
+    args.overwrite = not args.resume  # the curves are those of one run
     start = time.time()
     detr.main(args)
     minutes = (time.time() - start) / 60

@@ -61,7 +61,7 @@ class Training:
             categories=data.categories,
         )
         checkpoint = start.checkpoint
-        own_log = bool(checkpoint) and self.folder.owns(args.resume)
+        own_log = bool(checkpoint) and self.folder.owns(args.resume) and not args.overwrite
         if own_log:  # also if nothing is left to train
             self.folder.align_log(checkpoint.get("epoch", -1), checkpoint.get("record"), drop_later=False)
         self.state.load_state_dict(checkpoint)
@@ -69,6 +69,8 @@ class Training:
         self.folder.clean()
         if own_log:
             self.folder.align_log(self.state.position.epoch - 1, checkpoint.get("record"))
+        else:
+            self.folder.begin()
 
     def advise(self) -> None:
         """Warn about likely poor results and, with `--preflight`, try the largest batch and forecast the run."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 from collections.abc import Iterable, Mapping
@@ -9,6 +10,7 @@ from itertools import compress
 from pathlib import Path
 from typing import Any
 
+from training.folder_lock import FolderLock, refuse_if_locked
 from util.checkpoint import load_checkpoint, save_checkpoint
 from util.dist import is_main_process
 from util.errors import CheckpointError
@@ -18,6 +20,26 @@ from util.logging import get_logger
 
 CHECKPOINT = "checkpoint.pth"
 LOG = "log.txt"
+TRAINING_LOCK, EVALUATION_LOCK = ".lock", ".evaluation.lock"
+# What runs write, as patterns below the folder. A new run that replaces an old one removes these and nothing else.
+WRITTEN = (
+    CHECKPOINT,
+    "checkpoint[0-9]*.pth",
+    "checkpoint_best.pth",
+    LOG,
+    "eval.pth",
+    *(f"eval/{name}.json" for name in ("per_class", "f1", "confusion", "detections")),
+    *(f"eval/{name}.png" for name in ("per_class", "pr_curves", "f1", "confusion", "detections")),
+    "eval/latest.pth",
+    "eval/[0-9]*.pth",
+    "panoptic_eval/*.png",
+    "panoptic_eval/predictions.json",
+    "panoptic_eval/quality.json",
+    "tensorboard/events.out.tfevents.*",
+    "non_finite_rank[0-9]*.pth",
+)
+# Settings that name a file to start from; it must not be among those that are removed.
+SOURCES = ("resume", "init_from", "frozen_weights", "backbone_weights")
 
 
 class RunFolder:
@@ -26,21 +48,79 @@ class RunFolder:
     A write that fails (a full disk, a lost file system) is logged and the run continues: earlier files stay intact.
 
     Attributes:
-        path: the folder; it is created with the first file.
+        path: the folder; `claim` creates it.
         failed: why the last checkpoint could not be saved; empty if it was.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path) if path else None
         self.failed = ""
+        self._replaces = False  # the files of another run, once the new one begins
 
     @property
     def writes(self) -> bool:
         return self.path is not None and is_main_process()
 
     def owns(self, file: str | os.PathLike[str]) -> bool:
-        """True if `file` lies in this folder."""
-        return self.path is not None and Path(file).resolve().parent == self.path.resolve()
+        """True if `file` lies in this folder, perhaps as a link to a file elsewhere."""
+        return self.path is not None and self.path.resolve() in (
+            Path(file).resolve().parent,
+            Path(file).parent.resolve(),
+        )
+
+    def claim(self, args: argparse.Namespace) -> None:
+        """Reserve the folder for this command and see that it is writable; see `training.folder_lock`.
+
+        To be called on the main process. Evaluations take a lock of their own, so that they never keep a training from
+        starting.
+
+        Raises:
+            ValueError: another process writes to the folder; or it holds a run that the command neither resumes nor
+                overwrites.
+            OSError: the folder cannot be created or written to.
+        """
+        if self.path is None:
+            return
+        if args.eval:
+            refuse_if_locked(self.path / TRAINING_LOCK)
+            FolderLock(self.path, EVALUATION_LOCK, "evaluation").acquire()
+            return
+        FolderLock(self.path, TRAINING_LOCK, "training").acquire()
+        found = self._checkpoints() or [path for path in [self.path / LOG] if path.exists() and path.stat().st_size]
+        if not found:
+            return
+        if args.overwrite:
+            self._refuse_to_remove(args)
+        elif args.resume not in ("", "auto") and not self.owns(args.resume):
+            raise ValueError(
+                f"--output_dir {self.path} holds a run ({found[0].name}), but not the one of --resume {args.resume}: "
+                "choose another folder, pass --resume auto to continue the run in it, or --overwrite to delete it"
+            )
+        elif not args.resume:
+            raise ValueError(
+                f"--output_dir {self.path} holds a run already ({found[0].name}): pass --resume auto to continue it, "
+                "choose another folder, or pass --overwrite to delete it and start anew"
+            )
+        self._replaces = args.overwrite or args.resume == "auto"
+
+    def begin(self) -> None:
+        """Remove what a run before left behind: the new one, which does not continue it, is about to begin."""
+        if not (self.writes and self._replaces):
+            return
+        files = [file for pattern in WRITTEN for file in sorted(self.path.glob(pattern)) if not file.is_dir()]
+        for file in files:
+            file.unlink(missing_ok=True)
+        self._replaces = False
+        get_logger().info(f"removed {len(files)} file{'s' * (len(files) != 1)} of the run before from {self.path}")
+
+    def _refuse_to_remove(self, args: argparse.Namespace) -> None:
+        removed = {file.resolve() for pattern in WRITTEN for file in self.path.glob(pattern)}
+        for name in SOURCES:
+            source = getattr(args, name) or ""
+            if source and Path(source).resolve() in removed:
+                raise ValueError(
+                    f"--overwrite deletes the run in {self.path}, and with it --{name} {source}: choose another folder"
+                )
 
     def save(self, state: Mapping[str, Any], names: Iterable[str] = (CHECKPOINT,)) -> bool:
         """Save a checkpoint under each of `names`; True if all of them were written."""

@@ -25,7 +25,7 @@ from util.arguments import check_args
 from util.checkpoint import load_checkpoint, load_weights
 from util.coco_names import thing_ids
 from util.device import resolve_device
-from util.dist import get_rank, init_distributed_mode
+from util.dist import get_rank, init_distributed_mode, run_on_main
 from util.errors import CheckpointError
 from util.loading.checkpoint_entries import count_classes, detector_weights, model_of
 from util.logging import get_logger, get_sha
@@ -91,8 +91,9 @@ def find_start(args: argparse.Namespace) -> Start:
             `util.arguments.given_flags`.
 
     Raises:
-        ValueError, ImportError: settings that are impossible, or a package that is missing.
-        CheckpointError, OSError: a checkpoint cannot be used.
+        ValueError, ImportError: settings that are impossible, a package that is missing, or an output folder that holds
+            another run or is in use.
+        CheckpointError, OSError: a checkpoint cannot be used, or the output folder not be written to.
     """
     args, log = copy.copy(args), get_logger()  # sets up the logger before other modules use it
     check_args(args)
@@ -101,6 +102,7 @@ def find_start(args: argparse.Namespace) -> Start:
     args.device = str(resolve_device(args.device))
     init_distributed_mode(args)
     folder = RunFolder(args.output_dir)
+    run_on_main(lambda: folder.claim(args))
     checkpoint = find_checkpoint(args, folder)
     frozen = load_checkpoint(args.frozen_weights) if args.frozen_weights and not checkpoint else {}
     if args.frozen_weights:

@@ -89,6 +89,9 @@ def _check_files(args: argparse.Namespace) -> None:
         raise ValueError(
             "--resume auto looks for a checkpoint in --output_dir: pass --output_dir too, or name the checkpoint"
         )
+    if args.overwrite and (args.eval or args.resume == "auto"):
+        other = "--eval" if args.eval else "--resume auto"
+        raise ValueError(f"--overwrite deletes the run in --output_dir, which {other} needs: pass only one of them")
     if args.resume and args.resume != "auto" and args.init_from:
         raise ValueError("--resume continues a training and --init_from starts a new one: pass only one of them")
     if args.frozen_weights and args.init_from:

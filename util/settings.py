@@ -188,6 +188,7 @@ GROUPS: dict[str, tuple[Setting, ...]] = {
     ),
     "run": (
         Setting("output_dir", "", None, "folder for checkpoints, logs and evaluation; empty: save nothing", RUN),
+        Setting("overwrite", False, None, "replace the run that --output_dir holds by a new one", RUN),
         Setting("device", "auto", None, "auto (cuda, else mps, else cpu), cpu, cuda, cuda:N, mps", RUN),
         Setting("seed", 42, int, "seed of all random generators", RUN),
         Setting(
