@@ -19,8 +19,12 @@ from torch import Tensor, nn
 
 from util.errors import CheckpointError
 from util.files import plain, write_atomically
+from util.loading.archive import Unusable
 from util.loading.checkpoint_entries import check_entries
 from util.loading.download import download, forget
+from util.loading.file_kinds import START, advice_for, kind_of
+from util.loading.other_programs import CONVERT, as_ours, program_of_classes, program_of_weights
+from util.loading.survey import Contents, survey
 from util.loading.transfer import is_address
 from util.text import printable
 
@@ -70,8 +74,10 @@ def load_checkpoint(path_or_url: str | os.PathLike[str], *, also_allowed: Sequen
     source = os.fspath(path_or_url)
     is_url = is_address(source)
     path = download(source) if is_url else Path(source)
+    contents = Contents()
     try:
         _check_readable(path)
+        contents = survey(path)
         with torch.serialization.safe_globals([*_ALLOWED, *also_allowed]):
             loaded = torch.load(path, map_location="cpu", weights_only=True)
         if not isinstance(loaded, dict):
@@ -80,12 +86,15 @@ def load_checkpoint(path_or_url: str | os.PathLike[str], *, also_allowed: Sequen
             )
         if "args" in loaded:
             loaded["args"] = plain(loaded["args"], "args")
+        loaded = as_ours(loaded, source)
         check_entries(loaded, source)
     except (CheckpointError, MemoryError):
         raise
+    except Unusable as error:
+        raise CheckpointError(f"checkpoint {source} {error}") from error
     except Exception as error:  # a damaged file can raise almost any type
         again = "try again to download it again" if is_url else "copy or download it again"
-        sentence = _explain(source, path, again, error)
+        sentence = _explain(source, path, contents, again, error)
         if is_url:
             forget(source)
         raise CheckpointError(sentence) from error
@@ -107,22 +116,29 @@ def _check_readable(path: Path) -> None:
         raise CheckpointError(f"checkpoint {path} is empty, probably after an interrupted copy: copy it again")
 
 
-def _explain(source: str, path: Path, again: str, error: Exception) -> str:
+def _explain(source: str, path: Path, contents: Contents, again: str, error: Exception) -> str:
     """The message for a file that could not be loaded: the cause, and what to do."""
     refused = re.search(r"GLOBAL (\S+)", str(error))
     if refused:
+        program = program_of_classes(contents.classes)
         return (
-            f"checkpoint {source} contains {refused[1]}, and code from a checkpoint is not run: use a file with only "
-            "tensors and plain data; if you trust its source, load it once yourself with weights_only=False and save "
-            "its `model` entry to a new file"
+            f"checkpoint {source} contains {printable(refused[1], 100)}, and code from a checkpoint is not run"
+            f"{f' (it looks like {program})' if program else ''}: use a file with only tensors and plain data; if you "
+            "trust its source, load it once yourself with weights_only=False and save its `model` entry to a new file"
         )
-    with suppress(OSError), path.open("rb") as content:
-        start = content.read(60)
+    with suppress(OSError), path.open("rb") as file:
+        start = file.read(START)
+        kind = kind_of(start)
         if start[:2] == b"PK":
             return f"checkpoint {source} is truncated or damaged ({_cause(error)}): {again}"
-        if start.isascii() and start[:1] != b"\x80":
-            line = start.decode().strip().split("\n")[0]
-            return f"{source} is text (it begins with {printable(line, 60)!r}), not a checkpoint: {again}"
+        if kind == "a safetensors file":
+            return f"{source} is {kind}, not a checkpoint: for Hugging Face's DETR, {CONVERT}"
+        if start.isascii() and 0 not in start:
+            line = printable(start.decode().strip().split("\n")[0], 60)
+            advice = advice_for(kind) if kind == "a Git LFS pointer" else again
+            return f"{source} is text (it begins with '{line}'), not a checkpoint: {advice}"
+        if kind and kind != "a Python pickle":
+            return f"checkpoint {source} cannot be read, since it is {kind}: {advice_for(kind)}"
     return f"checkpoint {source} cannot be read ({_cause(error)}): if it is the right file, {again}"
 
 
@@ -166,7 +182,7 @@ def load_weights(model: nn.Module, state: Mapping[str, Tensor], source: str) -> 
     reshaped = {
         name: f"{name} is {list(state[name].shape)} in the file and {list(own[name].shape)} in the model"
         for name in shared
-        if isinstance(state[name], Tensor) and state[name].shape != own[name].shape
+        if isinstance(state[name], Tensor) and not state[name].is_nested and state[name].shape != own[name].shape
     }
     if not (missing or unexpected or reshaped):
         faults = [f"{name} {fault}" for name in shared if (fault := _fault(state[name], own[name]))]
@@ -192,7 +208,7 @@ def _fault(value: Any, own: Tensor) -> str:
     """What is wrong with an entry of the right shape; empty if it can be loaded."""
     if not isinstance(value, Tensor):
         return f"is a {type(value).__name__}"
-    if value.layout != torch.strided or value.is_quantized or value.is_meta:
+    if value.layout != torch.strided or value.is_quantized or value.is_meta or value.is_nested:
         return "is not a plain dense tensor"
     if value.is_complex() or value.is_floating_point() != own.is_floating_point():
         return f"has type {value.dtype} instead of {own.dtype}"
@@ -216,6 +232,9 @@ def _likely_cause(names: list[str], unexpected: list[str]) -> str:
     if any(name.startswith("detr.") for name in names):
         return "Either the file or the model was made with --masks, but not both: build the model with the file's flags"
     flags = [flag for part, flags in _FLAGS.items() if any(part in n for n in names) for flag in flags.split(", ")]
+    program = program_of_weights(unexpected)
+    if program:
+        return f"They look like {program}"
     if not flags:
         return "They seem to belong to another model"
     return f"Build the model with the flags of the saved run; check first {', '.join(dict.fromkeys(flags))}"

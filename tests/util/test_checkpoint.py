@@ -238,11 +238,12 @@ def test_common_mix_ups_are_recognised(model, wrap, hint):
         (torch.zeros(5, 4, device="meta"), "is not a plain dense tensor"),
         (torch.zeros(5, 4).to_sparse(), "is not a plain dense tensor"),
         (torch.quantize_per_tensor(torch.zeros(5, 4), 1.0, 0, torch.qint8), "is not a plain dense tensor"),
+        (torch.nested.nested_tensor([torch.zeros(4), torch.zeros(2)]), "is not a plain dense tensor"),
         ([[0.0] * 4] * 5, "is a list"),
         (None, "is a NoneType"),
     ],
 )
-@pytest.mark.filterwarnings("ignore:.*quantize")
+@pytest.mark.filterwarnings("ignore:.*quantize", "ignore:.*nested tensors")
 def test_unusable_weights_are_named_and_nothing_is_loaded(model, value, fault):
     before = {name: value.clone() for name, value in model.state_dict().items()}
     state = {name: torch.ones_like(value) for name, value in model.state_dict().items()}

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from util.errors import CheckpointError
 from util.files import is_count, is_number
+from util.loading.other_programs import names_in_groups, program_of_weights
 
 
 def check_entries(checkpoint: Mapping[Any, Any], source: str) -> None:
@@ -39,8 +40,10 @@ def model_of(checkpoint: Mapping[str, Any], source: str) -> dict[str, Tensor]:
     """
     check_entries({"model": checkpoint.get("model")}, source)
     if not checkpoint.get("model"):
-        bare = any(isinstance(value, Tensor) for value in checkpoint.values())
-        advice = "these look like bare weights: save them under the key `model`" if bare else "pass another file"
+        names = [str(name) for name, value in checkpoint.items() if isinstance(value, Tensor)]
+        advice = "these look like bare weights: save them under the key `model`" if names else "pass another file"
+        program = program_of_weights(names or names_in_groups(checkpoint))
+        advice = f"they look like {program}" if program else advice
         raise CheckpointError(f"{source} has no weights under `model`, as a checkpoint of a model must: {advice}")
     return checkpoint["model"]
 
@@ -56,7 +59,8 @@ def count_classes(weights: Mapping[str, Tensor], source: str) -> int:
     """The number of classes C of a detector or segmentation model; CheckpointError for any other weights."""
     head = detector_weights(weights).get("class_embed.weight")
     if head is None or head.ndim != 2:
-        raise CheckpointError(f"{source} is not a DETR (no class_embed.weight under `model`): pass another file")
+        advice = f"it looks like {program}" if (program := program_of_weights(weights)) else "pass another file"
+        raise CheckpointError(f"{source} is not a DETR (no class_embed.weight under `model`): {advice}")
     return len(head) - 1
 
 

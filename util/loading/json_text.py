@@ -82,7 +82,7 @@ def _fault_of(start: bytes) -> str | None:
     kind = kind_of(start)
     if kind:
         return f"is not JSON but {kind}: {advice_for(kind)}"
-    return f"is not JSON (it begins with {printable(first[:20])!r}): pass another file"
+    return f"is not JSON (it begins with '{printable(first[:20])}'): pass another file"
 
 
 def _advice(error: json.JSONDecodeError, start: bytes) -> str:
@@ -107,6 +107,6 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         seen: set[str] = set()
         for key, _ in pairs:
             if key in seen:
-                raise _RepeatedKey(repr(printable(key, 60)))
+                raise _RepeatedKey(f"'{printable(key, 60)}'")
             seen.add(key)
     return entries

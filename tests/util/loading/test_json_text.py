@@ -50,7 +50,7 @@ def test_any_value_is_read(tmp_path, text):
         (b'{"a": 1}\n{"a": 2}\n', "it holds several JSON values, such as JSON lines"),
         (bytes(600), "is not JSON but nothing but zeros"),
         (b"version https://git-lfs.github.com/spec/v1\n", "fetch the file itself with `git lfs pull`"),
-        (b"\x1b[2Jsecret", "is not JSON (it begins with '\\\\x1b[2Jsecret'): pass another file"),
+        (b"\x1b[2Jsecret", "is not JSON (it begins with '\\x1b[2Jsecret'): pass another file"),
         ('{"name": "Küken"}'.encode("latin-1"), "saved in another encoding than UTF-8"),
         (b'{"a": [1, 2', "it may be truncated"),
         (b'{"a": "half', "it may be truncated"),
