@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 import time
 import warnings
+from collections.abc import Sequence
 from contextlib import closing
 from datetime import timedelta
+from typing import Any
 
 import torch
 from torch import nn
@@ -16,6 +18,7 @@ from engine import Window, train_one_epoch, trial_step
 from evaluation.evaluation import score
 from training.advice import more_objects_than_queries, too_short_training
 from training.diagnosis.preflight import preflight
+from training.diagnosis.saved_state import find_unusable_state
 from training.diagnosis.worst_batch import objects_per_image, typical_batches, worst_batch
 from training.monitor import RunMonitor
 from training.optim import build_lr_scheduler, build_optimizer
@@ -24,7 +27,7 @@ from training.start import Data, Start
 from training.state import Position, TrainingState
 from training.tensorboard import TensorBoardWriter
 from training.validation import Validation, loading
-from util.dist import get_world_size, is_main_process
+from util.dist import get_world_size, is_main_process, run_on_main
 from util.logging import get_logger
 from util.meters import MetricLogger
 from util.signals import StopRequested, StopSignals
@@ -105,7 +108,7 @@ class Training:
         """Train the epochs that are left.
 
         Raises:
-            FloatingPointError: a number is not finite.
+            FloatingPointError: a number is not finite; checkpoints are unchanged.
             StopRequested: a signal asked for a stop, and the state is saved.
             OSError: the last checkpoint could not be saved.
         """
@@ -145,9 +148,12 @@ class Training:
         if stats is None:
             stats = self._train_steps(epoch, steps, monitor)
         self.state.position = Position(epoch, steps, taken, position.best_score, train_stats=stats)
+        evaluates = last or (epoch + 1) % args.eval_every == 0
+        if evaluates and position.train_stats is None:
+            self._save()  # an evaluation that fails costs no training: a resumed run begins with it
         record = {f"train_{name}": value for name, value in stats.items()}
         best_score = position.best_score
-        if last or (epoch + 1) % args.eval_every == 0:
+        if evaluates:
             test_stats = self.validation.run(monitor)
             self.validation.report(epoch)
             record |= {f"test_{name}": value for name, value in test_stats.items()}
@@ -161,7 +167,7 @@ class Training:
 
         self.state.position = Position(epoch + 1, 0, taken, best_score)
         names = self._checkpoint_names(epoch, is_best=best_score > position.best_score)
-        if not self.folder.save(self.state.state_dict() | {"record": record}, names):
+        if not self._save(names, record=record):
             self.state.position.best_score = position.best_score  # this best was not saved, a later one may be
         self.folder.log(record)
         monitor.curves.epoch(record, taken)
@@ -191,6 +197,22 @@ class Training:
         kept, best = [f"checkpoint{epoch:04}.pth"] * is_kept, ["checkpoint_best.pth"] * is_best
         return [*kept, *best, CHECKPOINT]
 
+    def _save(self, names: Sequence[str] = (CHECKPOINT,), **more: Any) -> bool:
+        """Save the state, with `more` entries, under each of `names`; True if all were written. A collective call.
+
+        Raises:
+            FloatingPointError: the state is not finite; nothing is saved.
+        """
+        fault = run_on_main(lambda: find_unusable_state(self.model, self.optimizer))
+        if fault:
+            at = self.state.position
+            raise FloatingPointError(
+                f"after {at.steps_taken} steps, {fault}. Nothing was saved, and checkpoints are unchanged: resume from "
+                "the last checkpoint with a lower --lr, or with gradient clipping (--clip_max_norm; the published "
+                "value is 0.1)"
+            )
+        return self.folder.save(self.state.state_dict() | more, names)
+
     def _save_now(self, stop: bool, step: int | None, meters: MetricLogger | None) -> None:
         """Save as a signal asks, and stop if it asks for that.
 
@@ -201,7 +223,7 @@ class Training:
         if step is not None and meters is not None:
             at = Position(at.epoch, step, at.epoch_start + step, at.best_score, meters=meters.state_dict())
             self.state.position = at
-        saved = self.folder.save(self.state.state_dict())
+        saved = self._save()
         where = f"epoch {at.epoch}, step {at.step} of {len(self.loader)}"
         if stop and not saved:
             raise OSError(f"stopped at {where}, but {self.folder.failed}")

@@ -122,7 +122,8 @@ def test_sigusr1_saves_and_changes_nothing(shapes, undisturbed, tmp_path, monkey
     monkeypatch.setattr(RunFolder, "save", lambda *args: saved.append(args[1]["progress"]) or save(*args))
     signal_at(monkeypatch, 2, signal.SIGUSR1)
     assert train(shapes, tmp_path) == 0
-    assert [progress and (progress["epoch"], progress["step"]) for progress in saved] == [(0, 2), None, None]
+    at = [progress and (progress["epoch"], progress["step"]) for progress in saved]
+    assert at == [(0, 2), (0, STEPS), None, (1, STEPS), None]  # before and after each evaluation too
     assert "saved epoch 0, step 2 of 4" in capsys.readouterr().out
     assert_same_run(tmp_path, undisturbed)
 
