@@ -23,8 +23,9 @@ from PIL import Image
 
 from prediction.panoptic_map import panoptic_json
 from prediction.result import Prediction, class_name
-from util.files import append_json_line, write_atomically, write_json
+from util.files import append_json_line, remove_leftovers, write_atomically, write_json
 
+FOLDERS = ("pictures", "crops", "attention", "panoptic", "panoptic_pictures")
 JPEG, PNG = (".jpg", ".jpeg", ".jpe"), (".png",)
 
 
@@ -60,8 +61,8 @@ class PredictionFolder:
             _check_same(settings, lines[0].get("settings", {}), self._progress)
             self._done = {line["name"]: line for line in lines[1:]}
         path.mkdir(parents=True, exist_ok=True)
-        for leftover in path.rglob(".*.tmp"):  # from a write that was killed
-            leftover.unlink(missing_ok=True)
+        remove_leftovers(path.glob(".*.tmp"))
+        remove_leftovers(file for name in FOLDERS for file in (path / name).rglob(".*.tmp"))
         if not lines:
             for summary in ("detections.json", "panoptic.json"):
                 (path / summary).unlink(missing_ok=True)  # from another job

@@ -14,7 +14,7 @@ from training.folder_lock import FolderLock, refuse_if_locked
 from util.checkpoint import load_checkpoint, save_checkpoint
 from util.dist import is_main_process
 from util.errors import CheckpointError
-from util.files import append_json_line, write_atomically
+from util.files import append_json_line, remove_leftovers, write_atomically
 from util.loading.checkpoint_entries import model_of
 from util.logging import get_logger
 
@@ -153,8 +153,9 @@ class RunFolder:
     def clean(self) -> None:
         """Remove the temporary files of interrupted writes."""
         if self.writes and self.path.is_dir():
-            for leftover in [*self.path.glob(".*.tmp"), *self.path.glob("eval/.*.tmp")]:
-                leftover.unlink(missing_ok=True)
+            remove_leftovers(
+                file for part in ("", "eval/", "panoptic_eval/") for file in self.path.glob(f"{part}.*.tmp")
+            )
 
     def align_log(self, epoch: int, record: Mapping[str, Any] | None, *, drop_later: bool = True) -> None:
         """Make `log.txt` match a checkpoint whose last finished epoch is `epoch`.

@@ -1,11 +1,17 @@
 """Files: atomic writes, JSON, JSON lines; conversion to plain data, and checks of numbers read from files."""
 
 import argparse
+import hashlib
 import json
 import os
 import pathlib
+import re
+import socket
+import time
+import uuid
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -14,19 +20,24 @@ import torch
 from torch import Tensor
 
 MAX_EXACT_INT = 2**53  # float64, which evaluation and many JSON readers use, represents integers exactly up to here
+_TEMPORARY = re.compile(r"\.detr-([0-9a-f]{8})-(\d{1,10})-[0-9a-f]{8}\.tmp")  # machine, process, a random part
+_ABANDONED = 86400.0  # seconds after which a temporary file of another machine counts as left behind
+_being_written: set[str] = set()  # names of temporary files, by this process
 
 
 def write_atomically(path: str | os.PathLike[str], write: Callable[[BinaryIO], Any]) -> None:
     """Call `write(file)` on a temporary file next to `path`, then rename it to `path`.
 
     If interrupted at any point, `path` holds either its old content or all of the new, and the temporary file is
-    removed unless the machine itself went down. Missing folders are created. A symbolic link stays a link.
+    removed unless the process was killed; `remove_leftovers` then does it. Missing folders are created. A symbolic link
+    stays a link. The temporary name is short, so that every name that a file may have can be written.
     """
     target = Path(os.path.realpath(path))
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    temporary = target.parent / _temporary_name()
+    _being_written.add(temporary.name)
     try:
-        with open(temporary, "wb") as file:
+        with open(temporary, "xb") as file:
             write(file)
             file.flush()
             os.fsync(file.fileno())
@@ -34,12 +45,52 @@ def write_atomically(path: str | os.PathLike[str], write: Callable[[BinaryIO], A
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+    finally:
+        _being_written.discard(temporary.name)
     if os.name == "posix":  # the renaming, too, must survive a power failure
         folder = os.open(target.parent, os.O_RDONLY)
         try:
             os.fsync(folder)
         finally:
             os.close(folder)
+
+
+def remove_leftovers(files: Iterable[Path]) -> int:
+    """Remove those of `files` that are temporary files of our own and whose writer was killed; returns their number.
+
+    Files with other names, and those of a process that is alive, stay. Whether a process on another machine is alive
+    cannot be seen: its files count as left behind after a day.
+    """
+    removed = 0
+    for file in files:
+        name = _TEMPORARY.fullmatch(file.name)
+        with suppress(OSError):
+            if name and _is_left_behind(file, name[1], int(name[2])):
+                file.unlink()
+                removed += 1
+    return removed
+
+
+def _temporary_name() -> str:
+    return f".detr-{_this_machine()}-{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp"
+
+
+def _this_machine() -> str:
+    return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
+
+
+def _is_left_behind(file: Path, machine: str, process: int) -> bool:
+    if machine != _this_machine() or os.name != "posix":  # on Windows, os.kill would end the process
+        return time.time() - file.lstat().st_mtime > _ABANDONED
+    if process == os.getpid():  # perhaps that of an earlier process of the same number, as in a container
+        return file.name not in _being_written
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return True
+    except (OSError, OverflowError):  # it exists and is another user's
+        pass
+    return False
 
 
 def to_json(obj: Any) -> str:
@@ -55,15 +106,24 @@ def write_json(path: str | os.PathLike[str], obj: Any) -> None:
 def append_json_line(path: str | os.PathLike[str], record: Mapping[str, Any]) -> None:
     """Append `record` to `path` as one line of JSON, see `to_json`; a missing file is created.
 
-    If an interrupted run left the last line unfinished, a line break is added first.
+    If an interrupted run left the last line unfinished, a line break is added first. If the line cannot be written, as
+    on a full disk, the file keeps its old content.
     """
     line = to_json(record) + "\n"
-    with open(path, "ab+") as file:
-        if file.tell() > 0:
+    with open(path, "ab+", buffering=0) as file:
+        end = file.seek(0, os.SEEK_END)
+        if end > 0:
             file.seek(-1, os.SEEK_END)
             if file.read(1) != b"\n":
                 line = "\n" + line
-        file.write(line.encode())
+        rest = memoryview(line.encode())
+        try:
+            while rest:  # a disk that fills up takes a part
+                rest = rest[file.write(rest) :]
+        except BaseException:
+            with suppress(OSError):
+                file.truncate(end)
+            raise
 
 
 def plain(obj: Any, where: str = "") -> Any:

@@ -16,6 +16,7 @@ from pycocotools.coco import COCO
 import predict
 from prediction import result as prediction_result
 from tests.helpers.predict_parts import CATEGORIES, command, write_detector, write_picture, write_pictures
+from tests.helpers.processes import leave_behind
 
 SIZES = {"a.jpg": (60, 40), "b.png": (40, 60), "c.bmp": (60, 40), "in/d.JPG": (60, 40)}
 
@@ -212,9 +213,13 @@ def test_pictures_are_complete_or_absent(run, images: Path, tmp_path: Path, monk
         assert run(images) == 1
     assert "No space left on device" in capsys.readouterr().err
     assert files_in(tmp_path / "out") == {"progress.jsonl"}
-    (tmp_path / "out/pictures/.a.jpg.99.tmp").write_bytes(b"left by a kill")
+    leave_behind(tmp_path / "out/pictures/a.jpg")
+    foreign = {".notes.tmp", "pictures/.notes.tmp", "another/.detr-00000000-1-00000000.tmp"}
+    for name in foreign:
+        (tmp_path / "out" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "out" / name).write_bytes(b"the user's own")
     assert run(images, "--resume") == 0
-    assert not [name for name in files_in(tmp_path / "out") if name.endswith(".tmp")]
+    assert {name for name in files_in(tmp_path / "out") if name.endswith(".tmp")} == foreign
 
 
 def test_results_inside_the_image_folder_are_not_images(run, images: Path):

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.helpers.processes import leave_behind
 from training import run_folder
 from training.run_folder import RunFolder, load_resumable
 from util.checkpoint import load_checkpoint
@@ -116,10 +117,12 @@ def test_leftovers_of_writes_that_were_cut_off_are_removed(tmp_path):
     folder = RunFolder(tmp_path)
     folder.save({"epoch": 0})
     (tmp_path / "eval").mkdir()
-    for name in (".checkpoint.pth.77.tmp", "eval/.per_class.json.77.tmp"):
-        (tmp_path / name).write_bytes(b"half")
+    leave_behind(tmp_path / "checkpoint.pth")
+    leave_behind(tmp_path / "eval/per_class.json")
+    assert len([*tmp_path.rglob(".detr-*.tmp")]) == 2
+    (tmp_path / ".notes.tmp").write_bytes(b"the user's own")
     folder.clean()
-    assert sorted(path.name for path in tmp_path.rglob("*")) == ["checkpoint.pth", "eval"]
+    assert sorted(path.name for path in tmp_path.rglob("*")) == [".notes.tmp", "checkpoint.pth", "eval"]
 
 
 def test_the_newest_checkpoint_is_checkpoint_pth(tmp_path):

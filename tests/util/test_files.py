@@ -1,15 +1,29 @@
 """Writing files, conversion to plain data, and checks of numbers."""
 
 import argparse
+import errno
+import io
 import json
 import os
+import time
 from collections import Counter
 
 import numpy as np
+import pytest
 import torch
 from torch import nn
 
-from util.files import append_json_line, is_count, is_number, plain, write_atomically, write_json
+from tests.helpers.processes import leave_behind
+from util import files
+from util.files import (
+    append_json_line,
+    is_count,
+    is_number,
+    plain,
+    remove_leftovers,
+    write_atomically,
+    write_json,
+)
 
 
 def test_the_content_is_on_disk_before_the_renaming_and_then_the_folder(tmp_path, monkeypatch):
@@ -34,6 +48,37 @@ def test_the_file_appears_complete_with_folders_created_and_links_kept(tmp_path)
     (tmp_path / "link").symlink_to(tmp_path / "deep" / "file")
     write_atomically(tmp_path / "link", lambda file: file.write(b"newer"))
     assert (tmp_path / "link").is_symlink() and (tmp_path / "deep" / "file").read_bytes() == b"newer"
+
+
+def test_the_longest_name_that_a_file_may_have_can_be_written(tmp_path):
+    for name in ("x" * 255, "图" * 85):
+        write_atomically(tmp_path / name, lambda file: file.write(b"content"))
+        assert (tmp_path / name).read_bytes() == b"content"
+
+
+def test_only_temporary_files_whose_writer_was_killed_are_removed(tmp_path):
+    leave_behind(tmp_path / "left")
+    (left,) = tmp_path.iterdir()
+    others = [tmp_path / name for name in (".notes.tmp", ".a.png.77.tmp", f"{left.name}.tmp", left.name[1:])]
+    for other in others:
+        other.write_bytes(b"another program's")
+
+    def during_a_write(file):
+        assert remove_leftovers(tmp_path.iterdir()) == 1 and not left.exists()
+        file.write(b"complete")
+
+    write_atomically(tmp_path / "new", during_a_write)
+    assert sorted(tmp_path.iterdir()) == sorted([*others, tmp_path / "new"])
+    assert (tmp_path / "new").read_bytes() == b"complete"
+
+
+def test_a_temporary_file_of_another_machine_stays_for_a_day(tmp_path, monkeypatch):
+    leave_behind(tmp_path / "left")
+    (left,) = tmp_path.iterdir()
+    monkeypatch.setattr(files.socket, "gethostname", lambda: "another")
+    assert remove_leftovers([left]) == 0 and left.exists()
+    os.utime(left, (time.time() - 2 * 86400,) * 2)
+    assert remove_leftovers([left]) == 1 and not left.exists()
 
 
 def test_json_is_written_from_plain_data(tmp_path):
@@ -75,6 +120,29 @@ def test_an_unfinished_line_does_not_swallow_the_next(tmp_path):
     log.write_text('{"epoch": 0}\n{"epo')
     append_json_line(log, {"epoch": 1})
     assert log.read_text() == '{"epoch": 0}\n{"epo\n{"epoch": 1}\n'
+
+
+def test_a_line_that_does_not_fit_on_the_disk_leaves_no_part_behind(tmp_path, monkeypatch):
+    log = tmp_path / "log.txt"
+    append_json_line(log, {"epoch": 0})
+    before = log.read_bytes()
+
+    class Full(io.FileIO):
+        room = 7
+
+        def write(self, data):
+            if not self.room:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            written, self.room = super().write(data[: self.room]), 0
+            return written
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "open", lambda path, mode, **_: Full(path, mode), raising=False)
+        with pytest.raises(OSError, match="No space left"):
+            append_json_line(log, {"epoch": 1})
+    assert log.read_bytes() == before
+    append_json_line(log, {"epoch": 1})
+    assert [json.loads(line)["epoch"] for line in log.read_text().splitlines()] == [0, 1]
 
 
 def test_counts_are_whole_numbers_that_float64_holds_exactly():
