@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before the imports below, which take seconds
+    from util.signals import answer_signals
+
+    answer_signals()
+
 import argparse
 import sys
 
@@ -14,12 +19,21 @@ from util.arguments import get_args_parser, given_flags
 from util.dist import distribute, end_distributed_mode, get_rank, get_world_size
 from util.errors import CheckpointError, ProcessGroupError, lack_of_memory, lost_process, one_sentence
 from util.logging import get_logger
-from util.signals import StopRequested
+from util.signals import CommandSignals, StopRequested
 
 __all__ = ["get_args_parser", "main"]
 
 # Errors that the user can fix; any other is a bug and shows its traceback.
 FIXABLE = (ValueError, OSError, ImportError, FloatingPointError, CheckpointError, ProcessGroupError)
+# What signals mean before the training loop, which handles them itself, and in an evaluation: (a stop, a save).
+TRAINING_STOPS = (
+    "stopped before the training began; nothing is lost, and the same command starts it again",
+    "there is nothing to save yet; the state is saved after the first step",
+)
+EVALUATION_STOPS = (
+    "the evaluation was stopped; it has no result, and checkpoints are unchanged",
+    "an evaluation has no state to save; it continues",
+)
 
 
 @locks_released()
@@ -48,7 +62,8 @@ def run(argv: list[str] | None = None) -> int:
     """The command: parse, run, and turn errors that the user can fix into one sentence on standard error.
 
     Returns:
-        The exit code: 0, also after a requested stop; 1 after an error; 130 after a second Ctrl-C.
+        The exit code: 0, also after a stop with the state saved; 1 after an error; 143 or 130 after SIGTERM or Ctrl-C
+        when there was nothing to save; 130 after a second Ctrl-C.
     """
     parser = argparse.ArgumentParser(
         description="Train and evaluate DETR.",
@@ -58,13 +73,25 @@ def run(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     args.given = given_flags(parser, argv)
     try:
-        main(args)
-    except StopRequested as stop:
-        get_logger().info(str(stop))
+        with CommandSignals() as signals:
+            signals.sentence, signals.advice = EVALUATION_STOPS if args.eval else TRAINING_STOPS
+            return run_to_the_end(args, signals)
+    except StopRequested as stop:  # before or after `main`
+        return _report(stop)
     except KeyboardInterrupt:
         print("stopped at once; the last checkpoint, if there is one, is intact", file=sys.stderr)
         return 130
+
+
+def run_to_the_end(args: argparse.Namespace, signals: CommandSignals) -> int:
+    """Call `main`; returns the exit code, 1 after an error that the user can fix. Other errors are raised."""
+    try:
+        main(args)
+        signals.over = True
+    except StopRequested as stop:
+        return _report(stop)
     except Exception as error:
+        signals.over = True
         sentence = lost_process(error) or lack_of_memory(error)
         if sentence is None and isinstance(error, FIXABLE):
             sentence = one_sentence(error)
@@ -76,6 +103,11 @@ def run(argv: list[str] | None = None) -> int:
     finally:
         end_distributed_mode()
     return 0
+
+
+def _report(stop: StopRequested) -> int:
+    get_logger().info(str(stop))
+    return stop.code
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ from util.arguments import check_args, get_args_parser, given_flags
 from util.dist import end_distributed_mode
 from util.errors import one_sentence
 from util.logging import get_logger
-from util.signals import SAVE, STOP, StopRequested
+from util.signals import SAVE, STOP, CommandSignals, StopRequested
 
 JOB_DIR = "outputs/submitit/%j"  # %j: the job's id
 LOCAL_NOTICE = 30  # seconds; fixed in submitit's local executor
@@ -100,7 +100,8 @@ class Task:
         args.output_dir = str(self._folder())
         set_rank_variables(environment, self.attempt + restarts)
         try:
-            with TimeLimit(signal_number(), self.notice) as limit:
+            with TimeLimit(signal_number(), self.notice) as limit, CommandSignals() as signals:
+                signals.sentence, signals.advice = main.EVALUATION_STOPS if args.eval else main.TRAINING_STOPS
                 try:
                     main.main(args)
                 except StopRequested as stop:

@@ -17,7 +17,7 @@ from tests.helpers.runs import flags
 from tools.reliability.tiny_run import differences
 from util import signals
 from util.checkpoint import load_checkpoint
-from util.signals import StopSignals, ignore_in_worker
+from util.signals import CommandSignals, StopRequested, StopSignals, ignore_in_worker
 
 STEPS = 5  # per epoch
 # In its third step, process 0 sends the signal to torchrun, its parent, and waits until it is forwarded. So the step is
@@ -107,6 +107,68 @@ def test_handlers_are_restored():
         assert signal.getsignal(signal.SIGTERM) != before[signal.SIGTERM]
         raise RuntimeError("inside")
     assert {number: signal.getsignal(number) for number in before} == before
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_outside_of_a_loop_a_stop_ends_the_command_at_once(number):
+    with (
+        pytest.raises(StopRequested, match=f"^{number.name}: there is no state$") as caught,
+        CommandSignals() as command,
+    ):
+        command.sentence = "there is no state"
+        try:
+            send(number)
+        except Exception:
+            pytest.fail("an error was expected by the interrupted code, and this is none")
+    assert caught.value.code == 128 + number
+
+
+def test_outside_of_a_loop_a_wish_to_save_is_answered(capfd):
+    with CommandSignals() as command:
+        command.advice = "it continues"
+        send(signal.SIGUSR1)
+    assert capfd.readouterr().err == "\nSIGUSR1: it continues\n"
+
+
+def test_a_second_interrupt_outside_of_a_loop_stops_at_once(monkeypatch):
+    with CommandSignals():
+        with pytest.raises(StopRequested):
+            send(signal.SIGINT)
+        send(signal.SIGTERM)  # it is ending already
+        send(signal.SIGINT)  # the launcher's echo
+        monkeypatch.setattr(signals, "ECHO", -1.0)
+        with pytest.raises(KeyboardInterrupt):
+            send(signal.SIGINT)
+
+
+def test_requests_before_the_loop_reach_it():
+    with CommandSignals():
+        send(signal.SIGUSR1)
+        with pytest.raises(StopRequested):  # which code such as a destructor may swallow
+            send(signal.SIGTERM)
+        with StopSignals() as requested:
+            assert requested.stop and requested.save
+
+
+def test_after_the_loop_the_outcome_is_decided():
+    with CommandSignals():
+        with StopSignals() as requested:
+            assert not requested.stop and not requested.save
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+            send(number)
+
+
+def test_a_forked_process_is_not_stopped_by_the_handler_of_its_parent():
+    with CommandSignals():
+        child = os.fork()
+        if child == 0:
+            try:
+                for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+                    send(number)
+                os._exit(7)
+            finally:
+                os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
 
 
 def test_in_other_threads_signals_are_not_handled_and_nothing_breaks():
