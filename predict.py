@@ -24,6 +24,7 @@ from prediction.speed import PHOTO, measure, report
 from util.checkpoint import CheckpointError
 from util.errors import lack_of_memory, one_sentence
 from util.signals import StopSignals
+from util.text import printable
 
 FIXABLE = (ValueError, OSError, CheckpointError, FloatingPointError)  # errors that the user can fix
 
@@ -54,7 +55,7 @@ def main(options: argparse.Namespace) -> int:
             try:
                 predictions = predictor(list(images.values()), **settings, batch_size=options.batch_size)
             except ValueError as error:  # such as an image too long for learned positions: it applies to all of a batch
-                progress.print(f"skipped: {', '.join(images)}: {one_sentence(error)}", sys.stderr)
+                progress.print(f"skipped: {printable(', '.join(images), 1000)}: {one_sentence(error)}", sys.stderr)
                 predictions = []
             for name, prediction in zip(images, predictions):
                 attention = predictor.attention(prediction, options.attention_points) if options.attention else None

@@ -31,6 +31,7 @@ from evaluation.detections import (
 from evaluation.ground_truth import copy_ground_truth
 from util.dist import gather_to_main, run_on_main
 from util.logging import get_logger
+from util.text import Lines, column_width, fit
 
 BACKENDS = ("auto", "hotcoco", "pycocotools")
 KINDS = {"bbox": "bbox", "segm": "segmentation", "keypoints": "keypoints"}  # kind -> key of an annotation
@@ -202,7 +203,7 @@ class CocoEvaluator:
         for kind, coco_eval in self.coco_eval.items():
             with redirect_stdout(io.StringIO()) as printed:
                 coco_eval.summarize()
-            get_logger().info("\n".join([f"IoU metric: {kind}", *printed.getvalue().splitlines()]))
+            get_logger().info(Lines("\n".join([f"IoU metric: {kind}", *printed.getvalue().splitlines()])))
         return {kind: np.asarray(coco_eval.stats) for kind, coco_eval in self.coco_eval.items()}
 
     def per_class(self, kind: str = "bbox") -> list[dict[str, Any]]:
@@ -245,11 +246,11 @@ class CocoEvaluator:
 def format_per_class(rows: Iterable[dict[str, Any]]) -> str:
     """`CocoEvaluator.per_class` as a text table, with a dash where there is no ground truth."""
     rows = list(rows)
-    width = max(len("category"), *(len(row["name"]) for row in rows)) if rows else len("category")
+    width = column_width(["category", *(row["name"] for row in rows)])
     lines = [f"{'id':>6}  {'category':<{width}}  {'AP':>6}  {'AP50':>6}  {'AR':>6}"]
     for row in rows:
         values = "  ".join(f"{row[key]:6.3f}" if row[key] >= 0 else f"{'-':>6}" for key in ("AP", "AP50", "AR"))
-        lines.append(f"{row['id']:>6}  {row['name']:<{width}}  {values}")
+        lines.append(f"{row['id']:>6}  {fit(row['name'], width)}  {values}")
     return "\n".join(lines)
 
 

@@ -20,6 +20,7 @@ from evaluation.panoptic_predictions import Prediction, check_prediction, withou
 from util.dist import gather_to_main, run_on_main
 from util.files import write_json
 from util.logging import get_logger
+from util.text import Lines, column_width, fit
 
 GROUPS = ("All", "Things", "Stuff")
 
@@ -168,7 +169,7 @@ class PanopticEvaluator:
             self.results = hotcoco.panoptic_quality(truth, written, self.ann_folder, folder)
             groups = {name: self.results[name] for name in GROUPS}
             write_json(folder / "quality.json", groups | {"per_class": self.per_class()})
-        get_logger().info(f"Panoptic quality\n{format_panoptic(self.results, self.per_class())}")
+        get_logger().info(Lines(f"Panoptic quality\n{format_panoptic(self.results, self.per_class())}"))
         return self.results
 
     def _annotations_to_evaluate(self) -> list[Annotation]:
@@ -189,11 +190,11 @@ def format_panoptic(results: Mapping[str, Any], per_class: Iterable[Mapping[str,
     """What `summarize` and `per_class` return as a table in percent, with a dash where there was nothing to measure."""
     rows = [(name, *(results[name][key] for key in ("pq", "sq", "rq")), results[name]["n"]) for name in GROUPS]
     rows += [(row["name"], *(row[key] for key in ("PQ", "SQ", "RQ")), "") for row in per_class]
-    width = max(8, *(len(name) for name, *_ in rows)) + 1
+    width = max(8, column_width(name for name, *_ in rows)) + 1
     lines = [f"{'':<{width}}{'PQ':>6}{'SQ':>7}{'RQ':>7}{'N':>6}"]
     for name, *numbers, count in rows:
         cells = [f"{100 * number:.1f}" if number >= 0 else "-" for number in numbers]
-        lines.append(f"{name:<{width}}{cells[0]:>6}{cells[1]:>7}{cells[2]:>7}{count:>6}".rstrip())
+        lines.append(f"{fit(name, width - 1)} {cells[0]:>6}{cells[1]:>7}{cells[2]:>7}{count:>6}".rstrip())
     return "\n".join(lines)
 
 

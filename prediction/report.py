@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import time
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import timedelta
@@ -12,6 +11,7 @@ from types import TracebackType
 from typing import Any, TextIO
 
 from prediction.result import Prediction, class_name
+from util.text import column_width, fit, printable
 
 INTERVAL = 10.0  # seconds between lines of progress when there is no terminal
 MAX_WIDTH = 44  # of a column, in terminal columns
@@ -85,54 +85,32 @@ class Table:
 
     def __init__(self, images: Iterable[str], classes: Mapping[int, str], *, counts: bool = False) -> None:
         self.classes, self.counts = classes, counts
-        self.image_width = _column_width([*images, "image"])
-        self.class_width = _column_width([*classes.values(), class_name(100, {})])
+        self.image_width = column_width([*images, "image"], MAX_WIDTH)
+        self.class_width = column_width([*classes.values(), class_name(100, {})], MAX_WIDTH)
         self.header_printed = False
 
     def rows(self, image: str, prediction: Prediction) -> Iterator[str]:
         """The rows of one image; the first call also yields the header."""
         if not self.header_printed:
             self.header_printed = True
-            tail = "objects" if self.counts else f"{_pad('class', self.class_width)}  score  x0, y0, x1, y1"
-            yield f"{_pad('image', self.image_width)}  {tail}"
-        name = _pad(image, self.image_width)
+            tail = "objects" if self.counts else f"{fit('class', self.class_width)}  score  x0, y0, x1, y1"
+            yield f"{fit('image', self.image_width)}  {tail}"
+        name = fit(image, self.image_width)
         if self.counts:
             counts = Counter(prediction.names).most_common()
-            parts = f" ({', '.join(f'{count} {label}' for label, count in counts)})" if counts else ""
+            parts = f" ({', '.join(f'{count} {printable(label)}' for label, count in counts)})" if counts else ""
             yield f"{name}  {len(prediction)}{parts}"
         elif not len(prediction):
             yield f"{name}  nothing"
         else:
             for box, score, label in zip(prediction.boxes.tolist(), prediction.scores.tolist(), prediction.names):
                 edges = ", ".join(f"{edge:.0f}" for edge in box)
-                yield f"{name}  {_pad(label, self.class_width)}  {score:5.2f}  {edges}"
+                yield f"{name}  {fit(label, self.class_width)}  {score:5.2f}  {edges}"
 
     def totals(self, objects: Mapping[int, int], images: Mapping[int, int]) -> str:
         """Objects per class, and the number of images that contain the class, most frequent class first."""
-        rows = [f"{_pad('class', self.class_width)}  objects  in images"]
+        rows = [f"{fit('class', self.class_width)}  objects  in images"]
         for label in sorted(objects, key=lambda label: (-objects[label], label)):
-            name = _pad(class_name(label, self.classes), self.class_width)
+            name = fit(class_name(label, self.classes), self.class_width)
             rows.append(f"{name}  {objects[label]:7}  {images[label]:9}")
         return "\n".join(rows if objects else ["no objects"])
-
-
-def _column_width(texts: Iterable[str]) -> int:
-    return min(max(map(_text_width, texts), default=0), MAX_WIDTH)
-
-
-def _text_width(text: str) -> int:
-    """Width in terminal columns: Chinese, Japanese and Korean letters take two, combining accents none."""
-    return sum(
-        0 if unicodedata.combining(letter) else 2 if unicodedata.east_asian_width(letter) in "WF" else 1
-        for letter in text
-    )
-
-
-def _pad(text: str, width: int) -> str:
-    """Pad or cut a text to this many columns, on one line."""
-    text = " ".join(text.split())
-    if _text_width(text) > width:
-        while _text_width(text) > width - 1:
-            text = text[:-1]
-        text += "…"
-    return text + " " * (width - _text_width(text))

@@ -21,6 +21,7 @@ from models.load import load_detector
 from tools.command import run_tool, tool_parser
 from util.box_ops import box_cxcywh_to_xyxy
 from util.pictures.boxes import color_of, contact_sheet, denormalize, ground_truth_beside_prediction
+from util.text import printable
 
 
 def draw_detections(
@@ -86,7 +87,7 @@ def main(options: argparse.Namespace) -> None:
     data = {key: getattr(options, key) for key in ("coco_path", "val_ann", "val_images") if getattr(options, key)}
     paths = draw_detections(options.checkpoint, data, options.out, options.count, options.threshold)
     images = len(paths) - 1
-    print(f"drew {images} image{'s' * (images > 1)}: {paths[0]}")
+    print(f"drew {images} image{'s' * (images > 1)}: {printable(paths[0])}")
 
 
 def run(argv: Sequence[str] | None = None) -> int:

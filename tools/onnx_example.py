@@ -54,7 +54,8 @@ def main() -> None:
     image = ImageOps.exif_transpose(Image.open(options.image)).convert("RGB")
     draw = ImageDraw.Draw(image)
     for name, score, box in detect(onnxruntime.InferenceSession(options.model), image.copy(), options.threshold):
-        print(f"{name} {score:.3f} {[round(value, 1) for value in box]}")
+        shown = "".join(letter if letter.isprintable() else "?" for letter in name)  # a file may hold escape sequences
+        print(f"{shown} {score:.3f} {[round(value, 1) for value in box]}")
         draw.rectangle(box, outline="red", width=2)
         draw.text((box[0] + 3, max(box[1], 0) + 2), f"{name} {score:.2f}", fill="red")
     image.save(options.out)

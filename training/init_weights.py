@@ -18,6 +18,7 @@ from util.checkpoint import load_weights
 from util.coco_names import COCO_NAMES, COCO_NUM_CLASSES
 from util.errors import CheckpointError
 from util.loading.checkpoint_entries import check_entries, model_of
+from util.text import escape
 
 HEAD = ("class_embed.weight", "class_embed.bias")  # [C + 1, D], [C + 1]
 QUERIES = "query_embed.weight"  # [Q, D]
@@ -46,7 +47,8 @@ class InitReport:
     def __str__(self) -> str:
         parts = {"loaded": self.loaded, "new": self.new, "left out": self.left_out}
         lines = [f"  {title}: {'; '.join(entries) or 'nothing'}" for title, entries in parts.items()]
-        return "\n".join([f"fresh start from the weights of {self.source}", *lines, *(f"  {n}" for n in self.notes)])
+        lines = [f"fresh start from the weights of {self.source}", *lines, *(f"  {n}" for n in self.notes)]
+        return "\n".join(map(escape, lines))
 
 
 def init_weights(

@@ -31,6 +31,7 @@ from util.loading.checkpoint_entries import count_classes, detector_weights, mod
 from util.logging import get_logger, get_sha
 from util.rng import seed_everything
 from util.settings import DETECTOR, SCHEDULE, SETTINGS, TRAINING, SettledArgs, names_that_touch
+from util.text import Lines
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ class Start:
             source = args.frozen_weights
             load_weights(model.detr, detector_weights(model_of(self.frozen, source)), source)
         elif args.init_from:
-            log.info(init_weights(model, load_checkpoint(args.init_from), args.init_from, categories))
+            log.info(Lines(init_weights(model, load_checkpoint(args.init_from), args.init_from, categories)))
         trainable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
         log.info(f"trainable parameters: {trainable:,}; device: {args.device}")
 
@@ -111,7 +112,7 @@ def find_start(args: argparse.Namespace) -> Start:
     check_args(args)  # the values from the checkpoint too
     check_backbone(args.backbone, args.backbone_norm, wanted_weights(args))
     seed_everything(args.seed + get_rank())
-    log.info(f"git: {get_sha()}\n{args}")
+    log.info(Lines(f"git: {get_sha()}\n{args}"))
     return Start(SettledArgs.of(args), folder, checkpoint, frozen)
 
 

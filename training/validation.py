@@ -19,6 +19,7 @@ from evaluation.report import write_evaluation
 from training.run_folder import RunFolder
 from util.dist import is_main_process
 from util.logging import get_logger
+from util.text import Lines
 
 
 class Validation:
@@ -82,7 +83,7 @@ class Validation:
             return
         coco = self.evaluation.coco
         tables = [f"{kind}\n{format_per_class(coco.per_class(kind))}" for kind in self.evaluation.kinds]
-        get_logger().info("\n".join([f"evaluated at batch size {self.args.batch_size}", *tables]))
+        get_logger().info(Lines("\n".join([f"evaluated at batch size {self.args.batch_size}", *tables])))
         if not self.folder.writes:
             return
         training = not self.args.eval

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from util.dist import is_main_process
-from util.text import printable_lines
+from util.text import Lines, escape, printable_lines, shorten
 
 
 class _StdoutHandler(logging.StreamHandler):
@@ -28,10 +28,14 @@ class _StdoutHandler(logging.StreamHandler):
 
 
 class _PrintableFormatter(logging.Formatter):
-    """Escapes what a message may contain of files: nothing in it steers the terminal; line breaks are the caller's."""
+    """One line a message, unless it is `Lines`; what it contains of files neither steers the terminal nor fills it."""
 
-    def format(self, record: logging.LogRecord) -> str:
-        return printable_lines(super().format(record))
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 (the base class's name)
+        text = super().formatMessage(record)
+        return printable_lines(text) if isinstance(record.msg, Lines) else shorten(escape(text, keep="\t"))
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802
+        return printable_lines(super().formatException(ei))
 
 
 def _is_printed(record: logging.LogRecord) -> bool:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 LINE_LIMIT = 4000  # characters of a printed line; longer ones lose their middle
+NAME_WIDTH = 60  # terminal columns of a name in a table
 
 # What becomes a visible escape: control characters (C0, DEL, C1), line and paragraph separators, characters that
 # reorder text, characters that take no room, and lone surrogates. Tag characters are kept in the flags that need them.
@@ -24,6 +25,13 @@ _UNSAFE = re.compile(
 )
 _NAMED = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 _JOINERS = "\u200c\u200d"
+
+
+class Lines(str):
+    """A message of several lines, such as a table, for the logger, which escapes line breaks in any other message.
+
+    Text from files in it must be `printable`, so that it forges no line.
+    """
 
 
 def printable(text: Any, limit: int = 200) -> str:
@@ -69,6 +77,11 @@ def shorten(line: str, limit: int = LINE_LIMIT) -> str:
 def text_width(text: str) -> int:
     """Width in terminal columns: Chinese, Japanese and Korean letters and emoji take two, accents and joiners none."""
     return len(text) if text.isascii() else sum(map(_width, text))
+
+
+def column_width(names: Iterable[Any], widest: int = NAME_WIDTH) -> int:
+    """Terminal columns for a column of names, to which `fit` cuts or pads them."""
+    return min(max((text_width(printable(name, 2 * widest)) for name in names), default=0), widest)
 
 
 def fit(text: Any, width: int) -> str:

@@ -28,6 +28,7 @@ from tests.helpers.coco_samples import (
 )
 from util.dist import init_distributed_mode
 from util.logging import get_logger
+from util.text import text_width
 
 
 @pytest.fixture(autouse=True)
@@ -265,3 +266,12 @@ def test_ground_truth_that_cannot_be_evaluated_names_the_annotation():
     dataset["annotations"][1]["bbox"] = [0, 0, float("nan"), 5]
     with pytest.raises(ValueError, match="annotation 101 of image .* has bbox"):
         CocoEvaluator(coco_of(dataset), ["bbox"])
+
+
+def test_a_name_can_neither_forge_a_row_nor_fill_the_table():
+    rows = [
+        {"id": 1, "name": name, "AP": 0.5, "AP50": 0.5, "AR": 0.5} for name in ("cat", "\x1b[2J\nerror:", "日" * 10**6)
+    ]
+    table = format_per_class(rows).split("\n")
+    assert len(table) == 4 and all(row.isprintable() for row in table)
+    assert {text_width(row) for row in table} == {6 + 2 + 60 + 3 * 8}

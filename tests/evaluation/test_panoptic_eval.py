@@ -339,3 +339,10 @@ def test_each_category_has_a_line_in_the_table(made):
     lines = format_panoptic(results, evaluator.per_class()).splitlines()
     assert len(lines) == 4 + len(CATEGORIES)
     assert lines[4].split()[-3:] == ["100.0", "100.0", "100.0"] or lines[4].split()[-1] == "-"
+
+
+def test_a_name_forges_no_row_of_the_table():
+    measured = {"pq": 0.5, "sq": 0.5, "rq": 0.5, "n": 1}
+    row = {"name": "\x1b[2J\nerror:", "PQ": 0.5, "SQ": 0.5, "RQ": 0.5}
+    table = format_panoptic(dict.fromkeys(("All", "Things", "Stuff"), measured), [row]).split("\n")
+    assert len(table) == 5 and all(line.isprintable() for line in table)

@@ -41,6 +41,15 @@ def test_long_names_are_cut_and_stay_on_one_line():
     assert rows[1].startswith("a xxx") and "…" in rows[1] and len(rows[1]) < 80
 
 
+@pytest.mark.parametrize("counts", [False, True])
+def test_names_can_neither_forge_rows_nor_fill_the_screen(counts: bool):
+    name = "\x1b[2J\nerror: forged\u202e" + "x" * 10**6
+    table = Table([name], {1: name}, counts=counts)
+    rows = [*table.rows(name, found(name)), *table.totals({1: 1}, {1: 1}).split("\n")]
+    assert len(rows) == 4 and max(map(len, rows)) < 300
+    assert all(row.isprintable() for row in rows)
+
+
 def test_counts_name_the_most_frequent_class_first():
     rows = list(Table(["a"], {}, counts=True).rows("a", found("cat", "dog", "dog")))
     assert rows[1] == "a      3 (2 dog, 1 cat)"

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 from util import logging as util_logging
 from util.logging import get_logger, get_sha
-from util.text import LINE_LIMIT
+from util.text import LINE_LIMIT, Lines
 
 
 def test_the_logger_prints_bare_messages_once_to_the_current_stdout(capsys):
@@ -45,7 +45,21 @@ def test_get_sha_describes_the_checkout_or_gives_na(monkeypatch):
 
 
 def test_text_from_files_can_neither_steer_the_terminal_nor_fill_it(capsys):
-    get_logger().warning("class %s\nnext row", "\x1b[2J\u202e" + "x" * 10**6)
-    first, second, end = capsys.readouterr().out.split("\n")
-    assert first.startswith("class \\x1b[2J\\u202exxx") and len(first) == LINE_LIMIT
-    assert (second, end) == ("next row", "")
+    get_logger().warning("class %s of %s", "\x1b[2J\u202e\nerror: forged", "x" * 10**6)
+    line, end = capsys.readouterr().out.split("\n")
+    assert line.startswith("class \\x1b[2J\\u202e\\nerror: forged of xxx") and len(line) == LINE_LIMIT and end == ""
+
+
+def test_our_own_lines_stay_lines(capsys):
+    get_logger().info(Lines("a table\n\x1b[2J\n" + "x" * 10**6))
+    first, second, third, _ = capsys.readouterr().out.split("\n")
+    assert (first, second, len(third)) == ("a table", "\\x1b[2J", LINE_LIMIT)
+
+
+def test_a_logged_traceback_stays_readable(capsys):
+    try:
+        raise ValueError("a\x1b[2J")
+    except ValueError:
+        get_logger().exception("failed")
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "failed" and lines[1].startswith("Traceback") and lines[-1] == "ValueError: a\\x1b[2J"

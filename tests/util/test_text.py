@@ -2,7 +2,7 @@
 
 import pytest
 
-from util.text import LINE_LIMIT, escape, fit, printable, printable_lines, shorten, text_width
+from util.text import LINE_LIMIT, column_width, escape, fit, printable, printable_lines, shorten, text_width
 
 LEGITIMATE = [
     "traffic light",
@@ -97,6 +97,11 @@ def test_widths_are_those_of_a_terminal(text, columns):
 )
 def test_a_cell_has_exactly_its_width(text, width, shown):
     assert fit(text, width) == shown
+
+
+def test_a_column_is_as_wide_as_its_widest_name_up_to_a_limit():
+    assert column_width([]) == 0 and column_width(["a", "日本"]) == 4 and column_width(["\x1b"]) == 4
+    assert column_width(["x" * 10**6], widest=10) == 10
 
 
 @pytest.mark.parametrize("letter", ["A", "日", "\u0301", "\x1b", " ", "👩\u200d"])
