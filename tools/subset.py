@@ -7,13 +7,13 @@ Folders of images and of panoptic PNGs are linked, not copied.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from datasets.annotations.rules import read_json
 from tools.command import run_tool, tool_parser
 from util.files import write_json
 
@@ -30,7 +30,7 @@ def write_subset(root: Path, out: Path, split: str, ids: Sequence[int]) -> dict[
         OSError, ValueError: the split has no annotation file, or the file lacks one of the images.
     """
     files = {kind: root / "annotations" / f"{kind}_{split}2017.json" for kind in KINDS}
-    found = {kind: json.loads(path.read_text(encoding="utf-8")) for kind, path in files.items() if path.is_file()}
+    found = {kind: read_json(path, kind) for kind, path in files.items() if path.is_file()}
     if not found:
         raise ValueError(f"{root} has neither {files['instances']} nor {files['panoptic']}: choose another folder")
     kept = {kind: _keep(content, ids, files[kind]) for kind, content in found.items()}

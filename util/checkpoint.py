@@ -103,6 +103,8 @@ def load_checkpoint(path_or_url: str | os.PathLike[str], *, also_allowed: Sequen
 
 def _check_readable(path: Path) -> None:
     if path.is_dir():
+        if (path / "config.json").is_file() and not any(path.glob("*.pth")):
+            raise CheckpointError(f"{path} is a folder of Hugging Face's, not a checkpoint: {CONVERT}")
         inside = sorted(file.name for file in path.glob("*.pth"))
         advice = f"pass a file in it, such as {inside[0]}" if inside else "pass the checkpoint file itself"
         raise CheckpointError(f"{path} is a folder, not a checkpoint: {advice}")

@@ -17,7 +17,7 @@ import torch
 from util.files import MAX_EXACT_INT
 from util.loading.archive import Damaged, Unusable
 
-MAX_STEPS = 5_000_000  # instructions; 100,000 classes take 1.2 million
+MAX_STEPS = 3_000_000  # instructions; 100,000 classes take 1.2 million
 _OTHER = "pass another file"
 MAX_ODD_KEYS = 1000  # keys whose hashes a file can choose, such as huge integers: many equal hashes take for ever
 MAX_DIMENSIONS = 64

@@ -75,8 +75,7 @@ def measure(value: Any, size: int) -> None:
     totals = _totals(value)
     total, limit = _total_of(value, totals), MAX_SHARING * size + FREE_SHARING
     if total.depth > MAX_DEPTH:
-        where = _path(value, totals, lambda part: part.depth > MAX_DEPTH - 2)
-        raise Unusable(f"is nested {total.depth} levels deep{where}, unlike any checkpoint: {_OTHER}")
+        raise Unusable(f"is nested more than {MAX_DEPTH} levels deep, unlike any checkpoint: {_OTHER}")
     if total.entries > MAX_ENTRIES:
         where = _path(value, totals, lambda part: part.entries > MAX_ENTRIES)
         raise Unusable(f"would become more than {MAX_ENTRIES:,} entries{where}, unlike any checkpoint: {_OTHER}")
@@ -120,6 +119,8 @@ def _totals(value: Any) -> dict[int, _Total]:
             if isinstance(child, _CONTAINERS) and id(child) not in totals:
                 if id(child) in open_ones:
                     raise Unusable(f"holds a value that contains itself, unlike any checkpoint: {_OTHER}")
+                if len(waiting) > MAX_DEPTH:
+                    raise Unusable(f"is nested more than {MAX_DEPTH} levels deep, unlike any checkpoint: {_OTHER}")
                 open_ones.add(id(child))
                 waiting.append((child, _Total(), iter(_children(child))))
                 break

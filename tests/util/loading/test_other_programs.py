@@ -176,6 +176,12 @@ def test_a_file_of_another_kind_is_named(tmp_path, content, sentence):
     assert "\x1b" not in str(caught.value)
 
 
+def test_a_folder_of_hugging_face_is_recognised(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(CheckpointError, match="python -m tools.convert FOLDER checkpoint.pth"):
+        load_checkpoint(tmp_path)
+
+
 def test_an_address_of_another_kind_and_a_pipe_are_refused(tmp_path):
     with pytest.raises(CheckpointError, match="only http.s. is downloaded"):
         load_checkpoint("s3://bucket/checkpoint.pth")

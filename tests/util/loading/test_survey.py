@@ -127,8 +127,8 @@ LARGE = {
     "lists shared in lists": (lambda: doubled("a", 9, 10), "would become more than 2,000,000 entries"),
     "dictionaries shared": (lambda: {"k": doubled({"a": 1}, 30)}, "would become more than 2,000,000 entries"),
     "a long text repeated": (lambda: ["x" * 10**6] * 200, "values are repeated"),
-    "deep": (lambda: deep(70), "is nested 7. levels deep"),
-    "very deep": (lambda: deep(300), "levels deep"),
+    "deep": (lambda: deep(70), "is nested more than 64 levels deep"),
+    "very deep": (lambda: deep(300), "is nested more than 64 levels deep"),
     "a cycle": (itself, "contains itself"),
     "an expanded view": (lambda: torch.zeros(1, 4).expand(10**7, 4), "values are repeated"),
     "views of one tensor": (lambda: [torch.zeros(2**20)] * 100, "values are repeated"),
@@ -180,6 +180,25 @@ def rewrite_pickle(path, content):
 def test_a_tensor_of_another_kind_is_named(tmp_path, make, sentence, zipped):
     found = refusal(written(tmp_path / "a.pth", {"model": {"w": make()}}, zipped))
     assert f"{sentence} (in `model.w`)" in found
+
+
+def test_a_pickle_that_is_nested_without_end_is_refused(tmp_path):
+    rewrite_pickle(tmp_path / "a.pth", b"\x80\x02}X\x04\x00\x00\x00args)" + b"\x85" * 50_000 + b"s.")
+    assert "is nested more than 64 levels deep" in refusal(tmp_path / "a.pth")
+
+
+def test_levels_behind_a_shared_value_count_too(tmp_path):
+    shared = deep(40)
+    path = written(
+        tmp_path / "a.pth", {"epoch": 0, "args": {"seen": shared, "below": [[shared]] * 2, "far": within(shared, 40)}}
+    )
+    assert "is nested more than 64 levels deep" in refusal(path)
+
+
+def within(value, levels):
+    for _ in range(levels):
+        value = [value]
+    return value
 
 
 def test_a_pickle_of_very_many_instructions_is_refused(tmp_path, monkeypatch):
