@@ -13,6 +13,7 @@ import torch
 
 import main
 import training.run
+import training.run_folder
 from tests.helpers.runs import flags, parse
 from training.run_folder import RunFolder
 from util.checkpoint import load_checkpoint
@@ -169,16 +170,51 @@ def test_a_best_checkpoint_that_could_not_be_saved_leaves_its_place_to_the_next(
     assert asked == [True, True, False]
 
 
-def test_a_report_that_cannot_be_written_ends_an_evaluation_but_not_a_training(shapes, tmp_path, monkeypatch, capsys):
-    def fail(*args, **more):
-        raise OSError("no space left")
+def full_disk(*args, **more):
+    raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("training.validation.write_evaluation", fail)
-    assert main.run(flags(shapes, "--epochs", "1", "--output_dir", str(tmp_path))) == 0
-    assert "could not be written" in capsys.readouterr().out
+
+def test_a_report_that_cannot_be_written_ends_an_evaluation_and_a_training_only_at_its_end(
+    shapes, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr("training.validation.write_evaluation", full_disk)
+    assert main.run(flags(shapes, "--epochs", "2", "--output_dir", str(tmp_path))) == 1
+    said = capsys.readouterr()
+    sentence = f"the evaluation could not be written to {tmp_path} (No space left on device)"
+    assert said.out.count(f"{sentence}: training continues") == 2 and said.err == f"error: {sentence}\n"
+    assert load_checkpoint(tmp_path / "checkpoint.pth")["epoch"] == 1
     evaluate = ["--eval", "--resume", str(tmp_path / "checkpoint.pth"), "--output_dir", str(tmp_path)]
     assert main.run(flags(shapes, *evaluate)) == 1
-    assert capsys.readouterr().err == "error: no space left\n"
+    assert capsys.readouterr().err == f"error: {sentence}: choose another --output_dir, or make room\n"
+
+
+@pytest.mark.parametrize(("full", "code", "lines"), [([0], 0, 2), ([0, 1], 1, 0), ([1], 1, 1)])
+def test_lines_of_the_log_that_are_missing_at_the_end_are_an_error(
+    shapes, tmp_path, monkeypatch, capsys, full, code, lines
+):
+    append = training.run_folder.append_json_line
+
+    def write(file, record):
+        return full_disk() if epoch[0] in full else append(file, record)
+
+    log, epoch = RunFolder.log, [-1]
+
+    def count(folder, record):
+        epoch[0] = record["epoch"]
+        log(folder, record)
+
+    monkeypatch.setattr(training.run_folder, "append_json_line", write)
+    monkeypatch.setattr(RunFolder, "log", count)
+    monkeypatch.setattr("training.validation.write_evaluation", lambda *args, **more: {})
+    assert main.run(flags(shapes, "--epochs", "2", "--output_dir", str(tmp_path))) == code
+    error, missing = capsys.readouterr().err, 2 - lines
+    named = (
+        f"{missing} line{'s' * (missing > 1)} of {tmp_path / 'log.txt'} could not be written (No space left on device)"
+    )
+    assert error == (f"error: {named}\n" if code else "")
+    log = tmp_path / "log.txt"
+    written = log.read_text().splitlines() if log.exists() else []
+    assert [json.loads(line)["epoch"] for line in written] == list(range(lines))
 
 
 def test_out_of_memory_is_one_sentence_that_says_what_to_lower(shapes, monkeypatch, capsys):

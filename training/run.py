@@ -110,7 +110,7 @@ class Training:
         Raises:
             FloatingPointError: a number is not finite; checkpoints are unchanged.
             StopRequested: a signal asked for a stop, and the state is saved.
-            OSError: the last checkpoint could not be saved.
+            OSError: the last checkpoint or another file of the run could not be written.
         """
         args, first, log = self.args, self.state.position.epoch, get_logger()
         curves = f"{args.output_dir}/tensorboard" if args.tensorboard else None
@@ -133,8 +133,10 @@ class Training:
                 if last:
                     break
         log.info(f"Training time {timedelta(seconds=int(time.time() - start))}")
-        if self.folder.failed:
-            raise OSError(self.folder.failed)
+        if writer.failed:
+            self.folder.faults["curves"] = writer.failed
+        if self.folder.faults:
+            raise OSError("; ".join(self.folder.faults.values()))
 
     def _train_epoch(self, epoch: int, monitor: RunMonitor) -> bool:
         """Train, evaluate where it is due, save; True after the last epoch."""
@@ -223,12 +225,14 @@ class Training:
         if step is not None and meters is not None:
             at = Position(at.epoch, step, at.epoch_start + step, at.best_score, meters=meters.state_dict())
             self.state.position = at
-        saved = self._save()
+        self._save()
         where = f"epoch {at.epoch}, step {at.step} of {len(self.loader)}"
-        if stop and not saved:
-            raise OSError(f"stopped at {where}, but {self.folder.failed}")
+        if stop and self.folder.faults:
+            raise OSError(f"stopped at {where}, but {'; '.join(self.folder.faults.values())}")
         if stop and self.folder.path is None:
             raise StopRequested(f"stopped at {where}; nothing is saved, since there is no --output_dir")
+        if self.folder.failed:
+            return  # which has been logged
         kept = f"saved {where} to {self.folder.path}/{CHECKPOINT}"
         if stop:
             raise StopRequested(f"{kept}; to resume, run the same command with --resume auto")

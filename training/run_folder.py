@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import compress
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from training.folder_lock import FolderLock, refuse_if_locked
 from util.checkpoint import load_checkpoint, save_checkpoint
@@ -49,13 +51,20 @@ class RunFolder:
 
     Attributes:
         path: the folder; `claim` creates it.
-        failed: why the last checkpoint could not be saved; empty if it was.
+        faults: what is missing in the folder because it could not be written: kind of file → sentence. A later write
+            that succeeds removes the entry; a run that ends with entries has failed.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path) if path else None
-        self.failed = ""
+        self.faults: dict[str, str] = {}
+        self._unlogged: list[dict[str, Any]] = []  # lines of the log to write again
         self._replaces = False  # the files of another run, once the new one begins
+
+    @property
+    def failed(self) -> str:
+        """Why the last checkpoint could not be saved; empty if it was."""
+        return self.faults.get("checkpoint", "")
 
     @property
     def writes(self) -> bool:
@@ -137,18 +146,25 @@ class RunFolder:
                 saved = False
                 self._log_failure(name, cause)
         if saved:
-            self.failed = ""
+            self.faults.pop("checkpoint", None)
         return saved
 
     def log(self, record: Mapping[str, Any]) -> None:
-        """Add a line to `log.txt`."""
+        """Add a line to `log.txt`, and before it the lines that could not be written so far."""
         if not self.writes:
             return
+        self._unlogged.append(dict(record))
+        file = self.path / LOG
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            append_json_line(self.path / LOG, dict(record))
+            while self._unlogged:
+                append_json_line(file, self._unlogged[0])
+                self._unlogged.pop(0)
+            self.faults.pop("log", None)
         except OSError as error:
-            get_logger().error(f"a line of {self.path / LOG} could not be written ({error}): training continues")
+            lines = f"{len(self._unlogged)} line{'s' * (len(self._unlogged) > 1)} of {file}"
+            self.faults["log"] = f"{lines} could not be written ({error.strerror or error})"
+            get_logger().error(f"{self.faults['log']}; training continues. The next line tries again")
 
     def clean(self) -> None:
         """Remove the temporary files of interrupted writes."""
@@ -170,32 +186,51 @@ class RunFolder:
         epochs = [_epoch_of(line) for line in lines]
         keep = [found is not None and (found <= epoch or not drop_later) for found in epochs]
         if not all(keep):
-            write_atomically(file, lambda f: f.writelines(compress(lines, keep)))
+            try:
+                write_atomically(file, lambda f: f.writelines(compress(lines, keep)))
+            except OSError as error:
+                raise OSError(f"{file} could not be written ({error.strerror or error}): make room first") from error
         if record is not None and max(compress(epochs, keep), default=-1) < epoch:
             self.log(record)
 
     def newest(self) -> tuple[Path, dict[str, Any]] | None:
         """The checkpoint to resume from and its content; None if the folder holds none.
 
-        That is `checkpoint.pth`; if it is damaged, the latest of the kept ones.
+        That is `checkpoint.pth`, also after a run went back to an earlier one. If it is damaged or missing, it is the
+        furthest of the others by their content, `checkpoint_best.pth` included. Each file is read once; of those that
+        are not tried, only the position.
 
         Raises:
             CheckpointError: there are checkpoints, but none of them can be read.
         """
         if self.path is None:
             return None
-        found = self._checkpoints()
-        for path in found:
+        failed = False
+        for path in self._candidates():
             try:
-                return path, load_resumable(path)
+                checkpoint = load_resumable(path)
             except CheckpointError as error:
                 get_logger().warning(f"{error}; trying an older one")
-        if found:
+                failed = True
+                continue
+            if path.name != CHECKPOINT:
+                get_logger().warning(
+                    f"--resume auto: resuming from {path}, which ends with epoch {checkpoint.get('epoch')}"
+                )
+            return path, checkpoint
+        if failed:
             raise CheckpointError(f"none of the checkpoints in {self.path} can be read: remove them to start a new run")
         return None
 
+    def _candidates(self) -> Iterator[Path]:
+        """The checkpoints in the order in which `newest` tries them; files are opened only when their turn may come."""
+        found = self._checkpoints()
+        if (self.path / CHECKPOINT) in found:
+            yield found.pop(0)
+        yield from sorted(found, key=_steps_taken, reverse=True)
+
     def _checkpoints(self) -> list[Path]:
-        """The existing checkpoints, in the order in which a run would resume from them."""
+        """The existing checkpoints: `checkpoint.pth`, the kept ones from the last to the first, the best one."""
         kept = sorted(self.path.glob("checkpoint[0-9]*.pth"), key=lambda path: (len(path.name), path.name))
         places = (self.path / CHECKPOINT, *reversed(kept), self.path / "checkpoint_best.pth")
         return [path for path in places if path.exists()]
@@ -204,7 +239,7 @@ class RunFolder:
         target = self.path / name
         before = target if target.exists() else next(iter(self._checkpoints()), None)
         kept = f"the one saved before is intact: {before}" if before else "none was saved before"
-        self.failed = f"checkpoint {target} could not be saved ({cause.strerror or cause}); {kept}"
+        self.faults["checkpoint"] = f"checkpoint {target} could not be saved ({cause.strerror or cause}); {kept}"
         get_logger().error(f"{self.failed}; training continues. Free some space: the next save tries again")
 
 
@@ -213,6 +248,16 @@ def load_resumable(source: str | os.PathLike[str]) -> dict[str, Any]:
     checkpoint = load_checkpoint(source)
     model_of(checkpoint, str(source))
     return checkpoint
+
+
+def _steps_taken(path: Path) -> tuple[int, int]:
+    """(last finished epoch, steps) of a checkpoint, without reading its tensors; (-1, -1) if that fails."""
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        epoch = int(content["epoch"])
+        return epoch, int(content.get("step", 0))
+    except Exception:  # damaged, or too old for this; it is tried last, and then says what is wrong
+        return -1, -1
 
 
 def _epoch_of(line: bytes) -> int | None:

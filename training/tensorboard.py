@@ -41,7 +41,10 @@ class TensorBoardWriter:
     """Writes curves to an event file. Every process may create a writer; only that of rank 0 writes.
 
     Each call writes to the file before it returns, without a thread. If the disk is full or missing, a warning is
-    logged and the curves end; the run continues.
+    logged and the curves end with the last whole record; the run continues.
+
+    Attributes:
+        failed: why the curves ended early; empty if they did not.
 
     Args:
         folder: the folder of the event files, one file for each start of the run; None writes nothing.
@@ -56,7 +59,9 @@ class TensorBoardWriter:
     _files = itertools.count()  # for the names of two writers that one process creates in the same second
 
     def __init__(self, folder: str | os.PathLike[str] | None, purge_step: int | None = None) -> None:
+        self.failed = ""
         self._records: Any = None
+        self._end = 0  # of the last whole record, in bytes
         if folder is None or not is_main_process():
             return
         require_tensorboard()
@@ -68,7 +73,8 @@ class TensorBoardWriter:
         self._path = Path(folder) / ".".join(["events.out.tfevents", *parts])
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._records = RecordWriter(self._path.open("wb"))
+            self._file = self._path.open("wb")
+            self._records = RecordWriter(self._file)
         except OSError as error:
             raise OSError(
                 f"TensorBoard curves cannot be written to {folder} ({error.strerror or error}): pass another "
@@ -114,10 +120,13 @@ class TensorBoardWriter:
         try:
             self._records.write(Event(wall_time=time.time(), **content).SerializeToString())
             self._records.flush()
+            self._end = self._file.tell()
         except OSError as error:
-            reason = error.strerror or error
-            get_logger().warning(f"{self._path} cannot be written ({reason}): the run continues without curves")
+            self.failed = f"{self._path} could not be written ({error.strerror or error})"
+            get_logger().warning(f"{self.failed}: the run continues without curves")
             self.close()
+            with suppress(OSError):
+                os.truncate(self._path, self._end)
 
 
 def step_name(name: str) -> str:

@@ -77,7 +77,7 @@ class Validation:
             epoch: the last finished epoch, None if unknown.
 
         Raises:
-            OSError: a file cannot be written; during training that is logged instead.
+            OSError: a file cannot be written; during training that is logged, and counted in `folder.faults`, instead.
         """
         if not is_main_process():
             return
@@ -96,12 +96,13 @@ class Validation:
                 training=training,
                 image_folder=self.image_folder,
             )
+            self.folder.faults.pop("evaluation", None)
         except OSError as error:
+            fault = f"the evaluation could not be written to {self.folder.path} ({error.strerror or error})"
             if not training:
-                raise
-            get_logger().error(
-                f"the evaluation could not be written to {self.folder.path} ({error}): training continues"
-            )
+                raise OSError(f"{fault}: choose another --output_dir, or make room") from error
+            self.folder.faults["evaluation"] = fault
+            get_logger().error(f"{fault}: training continues")
 
 
 def loading(args: argparse.Namespace) -> dict[str, Any]:

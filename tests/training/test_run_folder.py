@@ -91,10 +91,17 @@ def test_what_cannot_be_saved_for_a_fault_of_the_program_is_not_survived(tmp_pat
         RunFolder(tmp_path).save({"model": {}})
 
 
-def test_a_log_that_cannot_be_written_is_said_and_survived(tmp_path, capsys):
+def test_a_log_that_cannot_be_written_is_said_and_written_later(tmp_path, capsys):
     (tmp_path / "log.txt").mkdir()
-    RunFolder(tmp_path).log({"epoch": 0})
-    assert "could not be written" in capsys.readouterr().out
+    folder = RunFolder(tmp_path)
+    folder.log({"epoch": 0})
+    folder.log({"epoch": 1})
+    assert "1 line of " in capsys.readouterr().out
+    assert "2 lines of " in folder.faults["log"] and "could not be written (Is a directory)" in folder.faults["log"]
+    (tmp_path / "log.txt").rmdir()
+    folder.log({"epoch": 2})
+    assert (tmp_path / "log.txt").read_bytes() == b'{"epoch": 0}\n{"epoch": 1}\n{"epoch": 2}\n'
+    assert folder.faults == {}
 
 
 def test_without_a_path_nothing_is_written():
@@ -142,6 +149,54 @@ def test_a_damaged_checkpoint_gives_way_to_the_latest_kept_one(tmp_path, capsys)
     path, content = folder.newest()
     assert path.name == "checkpoint0019.pth" and content["epoch"] == 19
     assert "trying an older one" in capsys.readouterr().out
+
+
+def damage(path: Path) -> None:
+    """Change some bytes in the middle, which only the checksums of the archive see."""
+    content = bytearray(path.read_bytes())
+    middle = content.index(b"\x07" * 4000) + 1000
+    content[middle : middle + 64] = b"\x08" * 64
+    path.write_bytes(content)
+
+
+BYTES = {"model": {"x": torch.full((9000,), 7, dtype=torch.uint8)}}
+
+
+@pytest.mark.parametrize(
+    ("there", "damaged", "chosen"),
+    [
+        ({"checkpoint": 5, "checkpoint0003": 3, "checkpoint_best": 4}, ["checkpoint"], "checkpoint_best"),
+        ({"checkpoint": 5, "checkpoint0003": 3, "checkpoint_best": 2}, ["checkpoint"], "checkpoint0003"),
+        ({"checkpoint0001": 8, "checkpoint0003": 3}, [], "checkpoint0001"),  # a copy under another name
+        (
+            {"checkpoint": 5, "checkpoint9999": 9, "checkpoint_best": 4},
+            ["checkpoint", "checkpoint9999"],
+            "checkpoint_best",
+        ),
+        ({"checkpoint": 2, "checkpoint0099": 99}, [], "checkpoint"),  # the run went back
+    ],
+)
+def test_the_furthest_intact_checkpoint_replaces_a_damaged_one(tmp_path, monkeypatch, there, damaged, chosen):
+    folder, read = RunFolder(tmp_path), []
+    for name, epoch in there.items():
+        folder.save(BYTES | {"epoch": epoch, "step": 10 * epoch}, [f"{name}.pth"])
+    for name in damaged:
+        damage(tmp_path / f"{name}.pth")
+    load = run_folder.load_checkpoint
+    monkeypatch.setattr(run_folder, "load_checkpoint", lambda path: read.append(path.stem) or load(path))
+    path, content = folder.newest()
+    assert path.stem == chosen and content["epoch"] == there[chosen]
+    assert read == [*damaged, chosen]
+
+
+def test_a_checkpoint_that_replaces_a_damaged_one_is_named(tmp_path, capsys):
+    folder = RunFolder(tmp_path)
+    folder.save(BYTES | {"epoch": 5}, ["checkpoint.pth", "checkpoint0005.pth"])
+    damage(tmp_path / "checkpoint.pth")
+    folder.newest()
+    said = capsys.readouterr().out
+    assert f"{tmp_path / 'checkpoint.pth'} is" in said and "trying an older one" in said
+    assert f"resuming from {tmp_path / 'checkpoint0005.pth'}, which ends with epoch 5" in said
 
 
 def test_only_damaged_checkpoints_are_an_error(tmp_path):

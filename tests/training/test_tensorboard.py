@@ -115,7 +115,23 @@ def test_a_full_disk_ends_the_curves_and_not_the_run(tmp_path, curves, monkeypat
         writer.scalars({"loss": 3.0}, 3)
         writer.close()
     assert len(logged) == 1 and "the run continues without curves" in logged[0] and str(tmp_path) in logged[0]
-    assert curves(tmp_path)["step/loss"][0] == (1, 1.0)
+    assert curves(tmp_path)["step/loss"] == [(1, 1.0)]
+    assert "could not be written" in writer.failed
+
+
+def test_a_record_that_does_not_fit_leaves_no_part(tmp_path, curves, monkeypatch):
+    writer = TensorBoardWriter(tmp_path)
+    writer.scalars({"loss": 1.0}, 1)
+    [file] = tmp_path.iterdir()
+    whole = file.read_bytes()
+
+    def write_some(record):
+        writer._file.write(record[:5])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(writer._records, "write", write_some)
+    writer.scalars({"loss": 2.0}, 2)
+    assert file.read_bytes() == whole and "(No space left on device)" in writer.failed
 
 
 def test_a_disk_that_is_full_from_the_start_ends_the_curves_too(tmp_path, monkeypatch):
