@@ -17,6 +17,8 @@ from datasets.annotated_images import AnnotatedImages
 from datasets.annotations.instances import Objects, pack_objects, read_coco
 from datasets.annotations.layout import Part, locate
 from datasets.annotations.masks import segmentation_to_mask
+from datasets.annotations.picture_checks import check_pictures
+from datasets.annotations.segmentations import check_segmentations
 from util.settings import MAX_PIXELS, TRAIN_SIZES
 
 MAX_SIZE = 1333
@@ -72,7 +74,10 @@ class CocoDetection(AnnotatedImages):
         max_pixels: int = MAX_PIXELS,
     ):
         self.return_masks = return_masks
-        self.coco, self.problems = read_coco(ann_file)
+        self.ann_file = Path(ann_file)
+        self.coco, self.problems = read_coco(ann_file, img_folder)
+        if return_masks:
+            check_segmentations(ann_file, self.coco, Path(img_folder))
         annotations = self.coco.imgToAnns
         per_image = [[a for a in annotations.get(i, ()) if not a["iscrowd"]] for i in sorted(self.coco.imgs)]
         super().__init__(
@@ -194,7 +199,10 @@ def make_coco_transforms(
 def build(image_set: str, args: Namespace) -> CocoDetection:
     """The "train" or "val" data set of the command line; FileNotFoundError or ValueError names the flag to correct."""
     img_folder, ann_file = locate(image_set, args, PARTS)
-    return CocoDetection(img_folder, ann_file, build_transforms(image_set, args), args.masks, **loading(args))
+    transforms = build_transforms(image_set, args)
+    dataset = CocoDetection(img_folder, ann_file, transforms, args.masks, **loading(args))
+    check_pictures(dataset, every=image_set == "val")
+    return dataset
 
 
 def build_transforms(image_set: str, args: Namespace) -> T.Compose:

@@ -14,11 +14,14 @@ from pycocotools.coco import COCO
 
 import datasets.transforms as T
 from datasets.annotated_images import AnnotatedImages, ObjectColumns
+from datasets.annotations.headers import Size, annotated_size, read_header
 from datasets.annotations.instances import read_coco
 from datasets.annotations.layout import Part, locate
 from datasets.annotations.panoptic import read_panoptic
+from datasets.annotations.picture_checks import check_readable, look_at, settle_sizes
 from datasets.annotations.rules import preview
 from datasets.annotations.segment_maps import VOID, read_segment_map
+from datasets.annotations.segmentations import check_segmentations
 from datasets.annotations.things import things_as_instances
 from datasets.coco import build_transforms, loading
 from datasets.image_reader import find_missing
@@ -137,7 +140,11 @@ class CocoPanoptic(AnnotatedImages):
     @cached_property
     def coco(self) -> COCO:
         if self.instances_file is not None:
-            return read_coco(self.instances_file)[0]
+            coco = read_coco(self.instances_file, self.img_folder)[0]
+            if self.return_masks:
+                check_segmentations(self.instances_file, coco, self.img_folder)
+                settle_sizes(coco.imgs, look_at(list(coco.imgs.values()), self.img_folder, every=True))
+            return coco
         segments = self._objects
         rows = zip(segments.names.tolist(), segments.labels.tolist(), segments.iscrowd.tolist())
         rows = [dict(zip(("id", "category_id", "iscrowd"), row)) for row in rows]
@@ -160,15 +167,27 @@ class CocoPanoptic(AnnotatedImages):
             return image["height"], image["width"]
         return read_segment_map(self.ann_folder / self._map_names[idx]).shape
 
+    def check_pictures(self) -> None:
+        """Compare the headers of all images and PNG files, before any training.
+
+        Raises:
+            OSError: a file is no image; with `skip_bad_images` it is skipped later.
+            ValueError: a PNG has not the size of its image.
+        """
+        headers = look_at(list(self._images.values()), self.img_folder, every=True, max_pixels=self.max_pixels)
+        check_readable(self, headers)
+        for image_id, name in zip(self.ids, self._map_names, strict=True):
+            image, segments = headers[image_id], read_header(self.ann_folder / name)
+            if image is None or segments is None:
+                continue  # reading the two will say what is wrong
+            self._check_map_size(
+                image_id, name, segments.size, image.is_read_as(annotated_size(self._images[image_id]))
+            )
+
     def make_target(self, index: int, objects: Segments, image_size: tuple[int, int]) -> T.Target:
         width, height = image_size
-        path = self.ann_folder / self._map_names[index]
-        ids = read_segment_map(path)  # [h, w]
-        if ids.shape != (height, width):
-            raise ValueError(
-                f"panoptic map {path} is {ids.shape[1]}x{ids.shape[0]} pixels, but image {self.ids[index]} is "
-                f"{width}x{height}: it must have the image's size"
-            )
+        ids = read_segment_map(self.ann_folder / self._map_names[index])  # [h, w]
+        self._check_map_size(self.ids[index], self._map_names[index], ids.shape[::-1], image_size)
         counted = self._count(index, ids, objects)
         masks = torch.from_numpy(ids == objects.names[:, None, None].astype(np.int32))  # [n, h, w]
         boxes = masks_to_boxes(masks)
@@ -186,6 +205,13 @@ class CocoPanoptic(AnnotatedImages):
         if self.return_masks:
             target["masks"] = masks
         return target
+
+    def _check_map_size(self, image_id: int, name: str, found: Size, wanted: Size) -> None:
+        if found != wanted:
+            raise ValueError(
+                f"panoptic map {self.ann_folder / name} is {found[0]}x{found[1]} pixels, but image {image_id} is "
+                f"{wanted[0]}x{wanted[1]}: it must have the image's size"
+            )
 
     def _count(self, index: int, ids: np.ndarray, segments: Segments) -> np.ndarray:
         """Pixels of each segment, int64 [n]; ValueError if the PNG and the JSON file have different segments."""
@@ -226,7 +252,10 @@ def build(image_set: str, args: Namespace) -> CocoPanoptic:
     instances = Path(args.coco_path or "", INSTANCES.format(image_set))
     known = args.coco_path and not getattr(args, f"{image_set}_ann", None) and instances.is_file()
     more = loading(args) | {"instances_file": instances if known else None}
-    return CocoPanoptic(img_folder, ann_folder, ann_file, transforms, args.masks, **more)
+    dataset = CocoPanoptic(img_folder, ann_folder, ann_file, transforms, args.masks, **more)
+    if image_set == "val":
+        dataset.check_pictures()
+    return dataset
 
 
 def _column(segments: list[dict[str, Any]], key: str) -> np.ndarray:

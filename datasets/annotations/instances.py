@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,9 +19,12 @@ import numpy as np
 from pycocotools.coco import COCO
 
 from datasets.annotated_images import ObjectColumns
+from datasets.annotations.boxes import Boxes
+from datasets.annotations.relatives import translate
 from datasets.annotations.rules import (
     LARGEST_AREA,
     LARGEST_NUMBER,
+    LISTED,
     Annotation,
     box_array,
     check_annotations,
@@ -35,8 +37,6 @@ from datasets.annotations.rules import (
 from util.dist import is_main_process
 from util.files import is_count, is_number
 from util.logging import get_logger
-
-ROUNDING = 0.05  # pixels; coordinates rounded to two decimals exceed the image by about 0.01
 
 
 @dataclass
@@ -52,13 +52,18 @@ class Objects(ObjectColumns):
     keypoints: np.ndarray | None  # float32 [N, K, 3]; None unless every object has K keypoints
 
 
-def read_coco(ann_file: str | Path) -> tuple[COCO, str]:
+def read_coco(ann_file: str | Path, img_folder: str | Path | None = None) -> tuple[COCO, str]:
     """Load a COCO instances file.
+
+    Args:
+        ann_file: the file.
+        img_folder: the folder of the images, if known: it tells file names in URLs, and turned images.
 
     Returns:
         (coco, problems): the pycocotools index over the checked and repaired annotations, and a summary of the boxes
         that training clamps or drops, empty if there are none. The index keeps crowds and boxes outside their image
-        as annotated, because evaluation needs them. The summary is also logged.
+        as annotated, because evaluation needs them. The summary is also logged, as is what was repaired and what is
+        probably wrong.
 
     Raises:
         FileNotFoundError, OSError: the file does not exist or cannot be read.
@@ -66,19 +71,23 @@ def read_coco(ann_file: str | Path) -> tuple[COCO, str]:
     """
     data = read_json(Path(ann_file))
     try:
+        warnings = translate(data, img_folder)
         check_images(data["images"])
         check_categories(data["categories"])
         image_ids, category_ids = ({entry["id"] for entry in data[key]} for key in ("images", "categories"))
         boxes = check_annotations(data["annotations"], image_ids, category_ids)
+        boxes = Boxes.of(data["annotations"], boxes, data["images"], Path(img_folder) if img_folder else None)
+        repairs = _fill_in(data)
+        warnings += [f"filled in missing {repairs}"] if repairs else []
+        warnings += repeated_names(data["categories"])
+        problems, usable = boxes.find_bad()
+        warnings += [problems] if problems else []
+        warnings += boxes.suspicions(usable)
     except ValueError as error:
         raise ValueError(f"{ann_file}: {error}") from None
-    repairs = _fill_in(data)
-    problems = _find_bad_boxes(data, boxes)
     if is_main_process():
-        if repairs:
-            get_logger().warning(f"{ann_file}: filled in missing {repairs}")
-        if problems:
-            get_logger().warning(f"{ann_file}: {problems}")
+        for warning in warnings:
+            get_logger().warning(f"{ann_file}: {warning}")
     coco = COCO()
     coco.dataset = data
     with contextlib.redirect_stdout(io.StringIO()):  # it prints its progress
@@ -152,13 +161,30 @@ def _fill_in(data: dict[str, Any]) -> str:
 
 
 def name_categories(categories: Sequence[dict[str, Any]]) -> int:
-    """Use the id as the name of categories without one, and make all names printable; returns how many had none."""
-    nameless = [category for category in categories if not isinstance(category.get("name"), str)]
-    for category in nameless:
-        category["name"] = str(category["id"])
-    for category in categories:  # a lone surrogate, which JSON allows, can be neither printed nor drawn
-        category["name"] = category["name"].encode("utf-8", "replace").decode()
-    return len(nameless)
+    """Use the id as the name of categories without one, and make all names printable; returns how many had none.
+
+    A number becomes text. A name of white space alone counts as missing.
+    """
+    nameless = 0
+    for category in categories:
+        name = category.get("name")
+        if is_number(name):
+            name = str(name)
+        if not isinstance(name, str) or not name.strip():
+            nameless += 1
+            name = str(category["id"])
+        # a lone surrogate, which JSON allows, can be neither printed nor drawn
+        category["name"] = name.encode("utf-8", "replace").decode()
+    return nameless
+
+
+def repeated_names(categories: Sequence[dict[str, Any]]) -> list[str]:
+    """A warning if categories share a name: they are different classes all the same."""
+    first: dict[str, int] = {}
+    repeated = [c for c in categories if first.setdefault(c["name"], c["id"]) != c["id"]]
+    named = preview([f"{c['name']!r:.60}: {first[c['name']]} and {c['id']}" for c in repeated[: LISTED + 1]])
+    count = f"{len(repeated)} categor{'y has' if len(repeated) == 1 else 'ies have'}"
+    return [f"{count} the name of another ({named}): they are different classes"] if repeated else []
 
 
 def tidy_sizes(images: Sequence[dict[str, Any]]) -> None:
@@ -168,31 +194,6 @@ def tidy_sizes(images: Sequence[dict[str, Any]]) -> None:
             size = image.pop(side)
             if size is not None:
                 image[side] = int(size)
-
-
-def _find_bad_boxes(data: dict[str, Any], boxes: np.ndarray) -> str:
-    """Summary of the `boxes` [N, 4] (xywh) outside their image and of annotations of unlisted images; else empty."""
-    annotations = data["annotations"]
-    sizes = {image["id"]: (image.get("width") or math.inf, image.get("height") or math.inf) for image in data["images"]}
-    orphan = np.array([annotation["image_id"] not in sizes for annotation in annotations], dtype=bool)  # [N]
-    unlimited = (math.inf, math.inf)
-    limit = np.array([sizes.get(a["image_id"], unlimited) for a in annotations], dtype=np.float64).reshape(-1, 2)
-    corners = np.stack([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)  # [N, corner, xy]
-    clamped = np.clip(corners, 0, limit[:, None])
-    empty = ~orphan & (clamped[:, 1] <= clamped[:, 0]).any(axis=1)
-    outside = ~orphan & ~empty & (abs(clamped - corners) > ROUNDING).any(axis=(1, 2))
-
-    parts = []
-    for found, one, many in (
-        (outside, "box extends beyond its image: clamped", "boxes extend beyond their image: clamped"),
-        (empty, "box has no area inside its image: dropped", "boxes have no area inside their image: dropped"),
-        (orphan, "annotation belongs to an unlisted image: ignored", "annotations belong to unlisted images: ignored"),
-    ):
-        rows = np.flatnonzero(found)
-        if len(rows):
-            named = preview([f"{name_of(annotations[i])}: {annotations[i]['bbox']}" for i in rows])
-            parts.append(f"{len(rows)} {one if len(rows) == 1 else many} ({named})")
-    return "; ".join(parts)
 
 
 def _pack_keypoints(annotations: Sequence[Annotation]) -> np.ndarray | None:

@@ -1,14 +1,16 @@
 """Reading and checking COCO annotation files; an unusable entry is rejected, by image and annotation id.
 
-An entry is rejected if it would fail later or be misread: an id that is not an integer or appears twice, a JSON key
-that appears twice, a box that is not four numbers. Fields that training does not read may hold anything.
+An entry is rejected if it would fail later or be misread: the id of an image or category that is not an integer or
+appears twice, a JSON key that appears twice, a box that is not four numbers. Fields that training does not read may
+hold anything. `datasets.annotations.relatives` has translated what other tools write in another form.
 """
 
 from __future__ import annotations
 
 import os
 import reprlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,12 @@ LISTED = 3  # how many offending entries a message lists
 LARGEST_CATEGORY_ID = 99_999  # the class head has a row for every id up to the largest
 LARGEST_AREA = 1e10  # pixels; COCO's evaluation ignores larger objects
 LARGEST_NUMBER = 2**31 - 1  # pixels: limit of an image's sides and of the absolute values in a box
+
+_OTHER_BOXES = {
+    0: ": remove the annotation if it has no box",
+    5: ": it looks like a rotated box; write the upright rectangle around the object",
+    8: ": it looks like the corners of a rotated box; write the upright rectangle around the object",
+}
 
 _SHORT = reprlib.Repr()
 _SHORT.maxdict, _SHORT.maxlist, _SHORT.maxlong, _SHORT.maxstring, _SHORT.maxother = 8, 8, 30, 60, 60
@@ -52,9 +60,15 @@ def read_json(path: Path, kind: str = "instances") -> dict[str, Any]:
         raise ValueError(
             f"annotation file {path} holds a JSON {type(data).__name__}, but a COCO {kind} file must hold an object"
         )
-    for key in ("images", "annotations", "categories"):
-        if not isinstance(data.get(key), list):
-            raise ValueError(f"annotation file {path} has no list `{key}`: it is not in the COCO {kind} format")
+    missing = [key for key in ("images", "annotations", "categories") if not isinstance(data.get(key), list)]
+    if missing == ["annotations"] and "annotations" not in data:
+        raise ValueError(
+            f"annotation file {path} lists images without `annotations`, as COCO's image_info files of the test images "
+            "do: training and evaluation need annotations; to detect objects in these images instead, run python "
+            f"predict.py CHECKPOINT IMAGES --ann {path} --out FOLDER"
+        )
+    if missing:
+        raise ValueError(f"annotation file {path} has no list `{missing[0]}`: it is not in the COCO {kind} format")
     return data
 
 
@@ -90,7 +104,7 @@ def check_categories(categories: Sequence[Any]) -> None:
 
 
 def check_annotations(annotations: Sequence[Any], image_ids: set[int], category_ids: set[int]) -> np.ndarray:
-    """Reject annotations with an unusable id, category, box or crowd flag.
+    """Reject annotations with an unusable image, category, box or crowd flag; their own ids are not looked at.
 
     Annotations of unlisted images pass, unless all are.
 
@@ -100,26 +114,25 @@ def check_annotations(annotations: Sequence[Any], image_ids: set[int], category_
     Raises:
         ValueError: names the annotation and its image.
     """
-    seen = set()
-    for annotation in annotations:
-        for key in ("id", "image_id", "category_id"):
-            number = annotation.get(key) if isinstance(annotation, dict) else None
-            if not is_count(number):
-                raise ValueError(
-                    f"every annotation needs an integer `{key}` in 0..{MAX_EXACT_INT}, got {short(annotation)}"
-                )
-        if annotation["category_id"] not in category_ids:
+    for key in ("image_id", "category_id"):
+        for annotation in _without_count(annotations, key):
             raise ValueError(
-                f"{name_of(annotation)} has category_id {annotation['category_id']}, which `categories` does not list: "
-                "add the category or correct the annotation"
+                f"every annotation needs an integer `{key}` in 0..{MAX_EXACT_INT}, got {short(annotation)}"
             )
-        if annotation["id"] in seen:  # pycocotools would confuse the two
-            raise ValueError(f"annotation id {annotation['id']} appears twice: ids must be unique")
-        seen.add(annotation["id"])
-        crowd = annotation.get("iscrowd")
-        if crowd is not None and crowd not in (0, 1):
-            raise ValueError(f"{name_of(annotation)} has iscrowd {short(crowd)}: use 0 for one object, 1 for a crowd")
-    if annotations and not any(annotation["image_id"] in image_ids for annotation in annotations):
+    if not {annotation["category_id"] for annotation in annotations} <= category_ids:
+        wrong = next(annotation for annotation in annotations if annotation["category_id"] not in category_ids)
+        raise ValueError(
+            f"{name_of(wrong)} has category_id {wrong['category_id']}, which `categories` does not list: "
+            "add the category or correct the annotation"
+        )
+    crowds = [annotation.get("iscrowd") for annotation in annotations]
+    if not set(map(type, crowds)) <= {int, type(None)} or not set(crowds) <= {0, 1, None}:
+        for annotation, crowd in zip(annotations, crowds, strict=True):
+            if crowd is not None and crowd not in (0, 1):
+                raise ValueError(
+                    f"{name_of(annotation)} has iscrowd {short(crowd)}: use 0 for one object, 1 for a crowd"
+                )
+    if annotations and image_ids.isdisjoint(annotation["image_id"] for annotation in annotations):
         raise ValueError(
             f"none of the {len(annotations)} annotations belongs to a listed image ({name_of(annotations[0])}): "
             "their image_id must be an id under `images`"
@@ -129,20 +142,26 @@ def check_annotations(annotations: Sequence[Any], image_ids: set[int], category_
 
 def box_array(annotations: Sequence[Annotation]) -> np.ndarray:
     """The annotations' boxes, unchanged: float64 [N, 4] (xywh, pixels); ValueError lists the invalid ones."""
-    for annotation in annotations:
-        box = annotation.get("bbox")
-        if not isinstance(box, list | tuple) or len(box) != 4 or not all(map(is_number, box)):
-            raise ValueError(
-                f"{name_of(annotation)} needs a bbox of four numbers [x, y, width, height], got {short(box)}"
-            )
+    boxes = [annotation.get("bbox") for annotation in annotations]
+    if not set(map(type, boxes)) <= {list} or not set(map(len, boxes)) <= {4} or _types_in(boxes) - {int, float}:
+        for annotation, box in zip(annotations, boxes, strict=True):
+            if not isinstance(box, list | tuple) or len(box) != 4 or not all(map(is_number, box)):
+                hint = _OTHER_BOXES.get(len(box), "") if isinstance(box, list | tuple) else ""
+                raise ValueError(
+                    f"{name_of(annotation)} needs a bbox of four numbers [x, y, width, height], got {short(box)}{hint}"
+                )
+    try:
+        array = np.array(boxes, dtype=np.float64).reshape(-1, 4)
+    except OverflowError:  # an integer beyond float64
+        array = None
+    if array is not None and (np.abs(array) <= LARGEST_NUMBER).all():
+        return array
     invalid = [a for a in annotations if not all(-LARGEST_NUMBER <= value <= LARGEST_NUMBER for value in a["bbox"])]
-    if invalid:
-        named = preview([f"{name_of(annotation)}: {short(annotation['bbox'])}" for annotation in invalid])
-        raise ValueError(
-            f"found NaN, infinity or values beyond any image in {len(invalid)} of {len(annotations)} boxes ({named}): "
-            "correct or remove them"
-        )
-    return np.array([annotation["bbox"] for annotation in annotations], dtype=np.float64).reshape(-1, 4)
+    named = preview([f"{name_of(annotation)}: {short(annotation['bbox'])}" for annotation in invalid[: LISTED + 1]])
+    raise ValueError(
+        f"found NaN, infinity or values beyond any image in {len(invalid)} of {len(annotations)} boxes ({named}): "
+        "correct or remove them"
+    )
 
 
 def name_of(annotation: Annotation) -> str:
@@ -172,6 +191,21 @@ def _check_ids(entries: Sequence[Any], key: str, largest: int) -> None:
         if number in seen:
             raise ValueError(f"id {number} appears twice in `{key}`: ids must be unique")
         seen.add(number)
+
+
+def _without_count(entries: Sequence[Any], key: str) -> Iterator[Any]:
+    """The entries whose `key` is not an id, see `is_count`."""
+    try:
+        values = [entry[key] for entry in entries]
+    except (KeyError, TypeError):
+        values = [entry.get(key) if isinstance(entry, dict) else None for entry in entries]
+    if set(map(type, values)) <= {int} and (not values or 0 <= min(values) and max(values) <= MAX_EXACT_INT):
+        return
+    yield from (entry for entry, value in zip(entries, values, strict=True) if not is_count(value))
+
+
+def _types_in(lists: Sequence[Sequence[Any]]) -> set[type]:
+    return set(map(type, chain.from_iterable(lists)))
 
 
 def _is_encodable(name: str) -> bool:

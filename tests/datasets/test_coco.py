@@ -125,9 +125,8 @@ def test_a_missing_or_unusable_segmentation_is_rejected_by_annotation_id(tmp_pat
     with pytest.raises(ValueError, match="annotation 4 of image 1 has no segmentation"):
         dataset(tmp_path, [annotation(4, 1, [4, 5, 10, 12], segmentation=None)], return_masks=True)
     other_size = {"size": [10, 10], "counts": [100]}
-    data = dataset(tmp_path, [annotation(4, 1, [4, 5, 10, 12], segmentation=other_size)], return_masks=True)
     with pytest.raises(ValueError, match=r"annotation 4 of image 1 has a mask of \(h, w\) = \(10, 10\)"):
-        data[0]
+        dataset(tmp_path, [annotation(4, 1, [4, 5, 10, 12], segmentation=other_size)], return_masks=True)
 
 
 def test_the_converter_makes_the_targets_of_the_data_set(tmp_path):
@@ -167,7 +166,7 @@ def test_the_data_set_turns_images_by_the_annotated_size(tmp_path):
 
 
 def test_an_image_of_another_size_than_annotated_gives_one_warning(tmp_path, logged):
-    folder, ann_file = write_coco(tmp_path, [], count=2)
+    folder, ann_file = write_coco(tmp_path, [annotation(1, 1, [2, 3, 4, 5])], count=2)
     for number in (1, 2):
         Image.new("RGB", (20, 15)).save(folder / f"{number}.png")
     data = CocoDetection(folder, ann_file, None, False)

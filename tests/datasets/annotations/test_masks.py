@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
-from datasets.annotations.masks import segmentation_to_mask
+from datasets.annotations.masks import segmentation_to_mask, segmentation_to_rle
 
 HEIGHT, WIDTH = 30, 40
 
@@ -33,6 +33,25 @@ def test_plain_codes_are_read_as_pycocotools_reads_them(seed):
     np.testing.assert_array_equal(theirs.astype(bool), mask)
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_polygons_are_drawn_as_published_and_the_code_is_that_of_the_mask(seed):
+    points = np.random.default_rng(seed).uniform(-5, 45, (3, 2 * (3 + seed))).round(2).tolist()
+    parts = coco_mask.decode(coco_mask.frPyObjects(points, HEIGHT, WIDTH))  # [h, w, 3], as in the published loader
+    mask = segmentation_to_mask(points, HEIGHT, WIDTH)
+    np.testing.assert_array_equal(mask, parts.any(axis=2))
+    code = segmentation_to_rle(points, HEIGHT, WIDTH)
+    assert code["size"] == [HEIGHT, WIDTH] and isinstance(code["counts"], str)
+    np.testing.assert_array_equal(coco_mask.decode(code), mask)
+
+
+def test_a_polygon_of_fewer_than_three_points_leaves_the_others_as_they_are():
+    square = [10, 10, 20, 10, 20, 20, 10, 20]
+    whole = segmentation_to_mask([square], HEIGHT, WIDTH)
+    assert whole.sum() == 100
+    for thin in ([], [1, 2], [10, 10, 10, 15]):
+        np.testing.assert_array_equal(segmentation_to_mask([thin, square], HEIGHT, WIDTH), whole)
+
+
 NAN, INF = float("nan"), float("inf")
 SIZE = {"size": [HEIGHT, WIDTH]}
 
@@ -48,6 +67,9 @@ SIZE = {"size": [HEIGHT, WIDTH]}
         ([["a", 1, 2, 3, 4, 5]], "not a list of numbers"),
         ([[[1, 2], [3, 4], [5, 6]]], "not a list of numbers"),
         ([{"size": [1, 1]}], "not a list of numbers"),
+        ([[1, 2, 3, 4, 5, 6, 7]], "a polygon of 7 numbers"),
+        ([[0, 0, 99_999, 0, 0, 1, 99_999, 1] * 20], "edges are longer than 2000000 pixels"),
+        (SIZE | {"counts": "PPP"}, "ends inside a number"),
         ([[NAN, 1, 2, 3, 4, 5]], "corner that is NaN"),  # pycocotools crashes on these three
         ([[1e9, 1, 2, 3, 4, 5]], "far outside"),
         ([[1, 1, 2, 3, 4, -INF]], "infinite"),
