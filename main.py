@@ -17,7 +17,14 @@ from training.start import find_start, read_data
 from training.validation import Validation
 from util.arguments import get_args_parser, given_flags
 from util.dist import distribute, end_distributed_mode, get_rank, get_world_size
-from util.errors import CheckpointError, ProcessGroupError, lack_of_memory, lost_process, one_sentence
+from util.errors import (
+    CheckpointError,
+    ProcessGroupError,
+    lack_of_memory,
+    lack_of_open_files,
+    lost_process,
+    one_sentence,
+)
 from util.logging import get_logger
 from util.signals import CommandSignals, StopRequested
 
@@ -92,7 +99,7 @@ def run_to_the_end(args: argparse.Namespace, signals: CommandSignals) -> int:
         return _report(stop)
     except Exception as error:
         signals.over = True
-        sentence = lost_process(error) or lack_of_memory(error)
+        sentence = lost_process(error) or lack_of_memory(error) or lack_of_open_files(error, ", or lower --num_workers")
         if sentence is None and isinstance(error, FIXABLE):
             sentence = one_sentence(error)
         if sentence is None:

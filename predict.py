@@ -12,7 +12,6 @@ from pathlib import Path
 
 from PIL import Image
 
-from datasets.image_files import OpenFilesError
 from datasets.same_size import same_size_batches
 from prediction.arguments import parse
 from prediction.folder import PredictionFolder
@@ -22,7 +21,7 @@ from prediction.predictor import Predictor
 from prediction.report import Progress, Table, count_of_images
 from prediction.speed import PHOTO, measure, report
 from util.checkpoint import CheckpointError
-from util.errors import lack_of_memory, one_sentence
+from util.errors import OpenFilesError, lack_of_memory, lack_of_open_files, one_sentence
 from util.signals import StopSignals
 from util.text import printable
 
@@ -135,6 +134,7 @@ def run(argv: Sequence[str] | None = None) -> int:
         return 130
     except Exception as error:
         sentence = lack_of_memory(error, f"lower --batch_size {options.batch_size}, or use --device cpu")
+        sentence = sentence or lack_of_open_files(error)
         if sentence is None and isinstance(error, FIXABLE):
             sentence = one_sentence(error)
         if sentence is None:

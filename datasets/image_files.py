@@ -14,6 +14,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from util.errors import OpenFilesError, lack_of_open_files
 from util.settings import MAX_PIXELS
 from util.text import printable
 
@@ -31,10 +32,6 @@ _BEGINNINGS = (
     (rb"\s*<(\?xml|svg)", "it is XML or SVG, not an image of pixels"),
     (rb"version https://git-lfs", "it is a pointer of Git LFS: run git lfs pull"),
 )
-
-
-class OpenFilesError(OSError):
-    """The limit of open files is reached, so nothing can be said about the file; the message names `ulimit -n`."""
 
 
 @cache
@@ -77,8 +74,9 @@ def open_image(
     except FileNotFoundError:
         raise FileNotFoundError(_missing(path, name, if_missing)) from None
     except Exception as error:  # the decoder can raise almost any type on damaged files
-        if getattr(error, "errno", None) in (errno.EMFILE, errno.ENFILE):
-            raise OpenFilesError(f"image file {name} cannot be opened: {too_many_open_files()}") from error
+        too_many = lack_of_open_files(error)
+        if too_many is not None:
+            raise OpenFilesError(f"image file {name} cannot be opened: {too_many}") from error
         if isinstance(error, Image.DecompressionBombError | _TooManyPixels):
             raise OSError(f"image file {name} {_too_many_pixels(error, max_pixels)}") from error
         cause = _cause(path, error)
@@ -92,19 +90,10 @@ def is_address(name: str) -> bool:
 
 def addresses_are_not_read(address: str) -> str:
     """One sentence for an address in the place of an image file."""
-    advice = "name the path" if address.startswith("file:") else "download it first, and name the file"
-    return f"{printable(address)} is an address, and images are read from files only: {advice}"
-
-
-def too_many_open_files() -> str:
-    """What to do when the limit of open files is reached."""
-    try:
-        import resource
-
-        limit = f" ({resource.getrlimit(resource.RLIMIT_NOFILE)[0]} files)"
-    except ImportError:  # Windows
-        limit = ""
-    return f"the limit of open files{limit} is reached: raise it, such as by `ulimit -n 4096`, or lower --num_workers"
+    is_local = address.startswith("file:")
+    advice = "name the path" if is_local else "download it first, and name the file"
+    whole = address if is_local else re.sub(":/+", "://", address, count=1)  # a path object merges slashes
+    return f"{printable(whole)} is an address, and images are read from files only: {advice}"
 
 
 class _TooManyPixels(Exception):

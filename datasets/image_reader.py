@@ -12,7 +12,7 @@ from PIL.Image import Image
 
 from datasets.annotations.rules import preview
 from datasets.image_decoding import read_image
-from datasets.image_files import OpenFilesError
+from util.errors import OpenFilesError
 from util.logging import get_logger
 from util.settings import MAX_PIXELS
 

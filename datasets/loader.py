@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import os
 import random
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
+from multiprocessing import queues
+from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from datasets.same_size import Size, same_size_batches
 from util.dist import get_rank, get_world_size
+from util.errors import OpenFilesError, lack_of_open_files, one_sentence
 from util.nested_tensor import collate_fn
 from util.rng import preserve_rng_state
 from util.signals import ignore_in_worker
+
+FEWER_WORKERS = ", or lower --num_workers"
+SPARE_FILES = 8  # that a worker needs besides those of a batch
 
 
 @contextmanager
@@ -92,7 +100,7 @@ def build_data_loader(
     return DataLoader(
         dataset,
         **batching,
-        collate_fn=collate_fn,
+        collate_fn=_collate_in_worker if num_workers > 0 else collate_fn,
         num_workers=num_workers,
         persistent_workers=num_workers > 0,
         worker_init_fn=_set_up_worker,
@@ -145,3 +153,32 @@ def _set_up_worker(worker_id: int) -> None:
     # A worker with one thread per core would compete with training for the cores.
     torch.set_num_threads(1)
     ignore_in_worker()
+    # Python prints the traceback of a batch that cannot be sent and drops it, and training would wait for it for ever.
+    queues.Queue._on_queue_feeder_error = staticmethod(_end_worker)
+
+
+def _end_worker(error: Exception, batch: Any) -> None:
+    cause = lack_of_open_files(error, FEWER_WORKERS) or one_sentence(error)
+    os.write(2, f"a data loader worker cannot send a batch: {cause}\n".encode(errors="backslashreplace"))
+    os._exit(1)
+
+
+def _collate_in_worker(batch: Sequence[tuple[Tensor, dict[str, Any]]]) -> Any:
+    """`collate_fn`, if there are file descriptors left to send the batch; OpenFilesError otherwise."""
+    samples, targets = collate_fn(batch)
+    tensors = 2 + sum(isinstance(value, Tensor) for target in targets for value in target.values())
+    duplicates = []
+    try:
+        with open(os.devnull, "rb") as file:
+            # For each tensor, one of its memory and one that is sent; some for the connection.
+            for _ in range(2 * tensors + SPARE_FILES):
+                duplicates.append(os.dup(file.fileno()))
+    except OSError as error:
+        too_many = lack_of_open_files(error, FEWER_WORKERS)
+        if too_many is None:
+            raise
+        raise OpenFilesError(f"a data loader worker cannot send a batch: {too_many}") from None
+    finally:
+        for duplicate in duplicates:
+            os.close(duplicate)
+    return samples, targets

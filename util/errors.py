@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 
@@ -18,6 +19,10 @@ MAX_SENTENCE = 2000  # characters
 
 class CheckpointError(RuntimeError):
     """A checkpoint cannot be used; the message names the file, the cause and what to do."""
+
+
+class OpenFilesError(OSError):
+    """The limit of open files is reached, and no file is to blame; the message names `ulimit -n`."""
 
 
 class ProcessGroupError(RuntimeError):
@@ -59,6 +64,24 @@ def lack_of_memory(
     if isinstance(error, RuntimeError) and cause.startswith("DataLoader worker (pid"):
         return f"a data loader worker died ({cause}), usually because memory ran out: lower --num_workers"
     return f"out of memory ({cause}): {advice}" if is_out_of_memory(error) else None
+
+
+def lack_of_open_files(error: BaseException, advice: str = "") -> str | None:
+    """One sentence that ends with `advice` if the limit of open files was reached, here or in a data loader's worker;
+    None otherwise."""
+    codes = (errno.EMFILE, errno.ENFILE)
+    cause = _message(error)
+    from_torch = isinstance(error, RuntimeError) and cause.startswith("Too many open files")
+    from_worker = isinstance(error, OSError) and cause.startswith(tuple(f"[Errno {code}]" for code in codes))
+    if not from_torch and not from_worker and getattr(error, "errno", None) not in codes:
+        return None
+    try:
+        import resource
+
+        limit = f" ({resource.getrlimit(resource.RLIMIT_NOFILE)[0]} files)"
+    except ImportError:  # Windows
+        limit = ""
+    return f"the limit of open files{limit} is reached: raise it, such as by `ulimit -n 4096`{advice}"
 
 
 def failed_rendezvous(error: BaseException, rank: int, world_size: int, url: str) -> str:

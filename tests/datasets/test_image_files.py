@@ -11,8 +11,9 @@ import pytest
 from PIL import EpsImagePlugin, Image
 
 from datasets.image_decoding import read_image
-from datasets.image_files import OpenFilesError, image_suffixes, open_image, raster_formats
+from datasets.image_files import image_suffixes, open_image, raster_formats
 from tests.datasets.test_image_decoding import STORED, refused, saved
+from util.errors import OpenFilesError
 
 
 def test_formats_that_start_other_programs_or_are_not_decoded_are_not_opened():

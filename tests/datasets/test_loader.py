@@ -1,7 +1,9 @@
 """The data loader: the order of the images, and samples that depend only on (seed, epoch, index)."""
 
 import copy
+import os
 import random
+import resource
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from torch.utils.data import ConcatDataset, Subset
 from datasets.coco import CocoDetection, make_coco_transforms
 from datasets.loader import build_data_loader, sample_generators, set_epoch
 from tests.helpers.coco_files import annotation, write_coco
+from util.errors import OpenFilesError
 from util.nested_tensor import NestedTensor
 
 
@@ -175,3 +178,38 @@ def test_seeds_of_any_size_and_sign_are_accepted():
         with sample_generators(seed, 0, 0):
             drawn.append((random.random(), np.random.rand(), torch.rand(1).item()))
     assert len(set(drawn)) == 4
+
+
+class FewFiles(Numbers):
+    """In a worker, leaves only `spare` more files to open."""
+
+    def __init__(self, length, spare):
+        super().__init__(length)
+        self.spare = spare
+
+    def __getitem__(self, index):
+        if torch.utils.data.get_worker_info() is not None:
+            is_open = set(map(int, os.listdir("/proc/self/fd")))
+            free = [number for number in range(max(is_open) + self.spare + 1) if number not in is_open]
+            hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+            resource.setrlimit(resource.RLIMIT_NOFILE, (free[self.spare], hard))
+        return super().__getitem__(index)
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="counts open files as Linux does")
+def test_a_worker_that_may_not_open_enough_files_ends_the_run_with_a_sentence():
+    assert len(list(build_data_loader(FewFiles(2, 60), 1, train=False, num_workers=1))) == 2
+    with pytest.raises(OpenFilesError, match="cannot send a batch: the limit .*: raise it, .*, or lower --num_workers"):
+        next(iter(build_data_loader(FewFiles(2, 6), 1, train=False, num_workers=1)))
+
+
+class Unsendable(Numbers):
+    def __getitem__(self, index):
+        return torch.zeros(3, 1, 1), {"image_id": lambda: index}
+
+
+def test_a_batch_that_cannot_be_sent_ends_the_worker_so_that_nobody_waits_for_it(capfd):
+    with pytest.raises(RuntimeError, match="exited unexpectedly"):
+        next(iter(build_data_loader(Unsendable(1), 1, train=False, num_workers=1)))
+    said = capfd.readouterr().err
+    assert "a data loader worker cannot send a batch: " in said and "Traceback" not in said

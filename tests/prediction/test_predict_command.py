@@ -88,6 +88,29 @@ def test_unreadable_files_are_named_and_skipped(run, checkpoint: Path, images: P
     assert "gone.jpg does not exist\n1 of 1 image" in capsys.readouterr().err
 
 
+def test_the_limit_of_open_files_ends_the_job_and_blames_no_image(run, images: Path, monkeypatch, capsys):
+    monkeypatch.setattr(Image, "open", lambda *_, **__: (_ for _ in ()).throw(OSError(24, "Too many open files")))
+    assert run(images, "--no_pictures") == 1
+    said = capsys.readouterr().err
+    assert "error: image file" in said and "ulimit -n" in said and "skipped" not in said
+
+
+def test_images_above_max_pixels_are_skipped_and_the_flag_is_named(run, images: Path, capsys):
+    write_picture(images / "large.png", (80, 60))
+    for batch_size in ("1", "3"):
+        assert run(images, "--no_pictures", "--max_pixels", "4799", "--batch_size", batch_size) == 1
+        said = capsys.readouterr().err
+        assert "large.png has 4,800 pixels, more than the limit of 4,799: pass --max_pixels 4800" in said
+        assert "1 of 5 images skipped" in said
+    assert run(images, "--no_pictures", "--max_pixels", "4800") == 0
+
+
+def test_an_address_leaves_nothing_behind(run, tmp_path: Path, capsys):
+    assert run("https://example.org/street.jpg") == 1
+    assert "error: https://example.org/street.jpg is an address" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_an_image_too_large_for_the_model_is_skipped_too(tmp_path: Path, capsys):
     learned = write_detector(tmp_path / "learned.pth", "--position_embedding", "learned", "--max_size", "4000")
     write_picture(tmp_path / "images/long.png", (2000, 20))

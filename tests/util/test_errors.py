@@ -1,11 +1,21 @@
 """Errors as the user reads them: one sentence, whichever process they come from."""
 
+import errno
+
 import pytest
 import torch
 import torch.distributed as dist
 from torch.utils.data import DataLoader, Dataset
 
-from util.errors import MAX_SENTENCE, CheckpointError, failed_rendezvous, lack_of_memory, lost_process, one_sentence
+from util.errors import (
+    MAX_SENTENCE,
+    CheckpointError,
+    failed_rendezvous,
+    lack_of_memory,
+    lack_of_open_files,
+    lost_process,
+    one_sentence,
+)
 
 
 @pytest.mark.parametrize(
@@ -27,6 +37,26 @@ def test_a_long_message_keeps_its_start_and_its_advice():
     sentence = one_sentence(ValueError(f"the class {'x' * 10**6} is unknown: pass --num_classes"))
     assert len(sentence) == MAX_SENTENCE
     assert sentence.startswith("the class xxx") and sentence.endswith("xxx is unknown: pass --num_classes")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.EMFILE, "Too many open files", "a.png"),
+        OSError(errno.ENFILE, "Too many open files in system"),
+        RuntimeError("Too many open files. Communication with the workers is no longer possible. Please increase"),
+        OSError("Caught OSError in DataLoader worker process 0.\nOriginal Traceback (most recent call last):\n  x\n"
+                "OSError: [Errno 24] Too many open files: 'a.png'"),
+    ],
+)  # fmt: skip
+def test_the_limit_of_open_files_is_named_with_what_to_do(error):
+    sentence = lack_of_open_files(error, ", or rest")
+    assert sentence.startswith("the limit of open files (") and sentence.endswith("`ulimit -n 4096`, or rest")
+
+
+def test_other_errors_are_not_taken_for_the_limit_of_open_files():
+    for error in (OSError(errno.ENOENT, "No such file"), RuntimeError("x"), ValueError("[Errno 24]"), OSError("a.png")):
+        assert lack_of_open_files(error) is None
 
 
 class Failing(Dataset):
