@@ -14,6 +14,7 @@ from pycocotools.coco import COCO
 
 import datasets.transforms as T
 from datasets.annotated_images import AnnotatedImages, ObjectColumns
+from datasets.annotations.file_names import hint_at
 from datasets.annotations.headers import Size, annotated_size, read_header
 from datasets.annotations.instances import read_coco
 from datasets.annotations.layout import Part, locate
@@ -240,8 +241,9 @@ def check_maps(folder: Path, names: list[str]) -> None:
     if missing:
         named = preview([str(folder / names[index]) for index in missing])
         raise FileNotFoundError(
-            f"{len(missing)} of {len(names)} panoptic maps {'is' if len(missing) == 1 else 'are'} missing ({named}): "
-            "check the folder of the PNG files and the file_name entries under `annotations`"
+            f"{len(missing)} of {len(names)} panoptic maps {'is' if len(missing) == 1 else 'are'} missing ({named}); "
+            f"{hint_at(folder, [names[index] for index in missing])}. Check the folder of the PNG files and the "
+            "file_name entries under `annotations`"
         )
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from PIL.Image import Image
 
+from datasets.annotations.file_names import hint_at
 from datasets.annotations.rules import preview
 from datasets.image_decoding import read_image
 from util.errors import OpenFilesError
@@ -64,10 +65,12 @@ class ImageReader:
 
         missing = find_missing(self.folder, self._names)
         if missing and not skip_bad:
-            named = preview([str(self.folder / self._names[index]) for index in missing])
+            names = [self._names[index] for index in missing]
+            named = preview([str(self.folder / name) for name in names])
             raise FileNotFoundError(
                 f"{len(missing)} of {len(self._names)} listed images {'is' if len(missing) == 1 else 'are'} missing "
-                f"({named}): check the image folder and the file_name entries, or pass --skip_bad_images"
+                f"({named}); {hint_at(self.folder, names)}. Check the image folder and the file_name entries, or pass "
+                "--skip_bad_images"
             )
         self._is_bad[missing] = True
         self._check_limit()

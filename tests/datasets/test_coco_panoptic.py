@@ -262,7 +262,7 @@ def dataset_again(folder, segments):
 def test_missing_maps_are_reported_at_the_start(tmp_path):
     images, maps, ann_file = write_panoptic(tmp_path, {n: (SCENE, SEGMENTS) for n in (1, 2, 3)})
     (maps / "map2.png").unlink()
-    with pytest.raises(FileNotFoundError, match=r"1 of 3 panoptic maps is missing \(.*map2.png\): check the folder"):
+    with pytest.raises(FileNotFoundError, match=r"1 of 3 panoptic maps is missing \(.*map2.png\); .*map1.png. Check"):
         CocoPanoptic(images, maps, ann_file)
 
 
