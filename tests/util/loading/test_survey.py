@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from tests.helpers.checkpoint_files import Canary, published_checkpoint, small_model
+from training.run_folder import RunFolder
 from util.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from util.loading import pickle_machine
 from util.loading import survey as survey_module
@@ -276,6 +277,19 @@ def test_damage_anywhere_in_the_values_is_seen(tmp_path):
         damaged[place] ^= 1
         (tmp_path / "a.pth").write_bytes(damaged)
         assert "is truncated or damaged (Bad CRC-32 for file" in refusal(tmp_path / "a.pth")
+
+
+def test_resuming_goes_on_from_the_newest_intact_file_and_says_so(tmp_path, capsys):
+    folder, weights = RunFolder(tmp_path), torch.rand(1000)
+    for epoch in (9, 19):
+        folder.save({"model": {"w": weights}, "epoch": epoch}, [f"checkpoint{epoch:04}.pth"])
+    newest = tmp_path / "checkpoint0019.pth"
+    content = bytearray(newest.read_bytes())
+    content[content.index(weights.numpy().tobytes()) + 64] ^= 0xFF
+    newest.write_bytes(content)
+    path, found = folder.newest()
+    assert path.name == "checkpoint0009.pth" and found["epoch"] == 9
+    assert capsys.readouterr().out.count("trying an older one") == 1
 
 
 def test_a_file_that_ends_too_early_is_refused_at_every_length(tmp_path):
