@@ -6,17 +6,23 @@
 from __future__ import annotations
 
 import argparse
+import io
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
 from datasets.same_size import same_size_batches
+from prediction.advice import on_threshold
 from prediction.arguments import parse
-from prediction.folder import PredictionFolder
+from prediction.folder import ImageNotWritten, PredictionFolder
+from prediction.image_ids import images_of, warn_of_other_names
 from prediction.image_list import list_images
 from prediction.inputs import read_upright_rgb, upright_size
+from prediction.job_record import state_of
+from prediction.output_check import check_writable, refuse_to_replace
 from prediction.predictor import Predictor
 from prediction.report import Progress, Table, count_of_images
 from prediction.speed import PHOTO, measure, report
@@ -35,44 +41,76 @@ def main(options: argparse.Namespace) -> int:
         CheckpointError, ValueError, OSError: nothing can be predicted, or results cannot be written.
         KeyboardInterrupt: a signal requested a stop; finished images are kept.
     """
-    files = list_images(options.inputs, leave_out=options.out)
+    files, ids = images_of(options.ann, options.inputs, options.out) if options.ann else (None, None)
+    files = list_images(options.inputs, leave_out=options.out) if files is None else files
+    refuse_to_replace(options.out, {"the checkpoint": options.checkpoint, "--ann": options.ann})
+    check_writable(options.out)
     predictor = Predictor(options.checkpoint, options.device, max_pixels=options.max_pixels)
+    if options.ann:
+        warn_of_other_names(options.ann, predictor.names)
     settings = {"threshold": options.threshold, "top_k": options.top_k, "classes": options.classes}
     if predictor.is_panoptic or options.panoptic_threshold is not None:
         settings["panoptic_threshold"] = options.panoptic_threshold
     predictor([], **settings, batch_size=options.batch_size)  # rejects bad settings before anything is written
-    job = {"weights": predictor.weights_checksum(), **settings, "attention": options.attention}
     folder = PredictionFolder(
-        options.out, job, resume=options.resume, pictures=not options.no_pictures, crops=options.save_crops
+        options.out,
+        _job(options, predictor, settings),
+        resume=options.resume,
+        pictures=not options.no_pictures,
+        crops=options.save_crops,
+        files=files,
+        classes=predictor.names,
     )
+    for note in folder.notes:
+        print(note, file=sys.stderr)
     remaining = [name for name in files if not folder.has(name, files[name])]
     table = Table(files, predictor.names, counts=options.count)
     skipped = 0
     with StopSignals() as signals, Progress(len(remaining), len(files) - len(remaining)) as progress:
         for batch in _batches(predictor, remaining, files, options.batch_size):
-            images = _read(batch, files, progress, options.max_pixels)
+            images, states = _read(batch, files, progress, options.max_pixels)
             try:
                 predictions = predictor(list(images.values()), **settings, batch_size=options.batch_size)
             except ValueError as error:  # such as an image too long for learned positions: it applies to all of a batch
                 progress.print(f"skipped: {printable(', '.join(images), 1000)}: {one_sentence(error)}", sys.stderr)
                 predictions = []
+            skipped += len(batch) - len(predictions)
             for name, prediction in zip(images, predictions):
-                attention = predictor.attention(prediction, options.attention_points) if options.attention else None
-                folder.save(name, files[name], prediction, attention)
+                try:
+                    attention = predictor.attention(prediction, options.attention_points) if options.attention else None
+                    folder.save(name, files[name], prediction, attention, states[name])
+                except (ImageNotWritten, ValueError) as error:
+                    progress.print(f"skipped: {printable(name)}: {one_sentence(error)}", sys.stderr)
+                    skipped += 1
+                    continue
                 for row in table.rows(name, prediction):
                     progress.print(row)
-            skipped += len(batch) - len(predictions)
             progress.step(len(batch))
             if signals.stop:
                 raise KeyboardInterrupt
-    written = folder.finish(files, predictor.categories)
+    written = folder.finish(files, predictor.categories, ids)
     print(table.totals(*folder.counts(files)))
-    print(f"{count_of_images(len(files) - skipped)}: {written}", end="")
-    print("" if options.no_pictures else f", pictures in {options.out / 'pictures'}", end="")
-    print(f", panoptic maps in {options.out / 'panoptic'}" if predictor.is_panoptic else "")
+    print(f"{count_of_images(len(files) - skipped)}: {printable(written, 500)}", end="")
+    print("" if options.no_pictures else f", pictures in {printable(options.out / 'pictures', 500)}", end="")
+    print(f", panoptic maps in {printable(options.out / 'panoptic', 500)}" if predictor.is_panoptic else "")
+    advice = on_threshold(folder.records(files), options.threshold, options.checkpoint)
+    if advice:
+        print(advice, file=sys.stderr)
     if skipped:
         print(f"{skipped} of {count_of_images(len(files))} skipped, see the messages above", file=sys.stderr)
     return skipped
+
+
+def _job(options: argparse.Namespace, predictor: Predictor, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """All that the results depend on besides the images: a job is resumed only with the same."""
+    return {
+        "weights": predictor.weights_checksum(),
+        **{name: getattr(predictor.args, name) for name in ("val_size", "max_size")},
+        "class_names": [predictor.names[label] for label in sorted(predictor.names)],
+        **settings,
+        "attention": options.attention,
+        "attention_points": options.attention_points if options.attention else [],
+    }
 
 
 def measure_speed(options: argparse.Namespace) -> int:
@@ -107,17 +145,31 @@ def _batches(
 
 def _read(
     names: Sequence[str], files: Mapping[str, Path], progress: Progress, max_pixels: int
-) -> dict[str, Image.Image]:
-    """Name → image; unreadable files are reported and left out. OpenFilesError: no file is to blame."""
-    images = {}
+) -> tuple[dict[str, Image.Image], dict[str, list[int]]]:
+    """Name → image, and name → state of its file; unreadable files are reported and left out.
+
+    Raises:
+        OpenFilesError: no file is to blame.
+    """
+    images, states = {}, {}
     for name in names:
         try:
             images[name] = read_upright_rgb(files[name], max_pixels)
+            states[name] = state_of(files[name])
         except OpenFilesError:
             raise
         except OSError as error:
+            images.pop(name, None)
             progress.print(f"skipped: {one_sentence(error)}", sys.stderr)
-    return images
+    return images, states
+
+
+def _advice_on_memory(error: Exception, options: argparse.Namespace) -> str:
+    on_gpu = any(name in str(error).lower() for name in ("cuda", "mps"))
+    elsewhere = "use --device cpu" if on_gpu else "close other programs"
+    if options.batch_size > 1 or options.fps:
+        return f"lower --batch_size {options.batch_size}, or {elsewhere}"
+    return f"{elsewhere}, or leave out the largest images with --max_pixels; --resume continues after what is done"
 
 
 def run(argv: Sequence[str] | None = None) -> int:
@@ -127,14 +179,15 @@ def run(argv: Sequence[str] | None = None) -> int:
         The exit code: 0; 1 after an error or if an image was skipped; 130 after a requested stop.
     """
     options = parse(argv)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # letters that the terminal's encoding lacks end no job
     try:
         return 1 if (measure_speed if options.fps else main)(options) else 0
     except KeyboardInterrupt:
         print("stopped; to continue, run the same command with --resume", file=sys.stderr)
         return 130
     except Exception as error:
-        sentence = lack_of_memory(error, f"lower --batch_size {options.batch_size}, or use --device cpu")
-        sentence = sentence or lack_of_open_files(error)
+        sentence = lack_of_memory(error, _advice_on_memory(error, options)) or lack_of_open_files(error)
         if sentence is None and isinstance(error, FIXABLE):
             sentence = one_sentence(error)
         if sentence is None:

@@ -14,7 +14,19 @@ def get_args_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="Detect objects in images, or measure speed with --fps.")
     parser.add_argument("checkpoint", help="checkpoint: a file or an http(s) address")
     parser.add_argument("inputs", nargs="*", metavar="IMAGES", help="files, folders, quoted patterns, or - for stdin")
-    parser.add_argument("--out", type=Path, help="output folder for pictures/, detections.json and panoptic maps")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        help="output folder for pictures/, detections.json, results.json and panoptic maps; the results of an earlier "
+        "job in it are replaced, other files stay",
+    )
+    parser.add_argument(
+        "--ann",
+        type=Path,
+        metavar="FILE",
+        help="COCO annotation file: its images only, under their ids in it; without IMAGES, they are looked for around "
+        "the file",
+    )
     parser.add_argument(
         "--threshold",
         type=float,
@@ -53,7 +65,9 @@ def get_args_parser() -> argparse.ArgumentParser:
         help="with --attention: pixels whose attention is drawn (default: the centres of the best boxes)",
     )
     parser.add_argument("--no_pictures", action="store_true", help="write no pictures")
-    parser.add_argument("--resume", action="store_true", help="continue an interrupted job in --out")
+    parser.add_argument(
+        "--resume", action="store_true", help="continue an interrupted job in --out; what has changed is done again"
+    )
     parser.add_argument("--fps", action="store_true", help="measure the network's speed, without IMAGES")
     parser.add_argument(
         "--size",
@@ -69,9 +83,9 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse a command line; exits with code 2 if flags are missing or do not go together."""
     parser = get_args_parser()
     options = parser.parse_intermixed_args(argv)  # flags may come before IMAGES
-    if options.fps and (options.inputs or options.out):
-        parser.error("--fps runs on random images: omit IMAGES and --out")
-    if not options.fps and not (options.inputs and options.out):
+    if options.fps and (options.inputs or options.out or options.ann):
+        parser.error("--fps runs on random images: omit IMAGES and --out, and --ann")
+    if not options.fps and not ((options.inputs or options.ann) and options.out):
         parser.error("IMAGES and --out FOLDER are required, or --fps to measure the speed")
     if options.size and not options.fps:
         parser.error("--size needs --fps; images are resized as the checkpoint was trained")

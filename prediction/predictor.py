@@ -109,13 +109,14 @@ class Predictor:
             outputs, results = self._detect([rgb_images[index] for index in batch])
             for row, index in enumerate(batch):
                 image, result = rgb_images[index], results[row]
-                queries = self._best_queries(result, threshold, top_k, class_ids)
+                queries, best = self._best_queries(result, threshold, top_k, class_ids)
                 kept = {name: values[queries] for name, values in result.items()}
                 names = [class_name(label, self.names) for label in kept["labels"].tolist()]
                 own = {name: outputs[name][row : row + 1] for name in OUTPUTS if name in outputs}
                 masks = self._masks(own, queries, image) if "segm" in self.postprocessors else None
                 panoptic = self._panoptic(own, image, panoptic_threshold, class_ids) if self.is_panoptic else None
-                found[index] = Prediction(image, **kept, names=names, queries=queries, masks=masks, panoptic=panoptic)
+                more = {"masks": masks, "panoptic": panoptic, "best_score": best}
+                found[index] = Prediction(image, **kept, names=names, queries=queries, **more)
         return [found[index] for index in range(len(rgb_images))]
 
     def attention(self, prediction: Prediction, points: Sequence[tuple[float, float]] = ()) -> Image.Image:
@@ -192,15 +193,17 @@ class Predictor:
 
     def _best_queries(
         self, result: Mapping[str, Tensor], threshold: float, top_k: int | None, class_ids: Sequence[int] | None
-    ) -> Tensor:
-        """The queries [n] whose detections are kept, highest score first."""
-        keep = result["scores"] >= threshold
+    ) -> tuple[Tensor, float]:
+        """The queries [n] whose detections are kept, highest score first; and the highest score of these classes."""
+        scores = result["scores"]
+        wanted = torch.ones_like(scores, dtype=torch.bool)
         if class_ids is None and self.is_panoptic:
             class_ids = [label for label, is_thing in self.postprocessors["panoptic"].is_thing_map.items() if is_thing]
         if class_ids is not None:
-            keep &= torch.isin(result["labels"], torch.tensor(class_ids))
-        order = result["scores"].where(keep, -1.0).argsort(descending=True, stable=True)
-        return order[: int(keep.sum())][:top_k]
+            wanted &= torch.isin(result["labels"], torch.tensor(class_ids))
+        keep = wanted & (scores >= threshold)
+        order = scores.where(keep, -1.0).argsort(descending=True, stable=True)
+        return order[: int(keep.sum())][:top_k], float(scores[wanted].max()) if wanted.any() else 0.0
 
     def _masks(self, outputs: Mapping[str, Tensor], queries: Tensor, image: Image.Image) -> Tensor:
         """Masks bool [n, H, W] of the given queries only: each has as many pixels as the image."""

@@ -93,24 +93,31 @@ class Table:
         """The rows of one image; the first call also yields the header."""
         if not self.header_printed:
             self.header_printed = True
-            tail = "objects" if self.counts else f"{fit('class', self.class_width)}  score  x0, y0, x1, y1"
-            yield f"{fit('image', self.image_width)}  {tail}"
-        name = fit(image, self.image_width)
+            tail = "objects" if self.counts else f"{_pad('class', self.class_width)}  score  x0, y0, x1, y1"
+            yield f"{_pad('image', self.image_width)}  {tail}"
+        name = _pad(image, self.image_width)
         if self.counts:
             counts = Counter(prediction.names).most_common()
-            parts = f" ({', '.join(f'{count} {printable(label)}' for label, count in counts)})" if counts else ""
+            parts = (
+                f" ({', '.join(f'{count} {printable(label, MAX_WIDTH)}' for label, count in counts)})" if counts else ""
+            )
             yield f"{name}  {len(prediction)}{parts}"
         elif not len(prediction):
             yield f"{name}  nothing"
         else:
             for box, score, label in zip(prediction.boxes.tolist(), prediction.scores.tolist(), prediction.names):
                 edges = ", ".join(f"{edge:.0f}" for edge in box)
-                yield f"{name}  {fit(label, self.class_width)}  {score:5.2f}  {edges}"
+                yield f"{name}  {_pad(label, self.class_width)}  {score:5.2f}  {edges}"
 
     def totals(self, objects: Mapping[int, int], images: Mapping[int, int]) -> str:
         """Objects per class, and the number of images that contain the class, most frequent class first."""
-        rows = [f"{fit('class', self.class_width)}  objects  in images"]
+        rows = [f"{_pad('class', self.class_width)}  objects  in images"]
         for label in sorted(objects, key=lambda label: (-objects[label], label)):
-            name = fit(class_name(label, self.classes), self.class_width)
+            name = _pad(class_name(label, self.classes), self.class_width)
             rows.append(f"{name}  {objects[label]:7}  {images[label]:9}")
         return "\n".join(rows if objects else ["no objects"])
+
+
+def _pad(text: str, width: int) -> str:
+    """Pad or cut a text to this many columns, on one line."""
+    return fit(text, width)

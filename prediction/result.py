@@ -35,6 +35,7 @@ class Prediction:
         queries: int64 [n], the index of the object query of each detection.
         masks: bool [n, H, W], the pixels of each object; None if the model has no mask head.
         panoptic: the segments of the whole image, stuff included; None if the model is not panoptic.
+        best_score: the highest score of all queries, also if it is below the threshold; 0 if unknown.
     """
 
     image: Image.Image
@@ -45,6 +46,7 @@ class Prediction:
     queries: Tensor
     masks: Tensor | None = None
     panoptic: PanopticMap | None = None
+    best_score: float = 0.0
 
     def __len__(self) -> int:
         return len(self.names)

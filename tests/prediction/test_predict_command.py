@@ -44,7 +44,11 @@ def test_a_folder_becomes_pictures_and_coco_json(run, checkpoint: Path, images: 
     assert run(images) == 0
     out = tmp_path / "out"
     pictures = {"a.jpg", "b.png", "c.bmp.png", "in/d.JPG"}
-    assert files_in(out) == {f"pictures/{name}" for name in pictures} | {"detections.json", "progress.jsonl"}
+    assert files_in(out) == {f"pictures/{name}" for name in pictures} | {
+        "detections.json",
+        "results.json",
+        "progress.jsonl",
+    }
     kinds = {name: Image.open(out / "pictures" / name).format for name in pictures}
     assert kinds == {"a.jpg": "JPEG", "b.png": "PNG", "c.bmp.png": "PNG", "in/d.JPG": "JPEG"}
     coco = COCO(out / "detections.json")
