@@ -15,7 +15,7 @@ from torch import Tensor
 import datasets.transforms as T
 from datasets.annotated_images import AnnotatedImages
 from datasets.annotations.instances import Objects, pack_objects, read_coco
-from datasets.annotations.layout import Part, locate
+from datasets.annotations.layout import Part, check_not_empty, locate
 from datasets.annotations.masks import segmentation_to_mask
 from datasets.annotations.picture_checks import check_pictures
 from datasets.annotations.segmentations import check_segmentations
@@ -201,6 +201,7 @@ def build(image_set: str, args: Namespace) -> CocoDetection:
     img_folder, ann_file = locate(image_set, args, PARTS)
     transforms = build_transforms(image_set, args)
     dataset = CocoDetection(img_folder, ann_file, transforms, args.masks, **loading(args))
+    check_not_empty(dataset, image_set, ann_file)
     check_pictures(dataset, every=image_set == "val")
     return dataset
 

@@ -17,7 +17,7 @@ from datasets.annotated_images import AnnotatedImages, ObjectColumns
 from datasets.annotations.file_names import hint_at
 from datasets.annotations.headers import Size, annotated_size, read_header
 from datasets.annotations.instances import read_coco
-from datasets.annotations.layout import Part, locate
+from datasets.annotations.layout import Part, check_not_empty, locate
 from datasets.annotations.panoptic import read_panoptic
 from datasets.annotations.picture_checks import check_readable, look_at, settle_sizes
 from datasets.annotations.rules import preview
@@ -255,6 +255,7 @@ def build(image_set: str, args: Namespace) -> CocoPanoptic:
     known = args.coco_path and not getattr(args, f"{image_set}_ann", None) and instances.is_file()
     more = loading(args) | {"instances_file": instances if known else None}
     dataset = CocoPanoptic(img_folder, ann_folder, ann_file, transforms, args.masks, **more)
+    check_not_empty(dataset, image_set, ann_file)
     if image_set == "val":
         dataset.check_pictures()
     return dataset

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from pathlib import Path
 from typing import NamedTuple
+
+from datasets.annotations.other_layouts import describe
 
 
 class Part(NamedTuple):
@@ -40,6 +42,16 @@ def locate(image_set: str, args: Namespace, parts: Sequence[Part]) -> list[Path]
             kind = "folder" if part.is_folder else "file"
             source = f"--{flag}" if named else f"--{root_flag}"
             remedy = "" if named else f"; it must contain {layout}, or pass the {kind} with --{flag}"
-            raise FileNotFoundError(f"{source}: there is no {kind} {path}{remedy}")
+            hint = describe(Path(named or getattr(args, root_flag)), image_set)
+            raise FileNotFoundError(f"{source}: there is no {kind} {path}{remedy}{hint and f'; {hint}'}")
         found.append(path)
     return found
+
+
+def check_not_empty(dataset: Sized, image_set: str, ann_file: Path) -> None:
+    """Raise ValueError if the data set has no images, with the part of the data that it is."""
+    if len(dataset) == 0:
+        raise ValueError(
+            f"the {image_set} data has no images: {ann_file} lists none under `images`; pass another file with "
+            f"--{image_set}_ann"
+        )
