@@ -17,6 +17,7 @@ from tests.helpers.checkpoint_files import Canary, published_checkpoint, small_m
 from util.checkpoint import CheckpointError, load_checkpoint
 from util.loading import pickle_machine
 from util.loading import survey as survey_module
+from util.loading.archive import Damaged
 from util.loading.survey import survey
 
 FORMATS = pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
@@ -246,6 +247,8 @@ def test_a_legacy_file_cannot_claim_storage_that_it_lacks(tmp_path):
     assert whole.count(b"K\x4d") == 2  # in the storage's size and in the tensor's shape
     (tmp_path / "a.pth").write_bytes(whole.replace(b"K\x4d", b"J\xff\xff\xff\x7f"))
     assert "cannot be read" in refusal(tmp_path / "a.pth")
+    with pytest.raises(Damaged, match="its tensors have 8,589,934,588 bytes"):
+        survey(tmp_path / "a.pth")  # before torch asks for that memory
 
 
 def test_a_tensor_cannot_reach_past_its_values(tmp_path):
@@ -259,3 +262,5 @@ def test_a_tensor_cannot_reach_past_its_values(tmp_path):
             for name in source.namelist():
                 target.writestr(name, damaged if name.endswith("/data.pkl") else source.read(name))
         assert "is truncated or damaged" in refusal(tmp_path / "b.pth")
+        with pytest.raises(Damaged, match=r"the storage 0 has 308 bytes of 312|shape \[78\] reaches past the end"):
+            survey(tmp_path / "b.pth")  # torch may read past the end
