@@ -127,17 +127,21 @@ class AnnotatedImages(Dataset):
         """Set the epoch that the random choices of the next samples depend on."""
         self._epoch.fill_(epoch)
 
-    def check_classes(self, num_classes: int) -> None:
-        """Raise ValueError for the first object whose category id is not below `num_classes`."""
+    def check_classes(self, num_classes: int, remedy: str | None = None) -> None:
+        """Raise ValueError for the first object whose category id is not below `num_classes`.
+
+        Args:
+            remedy: what the message advises; None: to pass another --num_classes.
+        """
         beyond = np.flatnonzero(self._objects.labels >= num_classes)
         if len(beyond):
             first = beyond[0]
             image = self.ids[int(np.searchsorted(self._starts, first, side="right")) - 1]
             label = int(self._objects.labels[first])
+            remedy = remedy or f"pass --num_classes {int(self._objects.labels.max()) + 1}"
             raise ValueError(
                 f"annotation {self._objects.names[first]} of image {image} has category {label}, but the model has "
-                f"classes 0..{num_classes - 1}: pass --num_classes {int(self._objects.labels.max()) + 1}, or correct "
-                "the annotation file"
+                f"classes 0..{num_classes - 1}: {remedy}, or correct the annotation file"
             )
 
     def __len__(self) -> int:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from models import build_model
 from util.arguments import get_args_parser
@@ -17,10 +16,11 @@ from util.checkpoint import CheckpointError, load_checkpoint, load_weights
 from util.coco_names import COCO_NUM_CLASSES, PANOPTIC_NUM_CLASSES, coco_categories, panoptic_categories, thing_ids
 from util.device import resolve_device
 from util.loading.checkpoint_entries import count_classes, detector_weights, model_of
+from util.loading.saved_settings import check_settings, infer_settings, read_settings
+from util.settings import DETECTOR, INPUT, SCHEDULE, TRAINING, names_that_touch
 
-# Whether the blocks are bottlenecks → number of blocks in layer3 → name of the ResNet
-_RESNETS = {True: {6: "resnet50", 23: "resnet101", 36: "resnet152"}, False: {2: "resnet18", 6: "resnet34"}}
-_BODY = "backbone.0.body."
+# Everything but how a run is carried out
+_READ = names_that_touch(DETECTOR, INPUT, TRAINING, SCHEDULE)
 
 
 class Detector(NamedTuple):
@@ -55,11 +55,15 @@ def load_detector(
     weights = model_of(loaded, source)
     detector, num_classes = detector_weights(weights), count_classes(weights, source)
     args = argparse.ArgumentParser(parents=[get_args_parser()]).parse_args([])
-    vars(args).update(loaded["args"] if loaded.get("args") else _infer_settings(detector, source))
+    if loaded.get("args"):
+        vars(args).update(read_settings({**loaded, "model": weights}, source, _READ))
+    else:
+        vars(args).update(infer_settings({"model": weights}, source))
     args.device = str(resolve_device(device))
     args.num_classes = num_classes
     args.resume = source  # the checkpoint provides the backbone's weights, so none are downloaded
     args.masks, args.frozen_weights = detector is not weights, None
+    check_settings(args, source)
     published = {COCO_NUM_CLASSES: coco_categories, PANOPTIC_NUM_CLASSES: panoptic_categories}
     categories = loaded.get("categories") or published.get(args.num_classes, list)()
     if args.masks and not loaded.get("args") and args.num_classes == PANOPTIC_NUM_CLASSES:
@@ -73,31 +77,3 @@ def load_detector(
     load_weights(model, weights, source)
     model.to(memory_format=torch.channels_last).eval()  # equal outputs, faster convolutions
     return Detector(model, postprocessors, args, sorted(categories, key=lambda category: category["id"]))
-
-
-def _infer_settings(weights: Mapping[str, Tensor], source: str) -> dict[str, Any]:
-    """The settings of a model that follow from the names and shapes of its weights, and `dilation` from the source."""
-
-    def count(prefix: str) -> int:
-        found = (re.match(re.escape(prefix) + r"(\d+)\.", name) for name in weights)
-        return 1 + max((int(match[1]) for match in found if match), default=-1)
-
-    try:
-        num_queries, hidden_dim = weights["query_embed.weight"].shape
-        bottleneck = f"{_BODY}layer3.0.conv3.weight" in weights
-        return {
-            "backbone": _RESNETS[bottleneck][count(f"{_BODY}layer3.")],
-            "dilation": "dc5" in re.split(r"[-_./]", source.lower()),
-            "position_embedding": "learned" if "backbone.1.row_embed.weight" in weights else "sine",
-            "num_queries": num_queries,
-            "hidden_dim": hidden_dim,
-            "enc_layers": count("transformer.encoder.layers."),
-            "dec_layers": count("transformer.decoder.layers."),
-            "dim_feedforward": len(weights["transformer.decoder.layers.0.linear1.weight"]),
-            "pre_norm": "transformer.encoder.norm.weight" in weights,
-        }
-    except (KeyError, ValueError) as error:
-        raise CheckpointError(
-            f"{source} has no settings (`args`), and its weights are not those of a published detector: use a "
-            "checkpoint written by main.py"
-        ) from error

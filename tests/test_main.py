@@ -143,7 +143,7 @@ def test_what_cannot_work_is_refused_in_one_sentence(shapes, tmp_path, capsys, w
 def test_another_architecture_is_named(finished: Path, shapes: Path, capsys: pytest.CaptureFixture):
     assert main.run(flags(shapes, "--eval", "--resume", str(finished / "checkpoint.pth"), "--hidden_dim", "32")) == 1
     error = capsys.readouterr().err
-    assert "do not fit the model" in error and "--hidden_dim" in error
+    assert "--hidden_dim 32 contradicts" in error and "made with --hidden_dim 16" in error
 
 
 def test_two_processes_train_together(shapes: Path, tmp_path: Path):

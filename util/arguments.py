@@ -1,6 +1,6 @@
 """The command line: a parser built from the table of settings, and the checks that need no data.
 
-`check_args` refuses impossible settings before anything is built, read or written.
+`check_flags` and `check_args` refuse impossible settings before anything is built or written.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from util.settings import GROUPS, SETTINGS
+from util.settings import GROUPS, SCHEDULE, SETTINGS
 
 
 def get_args_parser() -> argparse.ArgumentParser:
@@ -30,46 +30,77 @@ def given_flags(parser: argparse.ArgumentParser, argv: Sequence[str] | None = No
     return [name for name in names if getattr(marked, name) is not untouched]
 
 
-def check_args(args: argparse.Namespace) -> None:
-    """Refuse impossible settings and combinations.
+def named_settings(args: argparse.Namespace) -> list[str]:
+    """Names of the settings that the user sets: `args.given`; without it, those that differ from their defaults."""
+    given = getattr(args, "given", None)
+    if given is not None:
+        return list(given)
+    return [name for name, setting in SETTINGS.items() if getattr(args, name, setting.default) != setting.default]
+
+
+def check_flags(args: argparse.Namespace) -> None:
+    """Refuse a command line that cannot work, whatever the checkpoint that it names contains.
 
     Raises:
         ValueError: names the flag, what is wrong with it, and what to use instead.
     """
-    _check_numbers(args)
-    _check_shapes(args)
+    if args.resume or args.init_from or args.frozen_weights:
+        _check_bounds(args)
+        _check_files(args)
+    else:
+        check_args(args)
+
+
+def check_args(args: argparse.Namespace) -> None:
+    """Refuse impossible settings and combinations. An evaluation looks only at the settings that it uses.
+
+    Raises:
+        ValueError: names the flag, what is wrong with it, and what to use instead.
+    """
+    _check_bounds(args)
+    check_detector(args)
+    if not args.eval:
+        _check_training(args)
+    if args.val_size > args.max_size:
+        raise ValueError(
+            f"--val_size {args.val_size} exceeds --max_size {args.max_size}: raise --max_size or lower --val_size"
+        )
+    if args.dataset_file not in ("coco", "coco_panoptic"):
+        raise ValueError(f"--dataset_file {args.dataset_file} is unknown: use coco or coco_panoptic")
     _check_files(args)
 
 
-def _check_numbers(args: argparse.Namespace) -> None:
+def _check_bounds(args: argparse.Namespace) -> None:
     for name, setting in SETTINGS.items():
-        setting.check(getattr(args, name))
-    if args.max_steps is not None and args.warmup_steps >= args.max_steps:
-        raise ValueError(f"--warmup_steps {args.warmup_steps} must be below --max_steps {args.max_steps}")
-    if args.set_cost_class == args.set_cost_bbox == args.set_cost_giou == 0:
-        raise ValueError("--set_cost_class, --set_cost_bbox and --set_cost_giou are all 0: set one of them above 0")
+        if not args.eval or not (setting.trains or setting.touches == SCHEDULE):
+            setting.check(getattr(args, name))
 
 
-def _check_shapes(args: argparse.Namespace) -> None:
+def check_detector(args: argparse.Namespace) -> None:
+    """Refuse widths of the network that do not go together; ValueError names the flags."""
     if args.hidden_dim % args.nheads:
         raise ValueError(f"--hidden_dim {args.hidden_dim} must be a multiple of --nheads {args.nheads}")
     if args.hidden_dim % (4 if args.position_embedding == "sine" else 2):
         raise ValueError(
             f"--hidden_dim {args.hidden_dim} must be a multiple of 4 (the position encoding splits it over two axes)"
         )
-    for name in ("train_sizes", "val_size"):
-        value = getattr(args, name)
-        if (max(value) if name == "train_sizes" else value) > args.max_size:
-            raise ValueError(f"--{name} {value} exceeds --max_size {args.max_size}: raise --max_size or lower --{name}")
     if args.masks and (args.hidden_dim % 128 or args.nheads % 8):
         raise ValueError(
             f"--masks does not work with --hidden_dim {args.hidden_dim} and --nheads {args.nheads}: the mask head "
             "needs a multiple of 128 and a multiple of 8"
         )
-    if args.dataset_file not in ("coco", "coco_panoptic"):
-        raise ValueError(f"--dataset_file {args.dataset_file} is unknown: use coco or coco_panoptic")
-    if args.frozen_weights and not args.masks:
-        raise ValueError("--frozen_weights freezes the detector below a mask head: pass --masks too")
+
+
+def _check_training(args: argparse.Namespace) -> None:
+    if args.max_steps is not None and args.warmup_steps >= args.max_steps:
+        raise ValueError(f"--warmup_steps {args.warmup_steps} must be below --max_steps {args.max_steps}")
+    if args.set_cost_class == args.set_cost_bbox == args.set_cost_giou == 0:
+        raise ValueError("--set_cost_class, --set_cost_bbox and --set_cost_giou are all 0: set one of them above 0")
+    if max(args.train_sizes) > args.max_size:
+        raise ValueError(
+            f"--train_sizes {args.train_sizes} exceeds --max_size {args.max_size}: raise --max_size or lower "
+            "--train_sizes"
+        )
 
 
 def _check_files(args: argparse.Namespace) -> None:
@@ -94,6 +125,8 @@ def _check_files(args: argparse.Namespace) -> None:
         raise ValueError(f"--overwrite deletes the run in --output_dir, which {other} needs: pass only one of them")
     if args.resume and args.resume != "auto" and args.init_from:
         raise ValueError("--resume continues a training and --init_from starts a new one: pass only one of them")
+    if args.frozen_weights and not args.masks and not args.resume:
+        raise ValueError("--frozen_weights freezes the detector below a mask head: pass --masks too")
     if args.frozen_weights and args.init_from:
         raise ValueError("--frozen_weights and --init_from both supply the detector's weights: pass only one of them")
     if args.eval and args.init_from:

@@ -1,24 +1,27 @@
-"""All settings of a run in one table: flag, default, bounds, and what changing it means for a resumed run.
+"""All settings of a run in one table: flag, default, bounds, and what a checkpoint has to do with it.
 
-`util.arguments` builds the command line from it and checks values against it; `training.start` reads what resuming
-does. The published flags keep their names and defaults; ours are additions.
+`util.arguments` builds the command line from it and checks values against it; `training.saved_settings` reads which
+settings come from a checkpoint. The published flags keep their names and defaults; ours are additions.
 """
 
 from __future__ import annotations
 
 import argparse
 import math
+import reprlib
 from dataclasses import dataclass
 from typing import Any
 
 MAX_PIXELS = 178_956_970  # of an image file: where Pillow refuses by default
+MAX_SIDE = 2**16  # of a resized image, in pixels
 TRAIN_SIZES = (480, 512, 544, 576, 608, 640, 672, 704, 736, 768, 800)
 
-# What a setting touches:
-DETECTOR = "detector"  # what the network computes. A frozen detector's checkpoint decides; a resumed run warns
-TRAINING = "training"  # what is learned from which samples. A resumed run warns of a change
-SCHEDULE = "schedule"  # what the optimizer and its schedule carry. The checkpoint's value, unless the flag is given
-RUN = "run"  # how the run is carried out. Free to change
+# What a setting touches, and so what becomes of it where a run starts from a checkpoint:
+DETECTOR = "detector"  # what the network computes: the checkpoint's value. Another one is refused
+INPUT = "input"  # how the network is fed and read: the checkpoint's value, unless the flag is given
+TRAINING = "training"  # what is learned from which samples: the same, but only of a resumed or evaluated run
+SCHEDULE = "schedule"  # what the optimizer and its schedule carry: the same, but only of a resumed run
+RUN = "run"  # how the run is carried out: never from a checkpoint
 
 
 @dataclass(frozen=True)
@@ -30,11 +33,13 @@ class Setting:
         default: without the flag. False or True makes a switch that takes no value.
         kind: type of the value; of each value, if the default is a list.
         help: one line for `--help`.
-        touches: DETECTOR, TRAINING, SCHEDULE or RUN.
-        at_least: the smallest value allowed. Values must be finite too.
+        touches: DETECTOR, INPUT, TRAINING, SCHEDULE or RUN.
+        at_least, at_most: the smallest and the largest value allowed. Values must be finite too.
         below, above: exclusive bounds.
         choices: the allowed values.
         flag: of a switch that turns something off.
+        adapts: a run that starts from a checkpoint's weights (`--init_from`) may have another value.
+        trains: used only in training, so that an evaluation does not look at it.
     """
 
     name: str
@@ -43,11 +48,14 @@ class Setting:
     help: str | None
     touches: str
     at_least: float | None = None
+    at_most: float | None = None
     below: float | None = None
     above: float | None = None
     choices: tuple[Any, ...] | None = None
     flag: str | None = None
     metavar: str | None = None
+    adapts: bool = False
+    trains: bool = False
 
     def add_to(self, parser: argparse._ActionsContainer) -> None:
         """Add the flag to a parser."""
@@ -69,14 +77,52 @@ class Setting:
 
     def check(self, value: Any) -> None:
         """Refuse a value out of bounds: ValueError with the flag, the bounds and the value. None passes."""
-        if (self.at_least, self.below, self.above) == (None, None, None) or value is None:
+        if (self.at_least, self.at_most, self.below, self.above) == (None, None, None, None) or value is None:
             return
         least = -math.inf if self.at_least is None else self.at_least
         above = -math.inf if self.above is None else self.above
         below = math.inf if self.below is None else self.below
-        for number in value if isinstance(value, list) else [value]:
-            if not (least <= number and above < number < below):  # NaN compares as False
+        for number in value if isinstance(value, list | tuple) else [value]:
+            if not (least <= number < math.inf and above < number < below):  # NaN compares as False
                 raise ValueError(f"--{self.flag or self.name} must be {self._bounds()}, got {number}")
+            if self.at_most is not None and number > self.at_most:
+                raise ValueError(f"--{self.flag or self.name} must be at most {self.at_most:,}, got {number}")
+
+    def check_saved(self, value: Any) -> None:
+        """Refuse a value that no command line could have set: ValueError with the name, what it must be and the value.
+
+        Unlike `check`, also looks at the type, which the command line's parser takes care of.
+        """
+        if value is None and self.default is None:
+            return
+        several = isinstance(self.default, list)
+        values = value if several and isinstance(value, list | tuple) else [value]
+        if not values or several != isinstance(value, list | tuple) or not all(map(self._has_type, values)):
+            raise ValueError(f"{self.name} must be {self._kind()}, got {reprlib.repr(value)}")
+        if self.choices and value not in self.choices:
+            raise ValueError(f"{self.name} must be one of {', '.join(map(str, self.choices))}, got {value!r}")
+        self.check(value)
+
+    def spell(self, value: Any) -> str:
+        """The value as on the command line: `--nheads 8`, `--dilation`, or `without --dilation`."""
+        flag = f"--{self.flag or self.name}"
+        if isinstance(self.default, bool):
+            return f"without {flag}" if value == self.default else flag
+        values = value if isinstance(value, list | tuple) else [value]
+        return f"{flag} {' '.join(f'{v:g}' if isinstance(v, float) else str(v) for v in values)}"
+
+    def _has_type(self, value: Any) -> bool:
+        if isinstance(self.default, bool):
+            return isinstance(value, bool)
+        if self.kind in (int, float):
+            return isinstance(value, int if self.kind is int else int | float) and not isinstance(value, bool)
+        return isinstance(value, str)
+
+    def _kind(self) -> str:
+        if isinstance(self.default, bool):
+            return "true or false"
+        kind = {int: "a whole number", float: "a number"}.get(self.kind, "a text")
+        return f"a list, each {kind}" if isinstance(self.default, list) else kind
 
     def _bounds(self) -> str:
         if self.below is not None:
@@ -90,9 +136,9 @@ GROUPS: dict[str, tuple[Setting, ...]] = {
         Setting("lr_backbone", 1e-5, float, "learning rate of the backbone; 0 freezes it", SCHEDULE, 0),
         Setting("batch_size", 2, int, "images per process and step", RUN, 1),
         Setting("weight_decay", 1e-4, float, "weight decay of AdamW", SCHEDULE, 0),
-        Setting("epochs", 300, int, "epochs to train", RUN, 1),
+        Setting("epochs", 300, int, "epochs to train", RUN, 1, trains=True),
         Setting("lr_drop", 200, int, "epochs between drops of the learning rate to a tenth", SCHEDULE, 1),
-        Setting("clip_max_norm", 0.1, float, "gradient norm to clip at; 0: no clipping", TRAINING, 0),
+        Setting("clip_max_norm", 0.1, float, "gradient norm to clip at; 0: no clipping", TRAINING, 0, trains=True),
         Setting(
             "lr_schedule",
             "step",
@@ -102,7 +148,7 @@ GROUPS: dict[str, tuple[Setting, ...]] = {
             choices=("step", "cosine"),
         ),
         Setting("warmup_steps", 0, int, "steps over which the learning rates rise from 0", SCHEDULE, 0),
-        Setting("max_steps", None, int, "end after this many training steps", RUN, 1),
+        Setting("max_steps", None, int, "end after this many training steps", RUN, 1, trains=True),
     ),
     "model": (
         Setting("frozen_weights", None, str, "checkpoint of the box model to train a mask head on", TRAINING),
@@ -116,18 +162,34 @@ GROUPS: dict[str, tuple[Setting, ...]] = {
             "sine encoding: longest wavelength over shortest; around 20 learns faster on little data",
             DETECTOR,
             1,
+            1e12,
         ),
-        Setting("enc_layers", 6, int, "encoder layers", DETECTOR, 0),
-        Setting("dec_layers", 6, int, "decoder layers", DETECTOR, 1),
-        Setting("dim_feedforward", 2048, int, "width of the feed-forward layers", DETECTOR, 1),
-        Setting("hidden_dim", 256, int, "width of the transformer", DETECTOR, 1),
-        Setting("dropout", 0.1, float, "dropout of the transformer", DETECTOR, 0, below=1),
-        Setting("nheads", 8, int, "attention heads", DETECTOR, 1),
-        Setting("num_queries", 100, int, "object queries: the most objects found in one image", DETECTOR, 1),
+        Setting("enc_layers", 6, int, "encoder layers", DETECTOR, 0, 1000),
+        Setting("dec_layers", 6, int, "decoder layers", DETECTOR, 1, 1000),
+        Setting("dim_feedforward", 2048, int, "width of the feed-forward layers", DETECTOR, 1, 2**20),
+        Setting("hidden_dim", 256, int, "width of the transformer", DETECTOR, 1, 2**16),
+        Setting("dropout", 0.1, float, "dropout of the transformer", INPUT, 0, below=1),
+        Setting("nheads", 8, int, "attention heads", DETECTOR, 1, 2**16),
+        Setting(
+            "num_queries",
+            100,
+            int,
+            "object queries: the most objects found in one image",
+            DETECTOR,
+            1,
+            2**20,
+            adapts=True,
+        ),
         Setting("pre_norm", False, None, "normalise before each sublayer instead of after it", DETECTOR),
         Setting("masks", False, None, "train segmentation", TRAINING),
         Setting(
-            "panoptic_threshold", 0.85, float, "class probability that a panoptic segment must exceed", RUN, 0, below=1
+            "panoptic_threshold",
+            0.85,
+            float,
+            "class probability that a panoptic segment must exceed",
+            INPUT,
+            0,
+            below=1,
         ),
         Setting(
             "num_classes",
@@ -173,13 +235,22 @@ GROUPS: dict[str, tuple[Setting, ...]] = {
         Setting("remove_difficult", False, None, "published; has no effect, as in the published code", RUN),
         Setting("train_ann", None, str, "annotation file, instead of the one in --coco_path", RUN),
         Setting("train_images", None, str, "image folder, instead of the one in --coco_path", RUN),
-        Setting("train_panoptic", None, str, "folder of panoptic PNGs, instead of the layout's", TRAINING),
+        Setting("train_panoptic", None, str, "folder of panoptic PNGs, instead of the layout's", RUN),
         Setting("val_ann", None, str, "annotation file, instead of the one in --coco_path", RUN),
         Setting("val_images", None, str, "image folder, instead of the one in --coco_path", RUN),
-        Setting("val_panoptic", None, str, "folder of panoptic PNGs, instead of the layout's", TRAINING),
-        Setting("train_sizes", list(TRAIN_SIZES), int, "short sides to draw from, in pixels", TRAINING, 1),
-        Setting("max_size", 1333, int, "limit of the long side, in pixels", TRAINING, 1),
-        Setting("val_size", 800, int, "short side in evaluation, in pixels", TRAINING, 1),
+        Setting("val_panoptic", None, str, "folder of panoptic PNGs, instead of the layout's", RUN),
+        Setting(
+            "train_sizes",
+            list(TRAIN_SIZES),
+            int,
+            "short sides to draw from, in pixels",
+            INPUT,
+            1,
+            MAX_SIDE,
+            trains=True,
+        ),
+        Setting("max_size", 1333, int, "limit of the long side, in pixels", INPUT, 1, MAX_SIDE),
+        Setting("val_size", 800, int, "short side in evaluation, in pixels", INPUT, 1, MAX_SIDE),
         Setting("no_crop", False, None, "no random crops in training", TRAINING),
         Setting("eval_no_pad", False, None, "evaluate in batches of images of equal size", TRAINING),
         Setting("skip_bad_images", False, None, "skip image files that cannot be read", RUN),
@@ -201,10 +272,10 @@ GROUPS: dict[str, tuple[Setting, ...]] = {
         Setting(
             "init_from", "", None, "start a new run from a checkpoint's weights; classes and queries may differ", RUN
         ),
-        Setting("start_epoch", 0, int, "first epoch", RUN, 0, metavar="N"),
+        Setting("start_epoch", 0, int, "first epoch", RUN, 0, metavar="N", trains=True),
         Setting("eval", False, None, "evaluate and exit", RUN),
         Setting("num_workers", 2, int, "processes that load images", RUN, 0),
-        Setting("eval_every", 1, int, "epochs between evaluations; the last epoch is always evaluated", RUN, 1),
+        Setting("eval_every", 1, int, "epochs between evaluations; the last is evaluated too", RUN, 1, trains=True),
         Setting(
             "evaluator",
             "auto",
@@ -216,7 +287,7 @@ GROUPS: dict[str, tuple[Setting, ...]] = {
         Setting("print_freq", 10, int, "steps between progress lines, where there is no terminal", RUN, 1),
         Setting("tensorboard", False, None, "write curves to OUTPUT_DIR/tensorboard too", RUN),
         Setting("preflight", False, None, "try the largest batch first; forecast time and memory", RUN),
-        Setting("checkpoint_every", 100, int, "epochs between checkpoints that are kept", RUN, 1),
+        Setting("checkpoint_every", 100, int, "epochs between checkpoints that are kept", RUN, 1, trains=True),
         Setting("world_size", 1, int, "number of processes; launchers set it themselves", RUN),
         Setting("dist_url", "env://", None, "rendezvous address of the processes", RUN),
     ),
@@ -224,9 +295,9 @@ GROUPS: dict[str, tuple[Setting, ...]] = {
 SETTINGS: dict[str, Setting] = {setting.name: setting for group in GROUPS.values() for setting in group}
 
 
-def names_that_touch(what: str) -> tuple[str, ...]:
-    """Names of the settings that touch DETECTOR, TRAINING, SCHEDULE or RUN, in the order of the table."""
-    return tuple(setting.name for setting in SETTINGS.values() if setting.touches == what)
+def names_that_touch(*what: str) -> tuple[str, ...]:
+    """Names of the settings that touch any of `what` (DETECTOR, INPUT, ...), in the order of the table."""
+    return tuple(setting.name for setting in SETTINGS.values() if setting.touches in what)
 
 
 class SettledArgs(argparse.Namespace):

@@ -301,12 +301,12 @@ def test_checkpoints_without_a_detector_are_rejected(tmp_path: Path):
     alone = write_detector(tmp_path / "tiny.pth", keep=())
     with pytest.raises(CheckpointError, match="has no settings"):
         load_detector(alone)
-    with pytest.raises(CheckpointError, match="check first --masks"):
+    with pytest.raises(CheckpointError, match="is not a DETR|check first --masks"):
         load_detector(write_detector(tmp_path / "masks.pth", "--hidden_dim", "128", "--nheads", "8", prefix="detr."))
     with pytest.raises(CheckpointError, match="no class_embed"):
         load_detector({"model": {"weight": torch.zeros(3)}})
     other = load_checkpoint(write_detector(tmp_path / "other.pth"))
-    with pytest.raises(CheckpointError, match="cannot build a model"):
+    with pytest.raises(CheckpointError, match="nheads 5"):
         load_detector(other | {"args": other["args"] | {"nheads": 5}}, "cpu")
 
 

@@ -27,7 +27,7 @@ from evaluation.coco_eval import CocoEvaluator
 from tools.reliability.fuzz_mutations import VALUES, mutate_bytes, mutate_tree
 from training.init_weights import init_weights
 from training.optim import build_optimizer
-from training.start import follow_checkpoint
+from training.follow import RESUME, follow_checkpoint
 from training.state import TrainingState
 from util.arguments import check_args, get_args_parser
 from util.checkpoint import CheckpointError, load_checkpoint, load_weights
@@ -194,11 +194,21 @@ class _Detector(nn.Module):
         self.input_proj = nn.Conv2d(2, 4, 1)
         self.query_embed = nn.Embedding(3, 4)
         self.class_embed = nn.Linear(4, 5)
+        layers = {part: nn.ModuleDict({"layers": nn.ModuleList([_Layer()])}) for part in ("encoder", "decoder")}
+        self.transformer = nn.ModuleDict(layers)
+
+
+class _Layer(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear1 = nn.Linear(4, 4)
 
 
 def _settings(path: Path | str = "") -> Namespace:
     args = get_args_parser().parse_args(["--coco_path", "data", "--resume", str(path)])
     args.given = ()
+    args.enc_layers = args.dec_layers = args.nheads = 1
+    args.hidden_dim, args.dim_feedforward, args.num_queries = 4, 4, 3
     return args
 
 
@@ -290,7 +300,7 @@ def _read_checkpoint(path: Path) -> None:
     if zlib.crc32(path.read_bytes()) % 3 == 0:
         init_weights(_Detector(), checkpoint, str(path), CATEGORIES)
         return
-    follow_checkpoint(args, checkpoint)
+    follow_checkpoint(args, checkpoint, str(path), RESUME)
     check_args(args)
     model, optimizer, lr_scheduler = _training(args)
     load_weights(model, model_of(checkpoint, str(path)), str(path))
