@@ -10,6 +10,7 @@ from pycocotools.coco import COCO
 from torchvision.transforms.functional import to_tensor
 
 import hubconf
+import main
 from datasets.shapes import CATEGORIES, THINGS, write_shapes
 from datasets.transforms import IMAGENET_MEAN, IMAGENET_STD, Normalize
 from evaluation.coco_eval import CocoEvaluator
@@ -55,6 +56,12 @@ def test_the_entry_builds_the_model_that_the_file_describes(drawn, no_network):
     torch.testing.assert_close(outputs["pred_boxes"], expected["pred_boxes"], rtol=0, atol=1e-9)
     assert [(entry["id"], entry["name"]) for entry in categories] == [(thing["id"], thing["name"]) for thing in THINGS]
     assert (args.val_size, args.max_size) == (96, 96)
+
+
+def test_an_evaluation_needs_no_flags_but_the_data(drawn, no_network, tmp_path):
+    run = ["--coco_path", str(drawn[2]), "--eval", "--resume", str(FILE), "--output_dir", str(tmp_path)]
+    assert main.run([*run, "--device", "cpu", "--num_workers", "0"]) == 0
+    assert json.loads((tmp_path / "eval" / "per_class.json").read_text())["stats"][1] > 0.8, "AP50"
 
 
 def test_the_segments_of_fresh_pictures_are_found(drawn, no_network):

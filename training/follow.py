@@ -58,6 +58,8 @@ def _saved_settings(checkpoint: Mapping[str, Any], source: str, use: str) -> dic
     if use == RESUME and "optimizer" in checkpoint:
         touches.append(SCHEDULE)
     names = [*names_that_touch(*touches), *(["masks"] if use == INIT else [])]
+    if use == EVALUATE:
+        names = [name for name in names if not SETTINGS[name].trains]
     if checkpoint.get("args"):
         found = read_settings(checkpoint, source, names)
     else:

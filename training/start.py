@@ -117,8 +117,7 @@ def find_start(args: argparse.Namespace) -> Start:
     check_args(args)
     check_backbone(args.backbone, args.backbone_norm, wanted_weights(args))
     seed_everything(args.seed + get_rank())
-    log.info(Lines(f"git: {get_sha()}
-{describe_settings(args)}"))
+    log.info(Lines(f"git: {get_sha()}\n{describe_settings(args)}"))
     return Start(SettledArgs.of(args), folder, checkpoint, frozen, initial)
 
 

@@ -206,6 +206,7 @@ GROUPS: dict[str, tuple[Setting, ...]] = {
             int,
             "backbone stages that train, from the top; 5: the stem too",
             TRAINING,
+            trains=True,
             choices=tuple(range(6)),
         ),
         Setting(
@@ -251,7 +252,7 @@ GROUPS: dict[str, tuple[Setting, ...]] = {
         ),
         Setting("max_size", 1333, int, "limit of the long side, in pixels", INPUT, 1, MAX_SIDE),
         Setting("val_size", 800, int, "short side in evaluation, in pixels", INPUT, 1, MAX_SIDE),
-        Setting("no_crop", False, None, "no random crops in training", TRAINING),
+        Setting("no_crop", False, None, "no random crops in training", TRAINING, trains=True),
         Setting("eval_no_pad", False, None, "evaluate in batches of images of equal size", TRAINING),
         Setting("skip_bad_images", False, None, "skip image files that cannot be read", RUN),
         Setting("max_bad_images", 10, int, "stop when more images than this were skipped", RUN, 0),

@@ -47,9 +47,10 @@ NETWORK = {
 def test_what_is_not_named_comes_from_the_file_and_is_said_in_one_line(saved, use, capsys):
     args = started()
     follow_checkpoint(args, saved, "old.pth", use)
-    assert {name: getattr(args, name) for name in NETWORK} == NETWORK
+    train_sizes = args.train_sizes if use == EVALUATE else [64]  # an evaluation does not look at them
+    assert {name: getattr(args, name) for name in NETWORK} == NETWORK | {"train_sizes": train_sizes}
     (line,) = (line for line in capsys.readouterr().out.splitlines() if "old.pth" in line)
-    assert "from old.pth: " in line and "--nheads 2" in line and "--dilation" in line and "--train_sizes 64" in line
+    assert "from old.pth: " in line and "--nheads 2" in line and "--dilation" in line and "--val_size 48" in line
     assert args.eos_coef == (0.2 if use in (RESUME, EVALUATE) else 0.1), "losses belong to the run"
     assert args.lr == (3e-4 if use == RESUME else 1e-4), "the schedule belongs to the training"
     assert (args.epochs, args.batch_size) == (300, 2), "how a run is carried out never comes from a file"

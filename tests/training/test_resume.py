@@ -219,7 +219,10 @@ def test_rates_follow_the_checkpoint_unless_given(shapes, tmp_path, capsys):
     assert resumed_rates(shapes, first, tmp_path / "a") == pytest.approx([3e-6, 2e-7])
     assert "checkpoint.pth: --lr 0.0003 --lr_backbone 2e-05" in capsys.readouterr().out
     assert resumed_rates(shapes, first, tmp_path / "b", "--lr", "1e-4") == pytest.approx([1e-6, 2e-7])
-    assert "settings differ from the checkpoint's: --lr 0.0001 (was 0.0003): results will differ" in capsys.readouterr().out
+    assert (
+        "settings differ from the checkpoint's: --lr 0.0001 (was 0.0003): results will differ"
+        in capsys.readouterr().out
+    )
     assert resumed_rates(shapes, first, tmp_path / "c", "--lr_drop", "2") == pytest.approx([3e-5, 2e-6])
     assert load_checkpoint(tmp_path / "b" / "checkpoint.pth")["args"]["lr"] == 1e-4
 

@@ -25,9 +25,9 @@ from datasets.image_decoding import read_image
 from datasets.targets import check_targets
 from evaluation.coco_eval import CocoEvaluator
 from tools.reliability.fuzz_mutations import VALUES, mutate_bytes, mutate_tree
+from training.follow import RESUME, follow_checkpoint
 from training.init_weights import init_weights
 from training.optim import build_optimizer
-from training.follow import RESUME, follow_checkpoint
 from training.state import TrainingState
 from util.arguments import check_args, get_args_parser
 from util.checkpoint import CheckpointError, load_checkpoint, load_weights
