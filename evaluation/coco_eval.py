@@ -8,7 +8,7 @@ Definitions: https://cocodataset.org/#detection-eval. Boxes are in pixels of the
 import io
 from collections.abc import Iterable, Sequence
 from contextlib import redirect_stdout
-from copy import deepcopy
+from copy import copy, deepcopy
 from datetime import datetime
 from functools import cache
 from typing import Any
@@ -18,6 +18,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from evaluation import hotcoco
+from evaluation.crowding import more_than_the_limit
 from evaluation.detections import (
     Detections,
     Predictions,
@@ -29,11 +30,14 @@ from evaluation.detections import (
     unpack,
 )
 from evaluation.ground_truth import copy_ground_truth
+from evaluation.summary import SummarizedCOCOeval, checked_limits, summary_of
 from util.dist import gather_to_main, run_on_main
 from util.logging import get_logger
 from util.text import Lines, column_width, fit
 
 BACKENDS = ("auto", "hotcoco", "pycocotools")
+MANY_CATEGORIES = 500  # above, what needs memory for each category is kept only for those that occur
+TABLE_ROWS = 100  # of a table in the log
 KINDS = {"bbox": "bbox", "segm": "segmentation", "keypoints": "keypoints"}  # kind -> key of an annotation
 RENUMBERED = (
     "the ground truth has annotations with duplicate ids or ids below 1, which COCO's matching would confuse: "
@@ -57,9 +61,12 @@ class CocoEvaluator:
     evaluates. `accumulate` and `summarize` must still be called on every process: the others wait and receive `stats`,
     nothing else. Without synchronization each process evaluates its own detections.
 
-    `coco_eval[kind]` is a pycocotools `COCOeval`. Its `params` may be changed before `accumulate`; afterwards `eval`
-    holds the curves; only pycocotools fills `evalImgs`. Keypoints, which DETR does not predict, are always evaluated
-    by pycocotools.
+    `coco_eval[kind]` is a pycocotools `COCOeval`. Its `params` may be changed before `accumulate`; AP is that at the
+    largest of `params.maxDets`. Afterwards `eval` holds the curves; only pycocotools fills `evalImgs`. Keypoints, which
+    DETR does not predict, are always evaluated by pycocotools.
+
+    If the ground truth has more than 500 categories, the curves hold only those with objects in the evaluated images,
+    `eval["params"].catIds`. The others have no ground truth, so that the numbers are the same.
 
     `reset` starts the next evaluation. The ground truth is copied and prepared only once.
 
@@ -82,10 +89,13 @@ class CocoEvaluator:
         if renumbered:
             _log_once(RENUMBERED)
         with redirect_stdout(io.StringIO()):
-            self.coco_eval = {kind: COCOeval(self.coco_gt, iouType=kind) for kind in self.iou_types}
+            self.coco_eval: dict[str, COCOeval] = {
+                kind: SummarizedCOCOeval(self.coco_gt, iouType=kind) for kind in self.iou_types
+            }
         self._hotcoco_gt: Any = None  # loaded once, when first needed, on the process that evaluates
         self._seen: dict[int, Detections] = {}
         self._gathered = False
+        self._limits_told: set[int] = set()  # whose warning was given
         self._per_class: dict[str, list[dict[str, Any]]] = {}
 
     def reset(self) -> None:
@@ -95,7 +105,7 @@ class CocoEvaluator:
         """
         for kind, last in self.coco_eval.items():
             with redirect_stdout(io.StringIO()):
-                self.coco_eval[kind] = COCOeval(self.coco_gt, iouType=kind)
+                self.coco_eval[kind] = SummarizedCOCOeval(self.coco_gt, iouType=kind)
             self.coco_eval[kind].params = deepcopy(last.params)
         self._seen, self._gathered, self._per_class = {}, False, {}
 
@@ -174,37 +184,66 @@ class CocoEvaluator:
         if self.backend == "hotcoco" and self._hotcoco_gt is None:
             self._hotcoco_gt = hotcoco.load_ground_truth(self.coco_gt.dataset)
         for kind, coco_eval in self.coco_eval.items():
-            coco_eval.params.imgIds = self.img_ids
-            if self.backend == "pycocotools" or kind == "keypoints":
-                with redirect_stdout(io.StringIO()):
-                    results = to_results(detections, kind)
-                    coco_eval.cocoDt = self.coco_gt.loadRes(results) if results else COCO()
-                    coco_eval.evaluate()
-                    coco_eval.accumulate()
-            else:
-                curves = hotcoco.accumulate(self._hotcoco_gt, kind, coco_eval.params, detections.rows, detections.masks)
-                coco_eval.eval = {
-                    "params": coco_eval.params,
-                    "counts": list(curves["precision"].shape),
-                    "date": f"{datetime.now():%Y-%m-%d %H:%M:%S}",
-                    **curves,
-                }
+            params = coco_eval.params
+            params.imgIds = self.img_ids
+            params.catIds = sorted({int(category_id) for category_id in params.catIds})
+            params.maxDets = checked_limits(params.maxDets)
+            self._warn_of_objects_beyond(params.maxDets[-1])
+            coco_eval.params = self._without_absent_categories(params)
+            try:
+                self._match(kind, coco_eval, detections)
+            finally:
+                coco_eval.params = params
+
+    def _match(self, kind: str, coco_eval: COCOeval, detections: Detections) -> None:
+        if self.backend == "pycocotools" or kind == "keypoints":
+            with redirect_stdout(io.StringIO()):
+                results = to_results(detections, kind)
+                coco_eval.cocoDt = self.coco_gt.loadRes(results) if results else COCO()
+                coco_eval.evaluate()
+                coco_eval.accumulate()
+            return
+        curves = hotcoco.accumulate(self._hotcoco_gt, kind, coco_eval.params, detections.rows, detections.masks)
+        coco_eval.eval = {
+            "params": coco_eval.params,
+            "counts": list(curves["precision"].shape),
+            "date": f"{datetime.now():%Y-%m-%d %H:%M:%S}",
+            **curves,
+        }
+
+    def _without_absent_categories(self, params: Any) -> Any:
+        """`params`; of many categories only those with ground truth in the evaluated images."""
+        if len(params.catIds) <= MANY_CATEGORIES or not params.useCats:
+            return params
+        present = {a["category_id"] for image_id in params.imgIds for a in self.coco_gt.imgToAnns.get(image_id, ())}
+        reduced = copy(params)
+        # At least one: for pycocotools an empty list means all.
+        reduced.catIds = [category_id for category_id in params.catIds if category_id in present] or params.catIds[:1]
+        return reduced
+
+    def _warn_of_objects_beyond(self, limit: int) -> None:
+        if limit not in self._limits_told:
+            self._limits_told.add(limit)
+            sentence = more_than_the_limit(self.coco_gt, self.img_ids, limit)
+            if sentence is not None:
+                get_logger().warning(sentence)
 
     def summarize(self) -> None:
         """Fill `coco_eval[kind].stats` and log COCO's summary, 12 lines for boxes and for masks, with the kind's name.
 
-        With either backend the numbers are pycocotools' means of the curves; -1 means "no ground truth".
+        With either backend the numbers are pycocotools' means of the curves, at the limits of `params.maxDets`; -1
+        means "no ground truth".
         """
         stats = run_on_main(self._summarize) if self._gathered else self._summarize()
         for kind, numbers in stats.items():
             self.coco_eval[kind].stats = numbers
 
     def _summarize(self) -> dict[str, np.ndarray]:
+        stats = {}
         for kind, coco_eval in self.coco_eval.items():
-            with redirect_stdout(io.StringIO()) as printed:
-                coco_eval.summarize()
-            get_logger().info(Lines("\n".join([f"IoU metric: {kind}", *printed.getvalue().splitlines()])))
-        return {kind: np.asarray(coco_eval.stats) for kind, coco_eval in self.coco_eval.items()}
+            stats[kind], lines = summary_of(coco_eval)
+            get_logger().info(Lines("\n".join([f"IoU metric: {kind}", *lines])))
+        return stats
 
     def per_class(self, kind: str = "bbox") -> list[dict[str, Any]]:
         """The metrics of each category, by ascending id; call it after `accumulate`, on the main process.
@@ -231,27 +270,49 @@ class CocoEvaluator:
         precision = curves["precision"][:, :, :, 0, -1]  # [T, R, K]: any size, most detections
         recall = curves["recall"][:, :, 0, -1]  # [T, K]
         at_50 = np.isclose(params.iouThrs, 0.5)  # [T]
-        return [
-            {
-                "id": int(category_id),
-                "name": str(self.coco_gt.cats.get(category_id, {}).get("name", category_id)),
-                "AP": _mean(precision[:, :, k]),
-                "AP50": _mean(precision[at_50, :, k]),
-                "AR": _mean(recall[:, k]),
-            }
-            for k, category_id in enumerate(params.catIds)
-        ]
+        columns = (
+            {int(category_id): k for k, category_id in enumerate(curves["params"].catIds)} if params.useCats else {}
+        )
+        rows = []
+        for category_id in map(int, params.catIds):
+            k = columns.get(category_id)
+            rows.append(
+                {
+                    "id": category_id,
+                    "name": str(self.coco_gt.cats.get(category_id, {}).get("name", category_id)),
+                    "AP": -1.0 if k is None else _mean(precision[:, :, k]),
+                    "AP50": -1.0 if k is None else _mean(precision[at_50, :, k]),
+                    "AR": -1.0 if k is None else _mean(recall[:, k]),
+                }
+            )
+        return rows
 
 
 def format_per_class(rows: Iterable[dict[str, Any]]) -> str:
-    """`CocoEvaluator.per_class` as a text table, with a dash where there is no ground truth."""
+    """`CocoEvaluator.per_class` as a text table of the categories with ground truth; a last line counts the others.
+
+    Of more than `TABLE_ROWS` categories, those with the highest and the lowest AP are shown, the highest first.
+    """
     rows = list(rows)
-    width = column_width(["category", *(row["name"] for row in rows)])
-    lines = [f"{'id':>6}  {'category':<{width}}  {'AP':>6}  {'AP50':>6}  {'AR':>6}"]
-    for row in rows:
+    shown = [row for row in rows if max(row["AP"], row["AP50"], row["AR"]) >= 0]
+    notes = []
+    if len(shown) < len(rows):
+        absent = len(rows) - len(shown)
+        notes.append(f"{absent:,} of {len(rows):,} categories have no ground truth in these images: left out")
+    middle = None
+    if len(shown) > TABLE_ROWS:
+        half = TABLE_ROWS // 2
+        notes.append(f"{len(shown) - 2 * half:,} categories between are left out: eval/per_class.json has all")
+        shown = sorted(shown, key=lambda row: -row["AP"])
+        shown, middle = shown[:half] + shown[-half:], half
+    width = column_width(["category", *(row["name"] for row in shown)])
+    lines = [f"{'id':>6}  {'category':<{width}}  {'AP':>6}  {'AP50':>6}  {'AR':>6}"] if shown else []
+    for place, row in enumerate(shown):
+        if place == middle:
+            lines.append(f"{'…':>6}")
         values = "  ".join(f"{row[key]:6.3f}" if row[key] >= 0 else f"{'-':>6}" for key in ("AP", "AP50", "AR"))
         lines.append(f"{row['id']:>6}  {fit(row['name'], width)}  {values}")
-    return "\n".join(lines)
+    return "\n".join(lines + notes)
 
 
 def _choose_backend(name: str) -> str:

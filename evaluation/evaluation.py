@@ -11,7 +11,10 @@ from pycocotools.coco import COCO
 from torch import Tensor, nn
 
 from evaluation.coco_eval import CocoEvaluator
+from evaluation.crowding import more_than_the_queries
 from evaluation.panoptic_eval import PanopticEvaluator
+from util.dist import is_main_process
+from util.logging import get_logger
 
 COCO_STATS = {"bbox": "coco_eval_bbox", "segm": "coco_eval_masks"}  # kind → name in the stats and log.txt
 PANOPTIC_STATS = {"PQ_all": "All", "PQ_th": "Things", "PQ_st": "Stuff"}  # name in the stats → group of the evaluator
@@ -51,6 +54,8 @@ class Evaluation:
         self.postprocessors = postprocessors
         self.kinds = [kind for kind in COCO_STATS if kind in postprocessors]
         self.coco = CocoEvaluator(base_ds, self.kinds, backend=backend)
+        self._queries: int | None = None  # of the model
+        self._queries_told = False  # whether images with more objects than that were looked for
         self.panoptic: PanopticEvaluator | None = None
         if "panoptic" in postprocessors:
             if dataset is None:
@@ -83,6 +88,8 @@ class Evaluation:
             FloatingPointError: a box or a score is not finite.
             ValueError: an image is not in the ground truth.
         """
+        if "pred_logits" in outputs:
+            self._queries = outputs["pred_logits"].shape[1]  # [B, Q, C+1]
         image_ids = [int(target["image_id"]) for target in targets]
         originals, sizes = (torch.stack([target[name] for target in targets]) for name in ("orig_size", "size"))
         results = self.postprocessors["bbox"](outputs, originals)  # both sizes [B, 2]
@@ -105,6 +112,7 @@ class Evaluation:
             ValueError: no image was passed to `update`, or panoptic predictions are missing.
         """
         self.coco.synchronize_between_processes()
+        self._warn_of_few_queries()
         self.coco.accumulate()
         self.coco.summarize()
         stats: dict[str, Any] = {COCO_STATS[kind]: self.coco.coco_eval[kind].stats.tolist() for kind in self.kinds}
@@ -113,6 +121,14 @@ class Evaluation:
             results = self.panoptic.summarize()
             stats |= {name: results[group] for name, group in PANOPTIC_STATS.items()}
         return stats
+
+    def _warn_of_few_queries(self) -> None:
+        if self._queries_told or self._queries is None or not is_main_process():
+            return
+        self._queries_told = True
+        sentence = more_than_the_queries(self.coco.coco_gt, self.coco.img_ids, self._queries)
+        if sentence is not None:
+            get_logger().warning(sentence)
 
 
 def score(stats: Mapping[str, Any]) -> float:

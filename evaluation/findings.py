@@ -9,8 +9,9 @@ from typing import NamedTuple
 
 import numpy as np
 from pycocotools.coco import COCO
+from scipy.sparse import coo_array, csr_array
 
-from evaluation.coco_eval import CocoEvaluator
+from evaluation.coco_eval import MANY_CATEGORIES, CocoEvaluator
 from evaluation.detections import Detections
 from evaluation.matching import IGNORED, UNMATCHED, match
 
@@ -68,7 +69,10 @@ class ThresholdSweep(NamedTuple):
 
 
 class MatchSummary(NamedTuple):
-    """What matching at IoU 0.5 shows about an evaluation."""
+    """What matching at IoU 0.5 shows about an evaluation.
+
+    Of more than 500 categories, the K are those that occur in the ground truth or the detections.
+    """
 
     ids: list[int]  # [K] category ids
     names: list[str]  # [K]
@@ -77,7 +81,8 @@ class MatchSummary(NamedTuple):
     overall: ThresholdSweep  # of the detections of all classes together
     classes: list[ThresholdSweep]  # [K]
     threshold: float  # of the best F1 overall, or FALLBACK_THRESHOLD
-    matrix: np.ndarray  # int64 [K + 1, K + 1], the confusion matrix at that threshold
+    matrix: np.ndarray | csr_array  # int64 [K + 1, K + 1], the confusion matrix at that threshold; sparse if K > 500
+    absent: int  # number of categories that are left out because they do not occur
 
 
 def summarize_matches(evaluator: CocoEvaluator) -> MatchSummary:
@@ -86,14 +91,21 @@ def summarize_matches(evaluator: CocoEvaluator) -> MatchSummary:
     The number of detections per class and image is limited as in the evaluator's AP, by default to 100.
     """
     rows = evaluator.per_class()
+    detections, known = evaluator.detections, len(rows)
+    if known > MANY_CATEGORIES:
+        annotations = evaluator.coco_gt.imgToAnns
+        present = {a["category_id"] for image_id in evaluator.img_ids for a in annotations.get(image_id, ())}
+        present.update(np.unique(detections.rows[:, 6]).astype(np.int64).tolist())
+        rows = [row for row in rows if row["id"] in present]
     ids, names = [row["id"] for row in rows], [row["name"] for row in rows]
-    detections, objects = evaluator.detections, read_objects(evaluator.coco_gt, evaluator.img_ids, ids)
+    objects = read_objects(evaluator.coco_gt, evaluator.img_ids, ids)
     limit = evaluator.coco_eval["bbox"].params.maxDets[-1]
     by_class = label_detections(detections, objects, ids, max_detections=limit)
     overall, classes = _sweep(merge_classes(by_class)), [_sweep(matches) for matches in by_class]
     threshold = FALLBACK_THRESHOLD if overall.best is None else overall.best["threshold"]
-    matrix = confusion_matrix(detections, objects, ids, threshold)
-    return MatchSummary(ids, names, objects, detections, overall, classes, threshold, matrix)
+    matrix = confusion_counts(detections, objects, ids, threshold)
+    matrix = matrix if len(ids) > MANY_CATEGORIES else matrix.toarray()
+    return MatchSummary(ids, names, objects, detections, overall, classes, threshold, matrix, known - len(ids))
 
 
 def read_objects(coco: COCO, image_ids: list[int], category_ids: list[int]) -> Objects:
@@ -195,6 +207,13 @@ def confusion_matrix(
         int64 [K + 1, K + 1]: rows are the truth, columns the prediction; the last row holds detections that match
         nothing, the last column objects that are missed.
     """
+    return confusion_counts(detections, objects, category_ids, threshold, iou=iou).toarray()
+
+
+def confusion_counts(
+    detections: Detections, objects: Objects, category_ids: list[int], threshold: float, *, iou: float = IOU
+) -> csr_array:
+    """`confusion_matrix` as a sparse matrix, for any number of categories."""
     label = _class_indices(detections, category_ids)
     kept = (label >= 0) & (detections.rows[:, 5] >= threshold)
     rows, label, background = detections.rows[kept], label[kept], len(category_ids)
@@ -203,11 +222,12 @@ def confusion_matrix(
     matched = matches >= 0
     missed = ~objects.crowd
     missed[matches[matched]] = False
-    matrix = np.zeros((background + 1, background + 1), dtype=np.int64)
-    np.add.at(matrix, (objects.classes[matches[matched]], label[matched]), 1)
-    np.add.at(matrix, (background, label[matches == UNMATCHED]), 1)
-    np.add.at(matrix, (objects.classes[missed], background), 1)
-    return matrix
+    unmatched = label[matches == UNMATCHED]
+    unfound = objects.classes[missed]
+    truth = np.concatenate([objects.classes[matches[matched]], np.full(len(unmatched), background), unfound])
+    predicted = np.concatenate([label[matched], unmatched, np.full(len(unfound), background)])
+    counts = np.ones(len(truth), dtype=np.int64)
+    return coo_array((counts, (truth, predicted)), shape=(background + 1, background + 1)).tocsr()  # adds the counts
 
 
 def _sweep(matches: ScoredMatches) -> ThresholdSweep:

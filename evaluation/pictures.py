@@ -37,18 +37,19 @@ def draw_evaluation(
         OSError: a picture cannot be written.
     """
     result = evaluator.coco_eval["bbox"]
-    ap, ap50 = (_measured([row[key] for row in evaluator.per_class()]) for key in ("AP", "AP50"))
+    rows = {row["id"]: row for row in evaluator.per_class()}
+    ap, ap50 = (_measured([rows[i][key] for i in matches.ids]) for key in ("AP", "AP50"))
     numbers = {name: np.nan if value == -1 else value for name, value in numbers.items()}
     ious = np.asarray(result.params.iouThrs)
     nearest = int(np.argmin(np.abs(ious - IOU)))
-    precision = _measured(result.eval["precision"][:, :, :, 0, -1])  # [T, R, K]
+    precision = _precision_of(matches.ids, result.eval)  # [T, R, K]
     counts = matches.overall.counts
     overall = {"precision": counts.precision, "recall": counts.recall, "F1": counts.f1}
     f1 = np.array([sweep.counts.f1 for sweep in matches.classes]).reshape(len(matches.ids), len(THRESHOLDS))
     best = [sweep.best or {"threshold": np.nan, "f1": np.nan} for sweep in [*matches.classes, matches.overall]]
     best_points = np.array([(one["threshold"], one["f1"]) for one in best])  # [K + 1, 2]
     figures: dict[str, Callable[[list[str]], Any]] = {
-        "per_class": lambda labels: draw_per_class(labels, ap, ap50, numbers),
+        "per_class": lambda labels: draw_per_class(labels, ap, ap50, numbers, result.params.maxDets),
         "pr_curves": lambda labels: draw_precision_recall(labels, ious, precision, nearest),
         "f1": lambda labels: draw_f1(labels, THRESHOLDS, overall, f1, best_points, IOU),
         "confusion": lambda labels: draw_confusion(labels, matches.matrix, matches.threshold, IOU),
@@ -57,6 +58,16 @@ def draw_evaluation(
         _write(folder / f"{name}.png", lambda draw=draw: png_of(draw(labels_of(matches.names, matches.ids))))
     if image_folder is not None:
         _write(folder / "detections.png", lambda: _draw_examples(evaluator, matches, Path(image_folder)))
+
+
+def _precision_of(category_ids: list[int], curves: Mapping[str, Any]) -> np.ndarray:
+    """Precision [T, R, K] of any size, with most detections; NaN for a category without curves."""
+    found = _measured(curves["precision"][:, :, :, 0, -1])
+    place = {int(category_id): k for k, category_id in enumerate(curves["params"].catIds)}
+    precision = np.full((*found.shape[:2], len(category_ids)), np.nan)
+    shown = [k for k, category_id in enumerate(category_ids) if category_id in place]
+    precision[:, :, shown] = found[:, :, [place[category_ids[k]] for k in shown]]
+    return precision
 
 
 def _write(path: Path, draw: Callable[[], bytes | None]) -> None:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
+from scipy.sparse import csr_array
 
 from evaluation.coco_eval import CocoEvaluator
 from evaluation.detections import Detections
 from evaluation.findings import IOU, THRESHOLDS, MatchSummary, ThresholdSweep, summarize_matches
 from evaluation.pictures import draw_evaluation
+from evaluation.summary import metric_names
 from util.checkpoint import save_checkpoint
-from util.coco_names import COCO_METRICS
 from util.dist import is_main_process
 from util.files import write_atomically, write_json
 from util.logging import get_logger
@@ -48,9 +50,13 @@ def write_evaluation(
         eval/per_class.json: the 12 numbers, as a list and by name, and AP, AP50 and AR of each class; -1 without
             ground truth.
         eval/f1.json: precision, recall and F1 over score thresholds at IoU 0.5, overall and by class, and the best.
-        eval/confusion.json: the confusion matrix at the best threshold.
-        eval/detections.json: all detections of known categories, a results file for `COCO.loadRes`.
+        eval/confusion.json: the confusion matrix at the best threshold; of more than 500 classes its counts above 0.
+        eval/detections.json: the boxes of all detections of known categories, a results file for `COCO.loadRes`.
+        eval/segmentations.json: if masks were evaluated, the same for their masks.
         eval/*.png: per_class, pr_curves, f1, confusion, and with `image_folder` detections: a few of the images.
+
+    Of more than 500 categories, the curves hold only those with ground truth (`category_ids` in the .pth file), F1 and
+    the confusion matrix only those that occur.
 
     Every file is replaced atomically. A picture that cannot be drawn is left out with a warning.
 
@@ -74,16 +80,22 @@ def write_evaluation(
         return {}
     per_class = evaluator.per_class()
     folder, result = Path(folder), evaluator.coco_eval["bbox"]
-    about, numbers = {"epoch": epoch, "batch_size": batch_size}, dict(zip(COCO_METRICS, result.stats.tolist()))
+    names = metric_names(result.params.maxDets)
+    about, numbers = {"epoch": epoch, "batch_size": batch_size}, dict(zip(names, result.stats.tolist()))
     arrays = {name: result.eval[name] for name in ("precision", "recall", "scores")}
+    arrays["counts"] = list(result.eval["counts"])
+    if len(result.eval["params"].catIds) < len(per_class):  # only those that occur have curves
+        arrays["category_ids"] = [int(category_id) for category_id in result.eval["params"].catIds]
     for file in _curve_files(epoch, training):
-        save_checkpoint(folder / file, {**arrays, "counts": list(result.eval["counts"])})
+        save_checkpoint(folder / file, arrays)
     folder = folder / "eval"
     summary = {"stats": result.stats.tolist(), "numbers": numbers, "per_class": per_class}
     write_json(folder / "per_class.json", about | summary)
 
     matches = summarize_matches(evaluator)
     write_atomically(folder / "detections.json", partial(_write_results, matches.detections))
+    if "segm" in evaluator.iou_types:
+        write_atomically(folder / "segmentations.json", partial(_write_results, matches.detections, masks=True))
     write_json(folder / "f1.json", about | _f1_content(matches))
     write_json(folder / "confusion.json", about | _confusion_content(matches))
     draw_evaluation(folder, evaluator, matches, numbers, image_folder)
@@ -113,7 +125,13 @@ def _f1_content(matches: MatchSummary) -> dict[str, Any]:
         "thresholds": THRESHOLDS,
         "overall": _curves(matches.overall),
         "per_class": [{"id": i, "name": name, **_curves(sweep)} for i, name, sweep in classes],
+        **_left_out(matches),
     }
+
+
+def _left_out(matches: MatchSummary) -> dict[str, int]:
+    """The number of categories that a file leaves out because they do not occur, if there are any."""
+    return {"categories_that_do_not_occur": matches.absent} if matches.absent else {}
 
 
 def _curves(sweep: ThresholdSweep) -> dict[str, Any]:
@@ -131,20 +149,34 @@ def _confusion_content(matches: MatchSummary) -> dict[str, Any]:
         "threshold": matches.threshold,
         "note": CONFUSION_NOTE,
         "classes": [*classes, {"id": None, "name": "background"}],
-        "matrix": matches.matrix,
+        **_cells(matches.matrix),
+        **_left_out(matches),
     }
 
 
-def _write_results(detections: Detections, file: BinaryIO) -> None:
-    """COCO's results format, one detection per line, with all digits, so that the file gives exactly the same AP."""
-    rows = detections.rows
+def _cells(matrix: np.ndarray | csr_array) -> dict[str, Any]:
+    """The matrix row by row; of a sparse one the counts above 0, each as [row, column, count]."""
+    if isinstance(matrix, np.ndarray):
+        return {"matrix": matrix}
+    filled = matrix.tocoo()
+    return {"counts": np.stack([*filled.coords, filled.data], axis=1)}  # [n, 3]
+
+
+def _write_results(detections: Detections, file: BinaryIO, *, masks: bool = False) -> None:
+    """COCO's results format, one detection per line, with all digits, so that the file gives exactly the same AP.
+
+    Boxes and masks are written to files of their own, because `COCO.loadRes` would take the size of a mask from a box
+    beside it.
+    """
+    rows, key = detections.rows, "segmentation" if masks else "bbox"
     file.write(b"[")
     for start in range(0, len(rows), CHUNK):
         part = rows[start : start + CHUNK]
         ids = part[:, [0, 6]].astype(np.int64).tolist()
+        regions = map(json.dumps, detections.masks[start : start + CHUNK]) if masks else part[:, 1:5].tolist()
         lines = [
-            f'{{"image_id": {image}, "category_id": {category}, "bbox": {box}, "score": {score}}}'
-            for (image, category), box, score in zip(ids, part[:, 1:5].tolist(), part[:, 5].tolist())
+            f'{{"image_id": {image}, "category_id": {category}, "{key}": {region}, "score": {score}}}'
+            for (image, category), region, score in zip(ids, regions, part[:, 5].tolist())
         ]
         file.write(((",\n" if start else "\n") + ",\n".join(lines)).encode())
     file.write(b"\n]\n")

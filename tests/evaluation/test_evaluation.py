@@ -279,6 +279,23 @@ def test_after_a_reset_there_are_no_results(truth):
 # --- Score ------------------------------------------------------------------------------------------------------------
 
 
+def test_images_with_more_objects_than_queries_are_counted_and_said_once(truth):
+    evaluation = Evaluation(postprocessors("bbox"), truth.base_ds)
+    few = [
+        ({name: value[:, :2] for name, value in outputs.items()}, targets)
+        for outputs, targets in batches_of(truth.base_ds, *FIRST)
+    ]
+    with captured_warnings() as warnings:
+        for batches in (few, few):
+            evaluation.reset()
+            for outputs, targets in batches:
+                evaluation.update(outputs, targets, PADDED)
+            evaluation.finish()
+    assert len(warnings) == 1
+    assert warnings[0].startswith("5 images have more objects than the model has queries (2)")
+    assert "image 1 has 3" in warnings[0] and "--num_queries 3" in warnings[0]
+
+
 def test_the_score_is_pq_before_mask_ap_before_box_ap():
     stats = {"loss": math.nan, "coco_eval_bbox": [0.1, 0.9]}
     assert score(stats) == 0.1

@@ -133,6 +133,29 @@ def test_the_detections_file_gives_exactly_the_same_numbers(written, evaluator):
     assert {entry["category_id"] for entry in saved} <= set(truth.cats)
 
 
+def test_the_file_of_masks_gives_exactly_the_same_numbers(tmp_path, monkeypatch):
+    monkeypatch.setattr(report, "CHUNK", 7)
+    monkeypatch.setattr(report, "draw_evaluation", lambda *parts: None)
+    truth = made_ground_truth(images=9)
+    for entries, key in (("images", "id"), ("annotations", "image_id")):
+        for entry in truth.dataset[entries]:
+            entry[key] = 2**53 - entry[key]  # the largest ids
+    for category in truth.dataset["categories"]:
+        category["id"] -= 1  # the first one is 0
+    for annotation in truth.dataset["annotations"]:
+        annotation["category_id"] -= 1
+    truth = coco_of(truth.dataset)
+    evaluator = evaluated(truth, perturbed(truth, most=20, masks=True), "auto", ("bbox", "segm"))
+    write_evaluation(tmp_path, evaluator, epoch=1, batch_size=1)
+    for kind, name in (("bbox", "detections"), ("segm", "segmentations")):
+        again = COCOeval(truth, truth.loadRes(str(tmp_path / "eval" / f"{name}.json")), kind)
+        again.evaluate()
+        again.accumulate()
+        again.summarize()
+        assert_same_bits(again, evaluator.coco_eval[kind])
+        assert again.stats[0] > 0.1
+
+
 def test_detections_are_written_in_chunks(evaluator, tmp_path, monkeypatch):
     monkeypatch.setattr(report, "CHUNK", 7)
     monkeypatch.setattr(report, "draw_evaluation", lambda *parts: None)

@@ -16,6 +16,7 @@ from util.pictures.figure_parts import add_axes, add_legend, finish, finish_squa
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from scipy.sparse import csr_array
 
 BARS_PER_COLUMN, MAX_BARS = 40, 120
 MAX_CELLS = 100  # classes in a confusion matrix
@@ -25,8 +26,16 @@ BLUE, LIGHT, GREEN, GREY = "#3b6ea8", "#c3d4e8", "#7a9a5a", "#d9d9d9"
 PALETTE = "#1f77b4 #ff7f0e #2ca02c #d62728 #9467bd #8c564b #e377c2 #17becf #b5a81c #0b3c5d #f4a6a0 #66c2a5".split()
 
 
-def draw_per_class(labels: Sequence[str], ap: np.ndarray, ap50: np.ndarray, numbers: Mapping[str, float]) -> Figure:
+def draw_per_class(
+    labels: Sequence[str],
+    ap: np.ndarray,
+    ap50: np.ndarray,
+    numbers: Mapping[str, float],
+    limits: Sequence[int] = (1, 10, 100),
+) -> Figure:
     """The numbers of the summary, and below them AP and AP50 [K] of each class, the best class first.
+
+    `limits` are the evaluation's on detections per image and class.
 
     If there are more than `MAX_BARS` classes, the best and the worst are shown.
     """
@@ -44,7 +53,7 @@ def draw_per_class(labels: Sequence[str], ap: np.ndarray, ap50: np.ndarray, numb
     width, bars = max(8.6, columns * (left + 3.6)), 0.21 * rows + 0.1
     height = bars + 3.65
     figure = new_figure(width, height)
-    _draw_numbers(add_axes(figure, 0.6, bars + 1.35, width - 0.85, 1.95), numbers)
+    _draw_numbers(add_axes(figure, 0.6, bars + 1.35, width - 0.85, 1.95), numbers, limits)
     figure.text(0.5, (bars + 0.55) / height, f"AP (dark) and AP50 (light) of {which}", ha="center")
     for column in range(columns):
         part = order[column * rows : (column + 1) * rows]
@@ -53,15 +62,17 @@ def draw_per_class(labels: Sequence[str], ap: np.ndarray, ap50: np.ndarray, numb
     return figure
 
 
-def _draw_numbers(axis: Axes, numbers: Mapping[str, float]) -> None:
+def _draw_numbers(axis: Axes, numbers: Mapping[str, float], limits: Sequence[int]) -> None:
     values = np.array(list(numbers.values()))
-    axis.bar(range(len(values)), np.nan_to_num(values), color=[BLUE] * 6 + [GREEN] * 6, width=0.72)
+    colors = [GREEN if name.startswith("AR") else BLUE for name in numbers]
+    axis.bar(range(len(values)), np.nan_to_num(values), color=colors, width=0.72)
     for place, value in enumerate(values):
         text = "none" if np.isnan(value) else f"{value:.3f}"
         axis.text(place, np.nan_to_num(value) + 0.02, text, ha="center", va="bottom", fontsize=8.5)
     axis.set_xticks(range(len(values)), list(numbers))
     axis.set(xlim=(-0.6, len(values) - 0.4), ylim=(0, 1.1), yticks=np.linspace(0, 1, 6))
-    meaning = "AP at IoU 0.50:0.95, 0.50, 0.75; recall at 1, 10, 100 per image; small, medium, large objects"
+    at = ", ".join(map(str, limits))
+    meaning = f"AP at IoU 0.50:0.95, 0.50, 0.75; recall at {at} per image; small, medium, large objects"
     finish(axis, meaning, grid="y")
 
 
@@ -176,21 +187,24 @@ def _draw_classes(
     add_legend(axis, ["black", *colors], [overall_text, *shown])
 
 
-def draw_confusion(labels: Sequence[str], matrix: np.ndarray, threshold: float, iou: float) -> Figure:
+def draw_confusion(labels: Sequence[str], matrix: np.ndarray | csr_array, threshold: float, iou: float) -> Figure:
     """The confusion matrix [K + 1, K + 1] of ground truth (rows) and prediction (columns), the background last.
 
     The colour of a cell is its share of the row. If there are more than `MAX_CELLS` classes, the most frequent ones
     are shown.
     """
     title = f"detections with score ≥ {threshold:.3g}, matched from IoU {iou:.2f}; colour: share of the row"
-    chosen = np.arange(len(matrix))
+    chosen = np.arange(len(labels) + 1)
     if len(labels) > MAX_CELLS:
-        frequent = np.argsort(-(matrix.sum(0) + matrix.sum(1))[:-1], kind="stable")[:MAX_CELLS]
+        totals = np.asarray(matrix.sum(axis=0)) + np.asarray(matrix.sum(axis=1))
+        frequent = np.argsort(-totals[:-1], kind="stable")[:MAX_CELLS]
         chosen = np.append(np.sort(frequent), len(labels))
         title += f"\nthe {MAX_CELLS} most frequent of {len(labels)} classes"
     labels = [[*labels, "background"][k] for k in chosen]
-    share = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
-    share, matrix = share[np.ix_(chosen, chosen)], matrix[np.ix_(chosen, chosen)]
+    rows = np.maximum(np.asarray(matrix.sum(axis=1)), 1)[chosen]
+    matrix = matrix[np.ix_(chosen, chosen)]
+    matrix = matrix if isinstance(matrix, np.ndarray) else matrix.toarray()
+    share = matrix / rows[:, None]
     count = len(chosen)
     cell, font = next(((size, points) for most, size, points in CELLS if count <= most), SMALL_CELL)
     margin, side = width_of(labels, font) + 0.55, cell * count
