@@ -5,6 +5,11 @@
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before the imports below, which take seconds
+    from util.signals import answer_signals
+
+    answer_signals()
+
 import argparse
 import io
 import sys
@@ -21,16 +26,17 @@ from prediction.folder import ImageNotWritten, PredictionFolder
 from prediction.image_ids import images_of, warn_of_other_names
 from prediction.image_list import list_images
 from prediction.inputs import read_upright_rgb, upright_size
-from prediction.job_record import state_of
+from prediction.job_record import FOLDERS, state_of
 from prediction.output_check import check_writable, refuse_to_replace
 from prediction.predictor import Predictor
 from prediction.report import Progress, Table, count_of_images
 from prediction.speed import PHOTO, measure, report
 from util.checkpoint import CheckpointError
 from util.errors import OpenFilesError, lack_of_memory, lack_of_open_files, one_sentence
-from util.signals import StopSignals
+from util.signals import CommandSignals, StopRequested, StopSignals
 from util.text import printable
 
+STOPPED = "stopped; to continue, run the same command with --resume"
 FIXABLE = (ValueError, OSError, CheckpointError, FloatingPointError)  # errors that the user can fix
 
 
@@ -39,10 +45,13 @@ def main(options: argparse.Namespace) -> int:
 
     Raises:
         CheckpointError, ValueError, OSError: nothing can be predicted, or results cannot be written.
-        KeyboardInterrupt: a signal requested a stop; finished images are kept.
+        StopRequested: a signal requested a stop; finished images are kept.
     """
-    files, ids = images_of(options.ann, options.inputs, options.out) if options.ann else (None, None)
-    files = list_images(options.inputs, leave_out=options.out) if files is None else files
+    written = [options.out / name for name in FOLDERS]  # no input for this job or the next one
+    if options.ann:
+        files, ids = images_of(options.ann, options.inputs, written)
+    else:
+        files, ids = list_images(options.inputs, written), None
     refuse_to_replace(options.out, {"the checkpoint": options.checkpoint, "--ann": options.ann})
     check_writable(options.out)
     predictor = Predictor(options.checkpoint, options.device, max_pixels=options.max_pixels)
@@ -87,10 +96,10 @@ def main(options: argparse.Namespace) -> int:
                     progress.print(row)
             progress.step(len(batch))
             if signals.stop:
-                raise KeyboardInterrupt
-    written = folder.finish(files, predictor.categories, ids)
+                raise StopRequested(STOPPED, 130)
+    summary = folder.finish(files, predictor.categories, ids)
     print(table.totals(*folder.counts(files)))
-    print(f"{count_of_images(len(files) - skipped)}: {printable(written, 500)}", end="")
+    print(f"{count_of_images(len(files) - skipped)}: {printable(summary, 500)}", end="")
     print("" if options.no_pictures else f", pictures in {printable(options.out / 'pictures', 500)}", end="")
     print(f", panoptic maps in {printable(options.out / 'panoptic', 500)}" if predictor.is_panoptic else "")
     advice = on_threshold(folder.records(files), options.threshold, options.checkpoint)
@@ -176,15 +185,20 @@ def run(argv: Sequence[str] | None = None) -> int:
     """The command: parse, predict, and turn an error that the user can fix into one sentence on standard error.
 
     Returns:
-        The exit code: 0; 1 after an error or if an image was skipped; 130 after a requested stop.
+        The exit code: 0; 1 after an error or if an image was skipped; 130 after a requested stop, or if nothing was
+        written yet, 128 + the signal's number.
     """
     options = parse(argv)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # letters that the terminal's encoding lacks end no job
     try:
-        return 1 if (measure_speed if options.fps else main)(options) else 0
+        with CommandSignals():
+            return 1 if (measure_speed if options.fps else main)(options) else 0
+    except StopRequested as stop:
+        print(stop, file=sys.stderr)
+        return stop.code
     except KeyboardInterrupt:
-        print("stopped; to continue, run the same command with --resume", file=sys.stderr)
+        print(STOPPED, file=sys.stderr)
         return 130
     except Exception as error:
         sentence = lack_of_memory(error, _advice_on_memory(error, options)) or lack_of_open_files(error)

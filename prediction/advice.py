@@ -13,7 +13,7 @@ from util.text import printable
 
 FEW = 0.1  # share of the images with objects, below which the threshold is worth a word
 MANY = 10  # images from which that share is looked at
-LADDER = (0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001)
+LADDER = (0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001)  # thresholds to name
 F1 = Path("eval", "f1.json")  # below a run's output folder, see `evaluation.report`
 
 
@@ -36,11 +36,11 @@ def on_threshold(
         return None
     others = " of the others" * bool(with_objects)
     found = f"only {with_objects} of {len(records)} images have" if with_objects else "no image has"
-    lower = next((step for step in LADDER if step <= 0.8 * best["best_score"]), 0)
+    lower = next((step for step in LADDER if step <= 0.8 * best["best_score"]), None)
+    shows = f"pass --threshold {lower:g} to see what there is; " if lower else ""
     return (
         f"{found} an object with a score of {threshold:g} or more; the best score{others} is "
-        f"{best['best_score']:.2g} ({printable(best['name'])}): pass --threshold {lower:g} to see what there is; "
-        + _best_f1(checkpoint)
+        f"{best['best_score']:.2g} ({printable(best['name'])}): {shows}{_best_f1(checkpoint)}"
     )
 
 

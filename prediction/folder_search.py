@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import stat
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 from datasets.image_files import image_suffixes
+from prediction.job_record import FOLDERS, PROGRESS, holds_job
 from util.text import printable
 
 NAMED = 5  # of each kind of what is left out, the most names in the sentence
@@ -19,6 +20,7 @@ HIDDEN = ("hidden file or folder", "hidden files or folders")
 LEADS_NOWHERE = ("link leads nowhere", "links lead nowhere")
 NOT_A_FILE = ("pipe, socket or device", "pipes, sockets or devices")
 NOT_LISTED = ("folder cannot be read", "folders cannot be read")
+RESULTS = ("folder has results of predict.py", "folders have results of predict.py")
 FOLDER_TWICE = ("link leads to a folder that is searched anyway", "links lead to folders that are searched anyway")
 FILE_TWICE = ("link leads to an image that is listed anyway", "links lead to images that are listed anyway")
 
@@ -58,19 +60,20 @@ def real_path(path: str | os.PathLike[str]) -> str:
         return os.path.abspath(path)
 
 
-def search_folder(folder: Path, left_out: LeftOut, ignored: Path | None = None) -> list[Path]:
+def search_folder(folder: Path, left_out: LeftOut, ignored: Sequence[Path] = ()) -> list[Path]:
     """The image files in `folder` and below it, sorted, as paths that begin with `folder`.
 
     Links to files and folders are followed and keep the link's name. What several paths lead to is listed once, under
-    the path without links if there is one. Hidden files and folders (".name") are left out.
+    the path without links if there is one. Hidden files and folders (".name") are left out, and so are pictures that
+    `predict.py` has made of other images.
 
     Args:
         folder: the folder.
         left_out: takes what is not listed, with paths relative to `folder`.
-        ignored: a folder that is passed over without a word, such as the output folder.
+        ignored: folders that are passed over without a word, such as those of the output folder.
     """
     files, links = [], []  # (path, real path)
-    for path, real, is_link in _walk(folder, left_out, None if ignored is None else real_path(ignored)):
+    for path, real, is_link in _walk(folder, left_out, set(map(real_path, ignored))):
         (links if is_link else files).append((path, real))
     found: dict[str, Path] = {}  # real path → path
     for path, real in (*sorted(files), *sorted(links)):
@@ -80,14 +83,14 @@ def search_folder(folder: Path, left_out: LeftOut, ignored: Path | None = None) 
     return sorted(found.values())
 
 
-def _walk(folder: Path, left_out: LeftOut, ignored: str | None) -> Iterator[tuple[Path, str, bool]]:
+def _walk(folder: Path, left_out: LeftOut, ignored: Collection[str]) -> Iterator[tuple[Path, str, bool]]:
     """(path, real path, whether it is a link) of every image file; the folders that links lead to come last."""
     entered: set[tuple[int, int]] = set()  # (device, inode) of folders
     waiting, behind_links = [folder], []
     while waiting or behind_links:
         current = waiting.pop() if waiting else behind_links.pop(0)
         real = real_path(current)
-        if real == ignored:
+        if real in ignored:
             continue
         try:
             status = os.stat(current)
@@ -101,11 +104,15 @@ def _walk(folder: Path, left_out: LeftOut, ignored: str | None) -> Iterator[tupl
             name = current.relative_to(folder) if current != folder else folder
             left_out.add(f"{name}: {error.strerror}", NOT_LISTED)
             continue
+        has_results = any(entry.name == PROGRESS for entry in entries) and holds_job(current)
         for entry in entries:
             path, is_link, kind = current / entry.name, entry.is_symlink(), _kind(entry)
             if entry.name.startswith("."):
                 if kind == "folder" or has_image_suffix(entry.name):
                     left_out.add(path.relative_to(folder), HIDDEN)
+            elif kind == "folder" and has_results and entry.name in FOLDERS:
+                if real_path(path) not in ignored:
+                    left_out.add(path.relative_to(folder), RESULTS)
             elif kind == "folder":
                 (behind_links if is_link else waiting).append(path)
             elif kind == "nothing":

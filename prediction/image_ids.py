@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
 from datasets.annotations.rules import check_images
+from prediction.folder_search import real_path
 from prediction.image_list import list_images
+from prediction.job_record import FOLDERS, holds_job
 from util.loading.json_text import read_json
 from util.logging import get_logger
 from util.text import printable
 
 
-def images_of(ann: Path, inputs: Sequence[str], leave_out: Path | None) -> tuple[dict[str, Path], dict[str, int]]:
+def images_of(
+    ann: Path, inputs: Sequence[str], leave_out: Sequence[Path] = ()
+) -> tuple[dict[str, Path], dict[str, int]]:
     """The images of an annotation file among those that a command line names.
 
     A file belongs to the image whose `file_name` its path ends with. Files that belong to no image are left out, with a
@@ -35,7 +39,7 @@ def images_of(ann: Path, inputs: Sequence[str], leave_out: Path | None) -> tuple
     """
     ids = _read_ids(ann)
     if not inputs:
-        folder = _folder_of(ann, list(ids))
+        folder = _folder_of(ann, list(ids), set(map(real_path, leave_out)))
         return {name: folder / name for name in ids}, ids
     by_key = {_key(name): name for name in ids}
     found: dict[str, Path] = {}
@@ -57,7 +61,9 @@ def images_of(ann: Path, inputs: Sequence[str], leave_out: Path | None) -> tuple
         _warn(f"left out: {_count(others)} not named in --ann {ann} ({printable(others[0])})")
     missing = [name for name in ids if name not in found]
     if missing:
-        _warn(f"--ann {ann}: {_count(missing)} of {len(ids)} not among the inputs ({printable(missing[0])})")
+        _warn(
+            f"{len(missing)} of the {len(ids)} images in --ann {ann} are not among the inputs ({printable(missing[0])})"
+        )
     return {name: found[name] for name in ids if name in found}, ids
 
 
@@ -108,13 +114,16 @@ def _read_ids(ann: Path) -> dict[str, int]:
     return ids
 
 
-def _folder_of(ann: Path, names: Sequence[str]) -> Path:
+def _folder_of(ann: Path, names: Sequence[str], ignored: Collection[str]) -> Path:
     """The folder that the file names are relative to: beside the annotation file, or around it."""
-    around = [ann.absolute().parent, ann.absolute().parent.parent]
-    below = [folder for base in around for folder in _folders_in(base)]
-    found = [folder for folder in dict.fromkeys([*around, *below]) if any(_exists(folder / n) for n in names[:20])]
-    counts = {folder: sum(_exists(folder / name) for name in names) for folder in found}
-    best = [folder for folder in found if counts[folder] == max(counts.values())]
+    counts: dict[Path, int] = {}
+    for base in (ann.absolute().parent, ann.absolute().parent.parent):
+        for tier in ([base], _folders_in(base, ignored)):
+            found = [folder for folder in tier if any(_exists(folder / name) for name in names[:20])]
+            counts |= {folder: sum(_exists(folder / name) for name in names) for folder in found}
+        if len(names) in counts.values():  # all of them: no need to look further away
+            break
+    best = [folder for folder in counts if counts[folder] == max(counts.values())]
     named = [folder for folder in best if folder.name and folder.name in ann.stem]
     if len(best) != 1 and len(named) != 1:
         where = "are not around it" if not best else f"may be those in {best[0]} or {best[1]}"
@@ -125,11 +134,13 @@ def _folder_of(ann: Path, names: Sequence[str]) -> Path:
     return best[0] if len(best) == 1 else named[0]
 
 
-def _folders_in(base: Path) -> list[Path]:
+def _folders_in(base: Path, ignored: Collection[str]) -> list[Path]:
     try:
-        return sorted(path for path in base.iterdir() if path.is_dir() and not path.name.startswith("."))
+        found = sorted(path for path in base.iterdir() if path.is_dir() and not path.name.startswith("."))
     except OSError:
         return []
+    is_job = holds_job(base)
+    return [path for path in found if real_path(path) not in ignored and not (is_job and path.name in FOLDERS)]
 
 
 def _exists(path: Path) -> bool:

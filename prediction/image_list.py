@@ -21,7 +21,7 @@ NOT_SEARCHED = ("folder matches a pattern and is not searched", "folders match a
 IN_OUTPUT = ("image is in the output folder", "images are in the output folder")
 
 
-def list_images(inputs: Sequence[str], leave_out: Path | None = None) -> dict[str, Path]:
+def list_images(inputs: Sequence[str], leave_out: Sequence[Path] = ()) -> dict[str, Path]:
     """Find the images that `inputs` name; no file is opened. What is left out is counted and named in one warning.
 
     Args:
@@ -29,7 +29,7 @@ def list_images(inputs: Sequence[str], leave_out: Path | None = None) -> dict[st
             them and through links, see `prediction.folder_search`), patterns with `*`, `?`, `[...]` or `**`, and `-` to
             read a list from standard input, one per line. Folders and patterns give files with the suffix of a format
             that Pillow reads.
-        leave_out: a folder to ignore, such as the output folder.
+        leave_out: folders to ignore, such as those in the output folder that a job writes.
 
     Returns:
         Name → file, in the order of the inputs, each file once. A name is the path relative to the folder that was
@@ -41,14 +41,14 @@ def list_images(inputs: Sequence[str], leave_out: Path | None = None) -> dict[st
     found: dict[str, tuple[Path, str]] = {}  # real path → path as given, name
     left_out = LeftOut()
     named = list(_entries(inputs))
-    outside = None if leave_out is None else Path(real_path(leave_out))
+    outside = [Path(real_path(folder)) for folder in leave_out]
     addresses = [entry for entry in named if _is_address(entry)]
     if addresses and len(addresses) == len(named):
         raise ValueError(addresses_are_not_read(addresses[0]) + f" (1 of {len(named)})" * (len(named) > 1))
     for entry in named:
         for path, name in _expand(entry, left_out, leave_out):
             real = real_path(path)
-            if outside is not None and Path(real).is_relative_to(outside):
+            if any(Path(real).is_relative_to(folder) for folder in outside):
                 left_out.add(name, IN_OUTPUT)
             else:
                 found.setdefault(real, (path, name))
@@ -84,7 +84,7 @@ def _entries(inputs: Iterable[str]) -> Iterator[str]:
             yield entry
 
 
-def _expand(entry: str, left_out: LeftOut, ignored: Path | None) -> Iterator[tuple[Path, str]]:
+def _expand(entry: str, left_out: LeftOut, ignored: Sequence[Path]) -> Iterator[tuple[Path, str]]:
     path, before = Path(entry), len(left_out)
     if os.path.isdir(entry):
         files = search_folder(path, left_out, ignored)

@@ -24,6 +24,7 @@ from util.files import is_count, is_number
 PROGRESS = "progress.jsonl"
 SUMMARIES = ("detections.json", "results.json", "panoptic.json")
 FOLDERS = ("pictures", "crops", "attention", "panoptic", "panoptic_pictures")
+_START = b'{"settings": {'
 _CHUNK = 1 << 20  # bytes
 
 Record = dict[str, Any]
@@ -75,6 +76,17 @@ def read_record(folder: Path) -> JobRecord | None:
     if record.settings is None and not record.done and not record.files and any(line.strip() for line in lines):
         raise ValueError(f"{path} is not from predict.py, which would replace it: choose another folder")
     return record
+
+
+def holds_job(folder: Path) -> bool:
+    """True if a job of predict.py has written to a folder, as the beginning of its record says."""
+    try:
+        if not (folder / PROGRESS).is_file():
+            return False
+        with (folder / PROGRESS).open("rb") as file:
+            return file.read(len(_START)) == _START
+    except OSError:
+        return False
 
 
 def remove_files(folder: Path, files: Iterable[str]) -> int:

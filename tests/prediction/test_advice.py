@@ -20,7 +20,7 @@ def test_nothing_found_names_the_best_score_and_a_threshold_below(tmp_path: Path
     assert "the best score is 0.08 (b.png)" in said and "--threshold 0.05" in said and "eval/f1.json" in said
 
 
-@pytest.mark.parametrize(("best", "threshold"), [(0.49, "0.2"), (0.3, "0.2"), (0.0015, "0.001"), (0.0001, "0 ")])
+@pytest.mark.parametrize(("best", "threshold"), [(0.49, "0.2"), (0.3, "0.2"), (0.0015, "0.001")])
 def test_the_threshold_that_is_named_lies_below_the_best_score(best: float, threshold: str):
     assert f"--threshold {threshold}" in on_threshold([record("a", best)], 0.5, "c.pth")
 
@@ -39,6 +39,10 @@ def test_a_report_that_cannot_be_used_is_passed_over(tmp_path: Path, content: st
     (tmp_path / "eval").mkdir()
     (tmp_path / "eval/f1.json").write_text(content)
     assert "training writes the threshold" in on_threshold([record("a", 0.4)], 0.5, tmp_path / "c.pth")
+
+
+def test_no_threshold_is_named_where_nothing_is_there():
+    assert "--threshold" not in on_threshold([record("a", 0.0001)], 0.5, "c.pth")
 
 
 def test_hardly_anything_found_is_said_too():

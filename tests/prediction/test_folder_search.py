@@ -84,7 +84,7 @@ def test_two_links_to_a_folder_outside_give_its_images_once(tmp_path):
 def test_a_folder_can_be_ignored_and_is_not_counted(tmp_path):
     make(tmp_path, "a.png", "out/b.png", "out/c.json")
     (tmp_path / "link").symlink_to("out")
-    assert search(tmp_path, ignored=tmp_path / "out") == (["a.png"], "")
+    assert search(tmp_path, ignored=[tmp_path / "out"]) == (["a.png"], "")
 
 
 def test_a_folder_that_cannot_be_listed_is_named(tmp_path, monkeypatch):

@@ -17,7 +17,7 @@ def folder(tmp_path: Path) -> Path:
 
 def test_a_folder_is_searched_recursively(folder: Path):
     assert list(list_images([str(folder)])) == ["a.PNG", "b.jpg", "in/b.jpg", "in/c.tif", "odd[1].jpg"]
-    assert list(list_images([str(folder)], leave_out=folder / "in")) == ["a.PNG", "b.jpg", "odd[1].jpg"]
+    assert list(list_images([str(folder)], leave_out=[folder / "in"])) == ["a.PNG", "b.jpg", "odd[1].jpg"]
 
 
 def test_patterns_and_files_whose_names_look_like_patterns(folder: Path):
@@ -89,9 +89,9 @@ def test_names_through_links_stay_when_folders_are_told_apart(folder: Path, tmp_
 
 def test_images_in_the_output_folder_are_said(folder: Path):
     with pytest.raises(ValueError, match="images are in the output folder .*: choose another --out folder"):
-        list_images([f"{folder}/in"], leave_out=folder)
+        list_images([f"{folder}/in"], leave_out=[folder])
     with captured_warnings() as lines:
-        assert list(list_images([f"{folder}/b.jpg", f"{folder}/in/c.tif"], leave_out=folder / "in")) == ["b.jpg"]
+        assert list(list_images([f"{folder}/b.jpg", f"{folder}/in/c.tif"], leave_out=[folder / "in"])) == ["b.jpg"]
     assert lines == ["left out: 1 image is in the output folder (c.tif)"]
 
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import signal
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -15,6 +18,7 @@ from pycocotools.coco import COCO
 
 import predict
 from prediction import result as prediction_result
+from tests.helpers.paths import REPOSITORY
 from tests.helpers.predict_parts import CATEGORIES, command, write_detector, write_picture, write_pictures
 from tests.helpers.processes import leave_behind
 
@@ -285,3 +289,44 @@ def test_out_of_memory_is_one_sentence(run, images: Path, monkeypatch, capsys):
     assert run(images, "--batch_size", "4") == 1
     message = capsys.readouterr().err
     assert "error: out of memory (CUDA" in message and "lower --batch_size 4, or use --device cpu" in message
+
+
+def test_nothing_found_is_explained(run, images: Path, capsys):
+    assert run(images, "--threshold", "1") == 0
+    said = capsys.readouterr()
+    assert "no objects" in said.out and "no image has an object with a score of 1 or more" in said.err
+    assert "--threshold 0." in said.err and "eval/f1.json" in said.err
+
+
+def test_memory_that_runs_out_for_one_image_names_what_helps(run, images: Path, monkeypatch, capsys):
+    def exhausted(self, images):
+        raise RuntimeError("[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr(predict.Predictor, "_detect", exhausted)
+    assert run(images) == 1
+    said = capsys.readouterr().err
+    assert (
+        "out of memory" in said and "--max_pixels" in said and "--batch_size 1" not in said and "--device" not in said
+    )
+
+
+def test_letters_that_the_output_lacks_end_no_job(checkpoint: Path, tmp_path: Path):
+    write_picture(tmp_path / "images/图.png")
+    argv = [
+        checkpoint,
+        tmp_path / "images",
+        "--out",
+        tmp_path / "out",
+        "--device",
+        "cpu",
+        "--threshold",
+        "0",
+        "--no_pictures",
+    ]
+    done = subprocess.run(
+        [sys.executable, REPOSITORY / "predict.py", *argv],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONIOENCODING": "ascii", "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0 and "\\u56fe.png" in done.stdout
