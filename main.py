@@ -27,6 +27,7 @@ from util.errors import (
 )
 from util.logging import get_logger
 from util.signals import CommandSignals, StopRequested
+from util.text import print_any_script
 
 __all__ = ["get_args_parser", "main"]
 
@@ -77,6 +78,7 @@ def run(argv: list[str] | None = None) -> int:
         parents=[get_args_parser()],
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
+    print_any_script()
     args = parser.parse_args(argv)
     args.given = given_flags(parser, argv)
     try:

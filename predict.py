@@ -34,7 +34,7 @@ from prediction.speed import PHOTO, measure, report
 from util.checkpoint import CheckpointError
 from util.errors import OpenFilesError, lack_of_memory, lack_of_open_files, one_sentence
 from util.signals import CommandSignals, StopRequested, StopSignals
-from util.text import printable
+from util.text import print_any_script, printable
 
 STOPPED = "stopped; to continue, run the same command with --resume"
 FIXABLE = (ValueError, OSError, CheckpointError, FloatingPointError)  # errors that the user can fix
@@ -188,6 +188,7 @@ def run(argv: Sequence[str] | None = None) -> int:
         The exit code: 0; 1 after an error or if an image was skipped; 130 after a requested stop, or if nothing was
         written yet, 128 + the signal's number.
     """
+    print_any_script()
     options = parse(argv)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # letters that the terminal's encoding lacks end no job

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from util.errors import CheckpointError, one_sentence
+from util.text import print_any_script
 
 
 class ToolError(RuntimeError):
@@ -41,6 +42,7 @@ def run_tool(
     Returns:
         The exit code, 1 after an error that the user can fix. Any other error is a bug and is raised.
     """
+    print_any_script()
     if training_flags:
         options, unknown = parser.parse_known_args(argv)
         options.training_flags = unknown

@@ -6,7 +6,9 @@ are, with the joiners that Persian, Hindi and emoji need.
 
 from __future__ import annotations
 
+import io
 import re
+import sys
 import unicodedata
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -103,6 +105,13 @@ def fit(text: Any, width: int) -> str:
             kept.append(letter)
         whole, used = "".join(kept).rstrip(_JOINERS) + "…", used + 1
     return whole + " " * (width - used)
+
+
+def print_any_script() -> None:
+    """Let this process print letters that its terminal or log file cannot hold: as escapes, instead of an error."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _string(text: Any) -> str:

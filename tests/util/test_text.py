@@ -1,8 +1,21 @@
 """Text from files as it may be printed."""
 
+import io
+import sys
+
 import pytest
 
-from util.text import LINE_LIMIT, column_width, escape, fit, printable, printable_lines, shorten, text_width
+from util.text import (
+    LINE_LIMIT,
+    column_width,
+    escape,
+    fit,
+    print_any_script,
+    printable,
+    printable_lines,
+    shorten,
+    text_width,
+)
 
 LEGITIMATE = [
     "traffic light",
@@ -71,6 +84,14 @@ def test_lines_of_our_own_stay_lines_and_lose_their_middle_when_long():
     assert len(line[0]) == LINE_LIMIT and line[0].startswith("start x") and line[0].endswith("x pass --flag")
     assert " … " in line[0] and line[1] == "next"
     assert shorten("x" * 30, 30) == "x" * 30 and len(shorten("x" * 31, 30)) == 30
+
+
+def test_a_terminal_that_lacks_a_letter_gets_its_escape(monkeypatch):
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="ascii"))
+    print_any_script()
+    print("日本 …", flush=True)
+    assert written.getvalue() == b"\\u65e5\\u672c \\u2026\n"
 
 
 @pytest.mark.parametrize(

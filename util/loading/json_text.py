@@ -46,7 +46,8 @@ def read_json(
         with path.open("rb") as file:
             start = file.read(START)
             fault = _fault_of(start)
-            content = b"" if fault else start + file.read()
+            file.seek(0)
+            content = b"" if fault else file.read()
     except FileNotFoundError:
         raise FileNotFoundError(f"{what} {path} does not exist: {if_missing}") from None
     except OSError as error:
