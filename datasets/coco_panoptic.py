@@ -166,7 +166,7 @@ class CocoPanoptic(AnnotatedImages):
         image = self._images[self.ids[idx]]
         if image.get("height") and image.get("width"):
             return image["height"], image["width"]
-        return read_segment_map(self.ann_folder / self._map_names[idx]).shape
+        return read_segment_map(self.ann_folder / self._map_names[idx], self.max_pixels).shape
 
     def check_pictures(self) -> None:
         """Compare the headers of all images and PNG files, before any training.
@@ -187,7 +187,7 @@ class CocoPanoptic(AnnotatedImages):
 
     def make_target(self, index: int, objects: Segments, image_size: tuple[int, int]) -> T.Target:
         width, height = image_size
-        ids = read_segment_map(self.ann_folder / self._map_names[index])  # [h, w]
+        ids = read_segment_map(self.ann_folder / self._map_names[index], self.max_pixels)  # [h, w]
         self._check_map_size(self.ids[index], self._map_names[index], ids.shape[::-1], image_size)
         counted = self._count(index, ids, objects)
         masks = torch.from_numpy(ids == objects.names[:, None, None].astype(np.int32))  # [n, h, w]

@@ -67,7 +67,7 @@ def open_image(
     name = printable(path, 1000)
     try:
         _check_file(path)
-        with _pixel_limit(max_pixels), Image.open(path, formats=raster_formats()) as image:
+        with pixel_limit(max_pixels), Image.open(path, formats=raster_formats()) as image:
             if image.width * image.height > max_pixels:
                 raise _TooManyPixels(image.width * image.height)
             yield image
@@ -78,7 +78,7 @@ def open_image(
         if too_many is not None:
             raise OpenFilesError(f"image file {name} cannot be opened: {too_many}") from error
         if isinstance(error, Image.DecompressionBombError | _TooManyPixels):
-            raise OSError(f"image file {name} {_too_many_pixels(error, max_pixels)}") from error
+            raise OSError(f"image file {name} {too_many_pixels(error, max_pixels)}") from error
         cause = _cause(path, error)
         raise OSError(f"image file {name} cannot be read ({cause}){if_damaged and f': {if_damaged}'}") from error
 
@@ -113,7 +113,7 @@ _pillows_own: int | None = Image.MAX_IMAGE_PIXELS
 
 
 @contextmanager
-def _pixel_limit(max_pixels: int) -> Iterator[None]:
+def pixel_limit(max_pixels: int) -> Iterator[None]:
     """Context in which Pillow's own limit, which also holds for images inside of images, is at `max_pixels`."""
     global _pillows_own
     with _lock:
@@ -147,7 +147,8 @@ def _missing(path: str | os.PathLike[str], name: str, advice: str) -> str:
     return f"image file {name} does not exist{advice and f': {advice}'}"
 
 
-def _too_many_pixels(error: Exception, max_pixels: int) -> str:
+def too_many_pixels(error: Exception, max_pixels: int) -> str:
+    """What is wrong with a file of which Pillow raised that it has more than `max_pixels`, to follow its name."""
     found = re.search(r"\d+", str(error))
     pixels = int(found[0]) if found else max_pixels + 1
     return (

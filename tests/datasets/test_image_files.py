@@ -10,6 +10,7 @@ import zlib
 import pytest
 from PIL import EpsImagePlugin, Image
 
+from datasets.annotations.segment_maps import decode_segment_map, read_segment_map
 from datasets.image_decoding import read_image
 from datasets.image_files import image_suffixes, open_image, raster_formats
 from tests.datasets.test_image_decoding import STORED, refused, saved
@@ -89,8 +90,10 @@ def test_an_address_is_not_a_missing_file():
 def test_the_limit_of_pixels_is_exact_and_names_the_flag(tmp_path):
     saved(tmp_path / "a.png")
     assert read_image(tmp_path / "a.png", max_pixels=1200).size == (40, 30)
-    with pytest.raises(OSError, match=r"a.png has 1,200 pixels, more than the limit of 1,199: pass --max_pixels 1200"):
-        read_image(tmp_path / "a.png", max_pixels=1199)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(OSError, match=r"a.png has 1,200 pixels, more than the limit of 1,199: .*--max_pixels 1200"):
+            read_image(tmp_path / "a.png", max_pixels=1199)
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.tif", "a.webp", "a.gif"])
@@ -102,6 +105,17 @@ def test_pillows_own_limit_neither_warns_nor_refuses(tmp_path, monkeypatch, name
             warnings.simplefilter("error")
             assert read_image(tmp_path / name).size == size
     assert Image.MAX_IMAGE_PIXELS == 500
+
+
+def test_panoptic_maps_have_the_limit_too(tmp_path, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 500)
+    path = tmp_path / "a.png"
+    content = saved(path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert read_segment_map(path, 1200).shape == decode_segment_map(content).shape == (30, 40)
+        with pytest.raises(ValueError, match="panoptic map .*a.png has 1,200 pixels, .* pass --max_pixels 1200"):
+            read_segment_map(path, 1199)
 
 
 def test_the_default_limit_is_pillows():

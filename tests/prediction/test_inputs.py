@@ -9,6 +9,7 @@ from PIL import Image, ImageOps
 
 from prediction.inputs import read_upright_rgb, to_upright_rgb, upright_size
 from tests.datasets.test_image_decoding import STORED, save_with_orientation
+from tests.helpers.coco_files import captured_warnings
 
 
 @pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.tif", "a.webp"])
@@ -126,3 +127,15 @@ def test_the_limit_of_pixels_holds_for_files(tmp_path):
     for read in (to_upright_rgb, read_upright_rgb, upright_size):
         with pytest.raises(OSError, match="--max_pixels 1200"):
             read(tmp_path / "a.png", 1199)
+
+
+def test_a_pil_image_at_a_later_frame_is_used_as_it_is(tmp_path, monkeypatch):
+    monkeypatch.setattr("datasets.image_decoding._said", set())
+    frames = [Image.new("RGB", (4, 3), colour) for colour in ("red", "blue")]
+    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
+    opened = Image.open(tmp_path / "a.gif")
+    opened.seek(1)
+    with captured_warnings() as lines:
+        assert to_upright_rgb(opened).getpixel((0, 0)) == (0, 0, 255) and lines == []
+        assert to_upright_rgb(tmp_path / "a.gif").getpixel((0, 0)) == (255, 0, 0)
+    assert len(lines) == 1 and "a.gif has several frames or pages: the first is used" in lines[0]
