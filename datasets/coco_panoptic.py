@@ -107,7 +107,7 @@ class CocoPanoptic(AnnotatedImages):
         self.ann_file = Path(ann_file)
         self.instances_file = instances_file
         self.return_masks = return_masks
-        content = read_panoptic(ann_file)
+        content = read_panoptic(ann_file, img_folder)
         self._images = content.images
         annotations = [content.annotations[image_id] for image_id in sorted(content.images)]
         self._map_names = [annotation["file_name"] for annotation in annotations]

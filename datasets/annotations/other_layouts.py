@@ -72,7 +72,7 @@ def _images_of(file: Path, folders: list[Path]) -> Path | None:
     if not found:
         return None
     name = found[1].decode("utf-8", "replace")
-    return next((folder for folder in folders if (folder / name).is_file()), None)
+    return next((folder for folder in folders if os.path.isfile(folder / name)), None)
 
 
 def _is_coco(file: Path) -> bool:
@@ -102,5 +102,5 @@ def _walk(root: Path) -> Iterator[Path]:
                 return
             count += 1
             file = Path(path, name)
-            if file.is_file():
+            if os.path.isfile(file):
                 yield file

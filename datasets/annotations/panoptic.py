@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from datasets.annotations.instances import name_categories, tidy_sizes
+from datasets.annotations.instances import name_categories, repeated_names, tidy_sizes
+from datasets.annotations.relatives import translate_panoptic
 from datasets.annotations.rules import (
     LARGEST_AREA,
     Annotation,
@@ -38,11 +39,12 @@ class PanopticAnnotations:
     categories: list[dict[str, Any]]  # id, name and isthing, by ascending id
 
 
-def read_panoptic(ann_file: str | Path) -> PanopticAnnotations:
+def read_panoptic(ann_file: str | Path, img_folder: str | Path | None = None) -> PanopticAnnotations:
     """Load a COCO panoptic file.
 
     Missing category names (the id) and `iscrowd` (0) are filled in with one warning; missing areas are counted in the
-    PNG files later. Annotations of unlisted images are ignored with another warning.
+    PNG files later. Annotations of unlisted images are ignored with another warning. What other tools write in another
+    form is read as in `datasets.annotations.relatives`.
 
     Raises:
         FileNotFoundError, OSError: the file does not exist or cannot be read.
@@ -50,6 +52,7 @@ def read_panoptic(ann_file: str | Path) -> PanopticAnnotations:
     """
     data = read_json(Path(ann_file), "panoptic")
     try:
+        notes = translate_panoptic(data, img_folder)
         check_images(data["images"])
         check_categories(data["categories"])
         _check_kinds(data["categories"])
@@ -70,6 +73,8 @@ def read_panoptic(ann_file: str | Path) -> PanopticAnnotations:
     listed = {image_id: annotations[image_id] for image_id in images}
     repairs = _fill_in(data, listed)
     if is_main_process():
+        for note in [*notes, *repeated_names(data["categories"])]:
+            get_logger().warning(f"{ann_file}: {note}")
         if repairs:
             get_logger().warning(f"{ann_file}: filled in missing {repairs}")
         if orphans:

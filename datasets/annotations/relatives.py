@@ -6,6 +6,7 @@ another key states, annotation ids that cannot be used are numbered anew because
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -33,21 +34,14 @@ def translate(data: dict[str, Any], img_folder: str | Path | None = None) -> lis
     images, annotations, categories = data["images"], data["annotations"], data["categories"]
     if not all(set(map(type, entries)) <= {dict} for entries in (images, annotations, categories)):
         return []
-    notes = []
-    numbers = sum(_to_integers(images, key) for key in ("id", "width", "height"))
-    numbers += sum(_to_integers(annotations, key) for key in ("id", "image_id", "category_id"))
-    numbers += _to_integers(categories, "id")
-    if numbers:
-        notes.append(f"{numbers} ids or sizes written as text or decimals are read as integers")
+    notes = _translate_ids(data, ("id", "image_id", "category_id"))
     crowds = [annotation for annotation in annotations if isinstance(annotation.get("iscrowd"), str)]
     crowds = [annotation for annotation in crowds if annotation["iscrowd"].strip().lower() in CROWDS]
     for annotation in crowds:
         annotation["iscrowd"] = CROWDS[annotation["iscrowd"].strip().lower()]
     if crowds:
         notes.append(f"{len(crowds)} iscrowd written as text are read as 0 or 1")
-    named = _name_files(images, Path(img_folder) if img_folder else None)
-    if named:
-        notes.append(f"{len(named)} images have no file_name: it is taken from {', '.join(sorted(set(named)))}")
+    notes += _name_files(images, Path(img_folder) if img_folder else None)
     if any(not LVIS_KEYS.isdisjoint(image) for image in images):
         notes.append(
             "neg_category_ids and not_exhaustive_category_ids are not used: AP is COCO's, not LVIS's, and counts "
@@ -57,6 +51,22 @@ def translate(data: dict[str, Any], img_folder: str | Path | None = None) -> lis
     if renumbered:
         notes.append(renumbered)
     return notes
+
+
+def translate_panoptic(data: dict[str, Any], img_folder: str | Path | None = None) -> list[str]:
+    """`translate` for a panoptic file, whose annotations have no ids and name their PNG files."""
+    images, annotations, categories = data["images"], data["annotations"], data["categories"]
+    if not all(set(map(type, entries)) <= {dict} for entries in (images, annotations, categories)):
+        return []
+    return _translate_ids(data, ("image_id",)) + _name_files(images, Path(img_folder) if img_folder else None)
+
+
+def _translate_ids(data: dict[str, Any], keys: Sequence[str]) -> list[str]:
+    """Convert ids and sizes to integers, of annotations those under `keys`."""
+    numbers = sum(_to_integers(data["images"], key) for key in ("id", "width", "height"))
+    numbers += sum(_to_integers(data["annotations"], key) for key in keys)
+    numbers += _to_integers(data["categories"], "id")
+    return [f"{numbers} ids or sizes written as text or decimals are read as integers"] if numbers else []
 
 
 def _to_integers(entries: Sequence[dict[str, Any]], key: str) -> int:
@@ -77,8 +87,8 @@ def _to_integers(entries: Sequence[dict[str, Any]], key: str) -> int:
 
 
 def _name_files(images: Sequence[dict[str, Any]], folder: Path | None) -> list[str]:
-    """Fill in missing `file_name`s; returns the keys that they come from."""
-    sources = []
+    """Fill in missing `file_name`s, with a note about the keys that they come from."""
+    sources: list[str] = []
     for image in images:
         if image.get("file_name"):
             continue
@@ -88,17 +98,20 @@ def _name_files(images: Sequence[dict[str, Any]], folder: Path | None) -> list[s
                 image["file_name"] = _name_in(value.strip(), key, folder)
                 sources.append(key)
                 break
-    return sources
+    count = f"{len(sources)} image{' has' if len(sources) == 1 else 's have'} no file_name"
+    return [f"{count}: it is taken from {', '.join(sorted(set(sources)))}"] if sources else []
 
 
 def _name_in(value: str, key: str, folder: Path | None) -> str:
     """The file name in a URL or a path. LVIS takes images from two folders of COCO's, which the URL names."""
     if not key.endswith("url"):
         return value
-    path = PurePosixPath(unquote(urlsplit(value).path))
-    if folder and (folder / path.parent.name).is_dir():
-        return f"{path.parent.name}/{path.name}" if path.parent.name else path.name
-    return path.name
+    try:
+        path = PurePosixPath(unquote(urlsplit(value).path))
+    except ValueError:  # brackets that enclose no IPv6 address
+        return value
+    inner = path.parent.name
+    return f"{inner}/{path.name}" if inner and folder and os.path.isdir(folder / inner) else path.name
 
 
 def _number_annotations(annotations: Sequence[dict[str, Any]]) -> str:

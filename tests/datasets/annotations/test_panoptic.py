@@ -78,7 +78,7 @@ def test_an_unusable_segment_is_rejected(tmp_path, segments, sentence):
         ([annotation(4, file_name="")], "annotation of image 4 has file_name ''"),
         ([annotation(4, segments_info=None)], "annotation of image 4 has no list `segments_info`"),
         ([{"id": 1, "bbox": [0, 0, 1, 1]}], "every annotation needs an integer `image_id`"),
-        ([annotation("4")], "every annotation needs an integer `image_id`"),
+        ([annotation("four")], "every annotation needs an integer `image_id`"),
         ([7], "every annotation needs an integer `image_id`, got 7"),
     ],
 )
@@ -107,3 +107,12 @@ def test_files_of_another_format_are_rejected(tmp_path):
         read_panoptic(write(tmp_path, [annotation()], images=IMAGES * 2))
     with pytest.raises(ValueError, match="id 7 appears twice in `categories`"):
         read_panoptic(write(tmp_path, [annotation()], categories=CATEGORIES[:1] * 2))
+
+
+def test_ids_in_another_form_and_names_in_an_address_are_read(tmp_path):
+    images = [{"id": "004", "coco_url": "http://images.cocodataset.org/val2017/4.png", "width": 40.0, "height": "30"}]
+    with captured_warnings() as logged:
+        content = read_panoptic(write(tmp_path, [annotation("4")], images=images))
+    assert content.images[4]["file_name"] == "4.png" and content.images[4]["height"] == 30
+    assert list(content.annotations) == [4]
+    assert len(logged) == 2 and "4 ids or sizes written as text" in logged[0] and "coco_url" in logged[1]
