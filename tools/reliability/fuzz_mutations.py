@@ -80,7 +80,8 @@ def _replace(holder: Any, key: Any, rng: random.Random, values: Sequence[Any]) -
 def _shift(holder: Any, key: Any, rng: random.Random, values: Sequence[Any]) -> None:
     if isinstance(holder[key], int | float) and not isinstance(holder[key], bool):
         value = holder[key]
-        holder[key] = rng.choice((value + 1, -value, value * 1000, float(value), str(value)))
+        decimal = float(value) if abs(value) < 1e300 else 1e300  # a mutated id may be beyond float64
+        holder[key] = rng.choice((value + 1, -value, value * 1000, decimal, str(value)))
     else:
         _replace(holder, key, rng, values)
 

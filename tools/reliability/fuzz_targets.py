@@ -20,10 +20,12 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from torch import nn
 
+from datasets.annotations.picture_checks import check_pictures
 from datasets.coco import CocoDetection, make_coco_transforms
 from datasets.image_decoding import read_image
 from datasets.targets import check_targets
 from evaluation.coco_eval import CocoEvaluator
+from evaluation.ground_truth import copy_ground_truth
 from tools.reliability.fuzz_mutations import VALUES, mutate_bytes, mutate_tree
 from training.follow import RESUME, follow_checkpoint
 from training.init_weights import init_weights
@@ -115,6 +117,9 @@ def _read_annotations(path: Path) -> None:
         transforms = make_coco_transforms("val", val_size=16)
     masks, skip = choice.random() < 0.5, choice.random() < 0.3
     dataset = CocoDetection(folder, path, transforms, masks, skip_bad_images=skip)
+    check_pictures(dataset, every=choice.random() < 0.5)
+    if masks:
+        copy_ground_truth(dataset.coco, ("bbox", "segmentation"))
     dataset.check_classes(dataset.num_classes)
     evaluator = CocoEvaluator(dataset.coco, ["bbox"], backend=choice.choice(("auto", "pycocotools")))
     for index in range(len(dataset)):
