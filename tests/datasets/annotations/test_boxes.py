@@ -27,6 +27,11 @@ def test_corners_in_place_of_sizes_are_refused(tmp_path):
         warnings_of(tmp_path, boxes(*CORNERS))
 
 
+def test_corners_are_not_refused_where_another_box_cannot_be_one(tmp_path):
+    logged = warnings_of(tmp_path, boxes(*CORNERS, (20, 15, 5, 5)))
+    assert any("9 of 11 boxes reach far" in line and "if they are corners" in line for line in logged)
+
+
 def test_a_few_boxes_that_may_be_corners_give_a_warning(tmp_path):
     logged = warnings_of(tmp_path, boxes(*CORNERS[:3]))
     assert any("3 of 3 boxes reach far" in line and "if they are corners" in line for line in logged)
@@ -38,6 +43,7 @@ def test_a_few_boxes_that_may_be_corners_give_a_warning(tmp_path):
         [(30, 20, 20, 20)] * 9 + [(10, 10, 30, 25)],  # reach far, but some cannot be corners
         [(1, 1, 40, 30)] * 10,  # the whole image, counted from 1
         [(5, 5, 10, 12)] * 10,
+        [(0, 0, 1, 1)] * 10,  # single pixels
         [(0.3, 0.2, 12.7, 20.1)] * 10,
         [(10, 10, 30, 25)] + [(2, 3, 20, 20)] * 19,  # one that reaches far
     ],
