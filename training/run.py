@@ -229,8 +229,12 @@ class Training:
         where = f"epoch {at.epoch}, step {at.step} of {len(self.loader)}"
         if stop and self.folder.faults:
             raise OSError(f"stopped at {where}, but {'; '.join(self.folder.faults.values())}")
-        if stop and self.folder.path is None:
-            raise StopRequested(f"stopped at {where}; nothing is saved, since there is no --output_dir")
+        if self.folder.path is None:
+            nothing = f"{where}; nothing is saved, since there is no --output_dir"
+            if stop:
+                raise StopRequested(f"stopped at {nothing}")
+            get_logger().info(f"continuing at {nothing}")
+            return
         if self.folder.failed:
             return  # which has been logged
         kept = f"saved {where} to {self.folder.path}/{CHECKPOINT}"
