@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +16,7 @@ import torch
 import main
 import training.run
 import training.run_folder
+from datasets.coco import CocoDetection
 from tests.helpers.runs import flags, parse
 from training.run_folder import RunFolder
 from util.checkpoint import load_checkpoint
@@ -215,6 +218,34 @@ def test_lines_of_the_log_that_are_missing_at_the_end_are_an_error(
     log = tmp_path / "log.txt"
     written = log.read_text().splitlines() if log.exists() else []
     assert [json.loads(line)["epoch"] for line in written] == list(range(lines))
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        (lambda: os.kill(os.getpid(), signal.SIGKILL), "error: a data loader worker died (DataLoader worker (pid"),
+        (lambda: torch.empty(2**61, dtype=torch.uint8), "error: out of memory ("),
+        (lambda: list(range(2**60)), "error: out of memory (MemoryError): "),
+    ],
+    ids=["killed", "torch", "Python"],
+)
+@pytest.mark.parametrize("split", ["train2017", "val2017"])
+def test_a_worker_that_dies_or_lacks_memory_ends_the_command_with_one_sentence(
+    shapes, tmp_path, monkeypatch, capfd, fault, said, split
+):
+    get = CocoDetection.__getitem__
+
+    def fail(dataset, index):
+        if dataset.img_folder.name == split:
+            fault()
+        return get(dataset, index)
+
+    monkeypatch.setattr(CocoDetection, "__getitem__", fail)
+    out = ["--output_dir", str(tmp_path), "--num_workers", "1", "--epochs", "1"]
+    assert main.run(flags(shapes, *out)) == 1
+    error = capfd.readouterr().err
+    assert error.startswith(said) and error.count("\n") == 1, error
+    assert (tmp_path / "checkpoint.pth").exists() == (split == "val2017")
 
 
 def test_out_of_memory_is_one_sentence_that_says_what_to_lower(shapes, monkeypatch, capsys):

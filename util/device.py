@@ -8,7 +8,14 @@ from collections.abc import Mapping
 import torch
 
 # The wording of the operating system and of the allocators that raise a plain RuntimeError (CPU, mps).
-_OUT_OF_MEMORY = ("out of memory", "not enough memory", "allocate memory")
+_OUT_OF_MEMORY = (
+    "out of memory",
+    "not enough memory",
+    "allocate memory",
+    "allocate shared memory",
+    "bad_alloc",
+    "STATUS_ALLOC_FAILED",  # of cuBLAS and cuDNN
+)
 
 
 def resolve_device(name: str | torch.device = "auto") -> torch.device:
