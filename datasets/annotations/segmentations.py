@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from pycocotools.coco import COCO
 
-from datasets.annotations.headers import annotated_size, read_header
+from datasets.annotations.headers import Size, annotated_size, read_header
 from datasets.annotations.masks import CORNERS, FARTHEST, LONGEST, check_polygon, check_runs
 from datasets.annotations.rules import Annotation, name_of, preview
 from util.dist import is_main_process
@@ -42,6 +42,19 @@ def check_segmentations(ann_file: str | Path, coco: COCO, img_folder: Path) -> N
 
 def _check_all(annotations: Sequence[Annotation], images: Images, img_folder: Path) -> str:
     """A summary of the polygons of fewer than three points; ValueError for the first bad segmentation."""
+    files: dict[int, Size | None] = {}  # the sizes that were looked up
+
+    def size_of(annotation: Annotation) -> Size | None:
+        """(w, h) as annotated if the code has this size, else that of the image file; None if it cannot be opened."""
+        image_id, code = annotation["image_id"], annotation["segmentation"].get("size")
+        annotated = annotated_size(images[image_id])
+        if annotated is not None and code == [annotated[1], annotated[0]]:
+            return annotated
+        if image_id not in files:
+            header = read_header(img_folder / images[image_id]["file_name"])
+            files[image_id] = header and header.is_read_as(annotated)
+        return files[image_id]
+
     thin: list[int] = []  # annotations with a polygon of fewer than three points, or without any
     empty = 0
     for start in range(0, len(annotations), CHUNK):
@@ -52,7 +65,7 @@ def _check_all(annotations: Sequence[Annotation], images: Images, img_folder: Pa
         for row, annotation in enumerate(chunk, start):
             segmentation = annotation["segmentation"]
             if isinstance(segmentation, dict):
-                _check_code(annotation, images[annotation["image_id"]], img_folder)
+                _check_code(annotation, size_of(annotation))
             elif not segmentation or min(map(len, segmentation)) < 2 * CORNERS:
                 thin.append(row)
                 empty += max(map(len, segmentation), default=0) < 2 * CORNERS
@@ -112,13 +125,9 @@ def _check(annotation: Annotation) -> None:
         raise _refusal(annotation, error) from None
 
 
-def _check_code(annotation: Annotation, image: Mapping[str, Any], img_folder: Path) -> None:
-    size = annotated_size(image)
-    if size is None or annotation["segmentation"].get("size") != [size[1], size[0]]:
-        header = read_header(img_folder / image["file_name"])
-        if header is None:
-            return  # reading the image will say what is wrong with it
-        size = header.is_read_as(size)
+def _check_code(annotation: Annotation, size: Size | None) -> None:
+    if size is None:
+        return  # reading the image will say what is wrong with it
     width, height = size
     try:
         check_runs(annotation["segmentation"], height, width)

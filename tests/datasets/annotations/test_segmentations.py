@@ -2,6 +2,7 @@
 
 import pytest
 
+from datasets.annotations import segmentations
 from datasets.coco import CocoDetection
 from tests.helpers.coco_files import annotation, captured_warnings, write_coco
 
@@ -9,8 +10,8 @@ BOX = [4, 5, 10, 12]
 SQUARE = [[4, 5, 14, 5, 14, 17, 4, 17]]
 
 
-def dataset(tmp_path, segmentations, masks=True, **parts):
-    annotations = [annotation(n, 1, BOX, segmentation=each) for n, each in enumerate(segmentations, start=1)]
+def dataset(tmp_path, forms, masks=True, **parts):
+    annotations = [annotation(n, 1, BOX, segmentation=each) for n, each in enumerate(forms, start=1)]
     return CocoDetection(*write_coco(tmp_path, annotations, **parts), None, masks)
 
 
@@ -61,3 +62,12 @@ def test_a_code_that_has_the_size_of_the_file_is_used_though_the_annotated_size_
     images = [{"id": 1, "file_name": "1.png", "width": 30, "height": 40}]
     data = dataset(tmp_path, [{"size": [30, 40], "counts": [30, 30, 1140]}], images=images)
     assert data[0][1]["masks"][0].any(dim=0).nonzero().flatten().tolist() == [1]
+
+
+def test_a_file_is_opened_once_however_many_codes_its_image_has(tmp_path, monkeypatch):
+    opened = []
+    header = segmentations.read_header
+    monkeypatch.setattr(segmentations, "read_header", lambda path: opened.append(path.name) or header(path))
+    images = [{"id": 1, "file_name": "1.png"}]
+    dataset(tmp_path, [{"size": [30, 40], "counts": [1200]}] * 5, images=images)
+    assert opened == ["1.png"]
