@@ -114,6 +114,14 @@ def test_the_epoch_reaches_sampler_and_data(shapes: Path, monkeypatch: pytest.Mo
     assert seen == [(1, 1), (2, 2)]
 
 
+def test_a_run_that_ends_after_some_steps_announces_those(shapes: Path, capsys: pytest.CaptureFixture):
+    main.main(parse(shapes, "--max_steps", "3", "--epochs", "300", "--eval_every", "9"))
+    said = capsys.readouterr().out
+    assert "start training: epochs 0 to 1, 2 steps each, until step 3\n" in said
+    assert "1 of 2 epochs in " in said and "2 of 2 epochs in " in said and "300" not in said.split("start training")[1]
+    assert said.rindex("about 0:00:00 to go") > said.rindex("2 of 2 epochs in ")
+
+
 def test_classes_come_from_the_annotations_unless_named(shapes: Path, tmp_path: Path):
     assert main.run(flags(shapes, "--max_steps", "1", "--num_classes", "7", "--output_dir", str(tmp_path))) == 0
     assert load_checkpoint(tmp_path / "checkpoint.pth")["model"]["class_embed.weight"].shape[0] == 8

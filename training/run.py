@@ -115,9 +115,11 @@ class Training:
         args, first, log = self.args, self.state.position.epoch, get_logger()
         curves = f"{args.output_dir}/tensorboard" if args.tensorboard else None
         writer = TensorBoardWriter(curves, purge_step=self.state.position.steps_taken + 1)
-        start = time.time()
-        steps = f"{len(self.loader)} step{'s' * (len(self.loader) != 1)}"
-        log.info(f"start training: epochs {first} to {args.epochs - 1}, {steps} each")
+        start, total = time.time(), self._epochs_left()
+        steps = f"{len(self.loader)} step{'s' * (len(self.loader) != 1)} each"
+        if args.max_steps is not None:
+            steps += f", until step {args.max_steps:,}"
+        log.info(f"start training: epochs {first} to {first + math.ceil(total) - 1}, {steps}")
         with StopSignals() as signals, closing(writer):
             monitor = RunMonitor(
                 signals,
@@ -129,7 +131,7 @@ class Training:
             )
             for epoch in range(first, args.epochs):
                 last = self._train_epoch(epoch, monitor)
-                _log_pace(epoch + 1 - first, args.epochs - first, time.time() - start)
+                _log_pace(epoch + 1 - first, total, time.time() - start)
                 if last:
                     break
         log.info(f"Training time {timedelta(seconds=int(time.time() - start))}")
@@ -137,6 +139,14 @@ class Training:
             self.folder.faults["curves"] = writer.failed
         if self.folder.faults:
             raise OSError("; ".join(self.folder.faults.values()))
+
+    def _epochs_left(self) -> float:
+        """From the beginning of the current epoch; `--max_steps` may end the last one early."""
+        args, at = self.args, self.state.position
+        left = float(args.epochs - at.epoch)
+        if args.max_steps is None:
+            return left
+        return min(left, (args.max_steps - at.epoch_start) / len(self.loader))
 
     def _train_epoch(self, epoch: int, monitor: RunMonitor) -> bool:
         """Train, evaluate where it is due, save; True after the last epoch."""
@@ -243,7 +253,7 @@ class Training:
         get_logger().info(f"{kept}, continuing")
 
 
-def _log_pace(done: int, total: int, seconds: float) -> None:
-    left = timedelta(seconds=int(seconds / done * (total - done)))
-    epochs = f"{total} epoch{'s' * (total > 1)}"
+def _log_pace(done: int, total: float, seconds: float) -> None:
+    left = timedelta(seconds=int(seconds / done * max(total - done, 0)))
+    epochs = f"{math.ceil(total)} epoch{'s' * (total > 1)}"
     get_logger().info(f"{done} of {epochs} in {timedelta(seconds=int(seconds))}, about {left} to go")
