@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,6 +12,7 @@ from PIL import Image
 
 from datasets.annotations.rules import short
 from datasets.annotations.segment_maps import MAX_SEGMENT_ID, VOID, decode_segment_map
+from datasets.image_files import pixel_limit
 from util.files import is_count, plain
 from util.pictures.segment_png import encode_png
 
@@ -85,7 +87,7 @@ def without_unknown(prediction: Prediction, category_ids: set[int]) -> Predictio
 def _size(png: Any, image_id: int) -> tuple[int, int]:
     """(w, h) from the PNG's header; the pixels are not decoded."""
     try:
-        with Image.open(io.BytesIO(png)) as image:
+        with pixel_limit(sys.maxsize), Image.open(io.BytesIO(png), formats=("PNG",)) as image:
             if image.format == "PNG" and image.mode == "RGB":
                 return image.size
     except (OSError, TypeError):  # not an image, or not even bytes

@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from datasets.image_decoding import orientation, upright_rgb
-from datasets.image_files import open_image
+from datasets.image_files import NOT_OPENED, open_image
 from util.settings import MAX_PIXELS
 from util.text import printable
 
@@ -70,6 +70,8 @@ def _from_pil(image: Image.Image) -> Image.Image:
     name = printable(getattr(image, "filename", "") or "given as a PIL image")
     if not (image.width and image.height):
         raise ValueError(f"an image must have at least one pixel, got a PIL image of {image.width}x{image.height}")
+    if image.format in NOT_OPENED and getattr(image, "tile", ()):  # loading it would start another program
+        raise ValueError(f"the image {name} is of the format {image.format}, which is not decoded here: load it first")
     try:
         return upright_rgb(image)
     except Exception as error:  # PIL images are decoded here if they were only opened, and damaged ones raise any type

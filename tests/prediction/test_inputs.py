@@ -5,7 +5,7 @@ import io
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageOps
+from PIL import EpsImagePlugin, Image, ImageOps
 
 from prediction.inputs import read_upright_rgb, to_upright_rgb, upright_size
 from tests.datasets.test_image_decoding import STORED, save_with_orientation
@@ -139,3 +139,10 @@ def test_a_pil_image_at_a_later_frame_is_used_as_it_is(tmp_path, monkeypatch):
         assert to_upright_rgb(opened).getpixel((0, 0)) == (0, 0, 255) and lines == []
         assert to_upright_rgb(tmp_path / "a.gif").getpixel((0, 0)) == (255, 0, 0)
     assert len(lines) == 1 and "a.gif has several frames or pages: the first is used" in lines[0]
+
+
+def test_postscript_is_not_decoded_for_a_pil_image_either(tmp_path, monkeypatch):
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *_: pytest.fail("Ghostscript was started"))
+    STORED.save(tmp_path / "a.eps")
+    with pytest.raises(ValueError, match="a.eps is of the format EPS, which is not decoded here: load it first"):
+        to_upright_rgb(Image.open(tmp_path / "a.eps"))
