@@ -11,7 +11,6 @@ import argparse
 import sys
 
 from models import build_model
-from training.folder_lock import locks_released
 from training.run import Training
 from training.start import find_start, read_data
 from training.validation import Validation
@@ -26,6 +25,7 @@ from util.errors import (
     one_sentence,
 )
 from util.logging import get_logger
+from util.output.folder_lock import locks_released
 from util.signals import CommandSignals, StopRequested
 from util.text import print_any_script
 

@@ -27,19 +27,22 @@ from prediction.image_ids import images_of, warn_of_other_names
 from prediction.image_list import list_images
 from prediction.inputs import read_upright_rgb, upright_size
 from prediction.job_record import FOLDERS, state_of
-from prediction.output_check import check_writable, refuse_to_replace
+from prediction.output_check import refuse_to_replace
 from prediction.predictor import Predictor
 from prediction.report import Progress, Table, count_of_images
 from prediction.speed import PHOTO, measure, report
 from util.checkpoint import CheckpointError
 from util.errors import OpenFilesError, lack_of_memory, lack_of_open_files, one_sentence
+from util.output.folder_lock import FolderLock, locks_released
 from util.signals import CommandSignals, StopRequested, StopSignals
 from util.text import print_any_script, printable
 
+LOCK = ".predict.lock"
 STOPPED = "stopped; to continue, run the same command with --resume"
 FIXABLE = (ValueError, OSError, CheckpointError, FloatingPointError)  # errors that the user can fix
 
 
+@locks_released()
 def main(options: argparse.Namespace) -> int:
     """Predict for all images named on the command line; returns the number of images that were skipped.
 
@@ -53,7 +56,7 @@ def main(options: argparse.Namespace) -> int:
     else:
         files, ids = list_images(options.inputs, written), None
     refuse_to_replace(options.out, {"the checkpoint": options.checkpoint, "--ann": options.ann})
-    check_writable(options.out)
+    FolderLock(options.out, LOCK, "predict.py", "--out").acquire()
     predictor = Predictor(options.checkpoint, options.device, max_pixels=options.max_pixels)
     if options.ann:
         warn_of_other_names(options.ann, predictor.names)

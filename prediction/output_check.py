@@ -1,40 +1,14 @@
-"""Checks of the output folder before a job: it can be written to, and nothing of another origin is in the way."""
+"""Checks of the output folder before a job: nothing of another origin is in the way, and the settings are the same."""
 
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from prediction.job_record import FOLDERS, PROGRESS, SUMMARIES, JobRecord
 from util.text import printable
-
-
-def check_writable(path: Path) -> None:
-    """See that files can be written to a folder, which is created for that and removed again if it did not exist.
-
-    Raises:
-        OSError: they cannot; the message says why.
-    """
-    absolute = path.absolute()
-    created = [folder for folder in (absolute, *absolute.parents) if not os.path.lexists(folder)]
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path) as file:
-            file.write(b"0")
-            file.flush()
-    except OSError as error:
-        raise OSError(
-            f"--out {path} cannot be written to ({error.strerror or error}): choose another folder, or make room and "
-            "check its permissions"
-        ) from error
-    finally:
-        for folder in created:
-            with suppress(OSError):
-                folder.rmdir()
 
 
 def refuse_to_replace(path: Path, sources: Mapping[str, str | os.PathLike[str] | None]) -> None:

@@ -12,13 +12,13 @@ from typing import Any
 
 import torch
 
-from training.folder_lock import FolderLock, refuse_if_locked
 from util.checkpoint import load_checkpoint, save_checkpoint
 from util.dist import is_main_process
 from util.errors import CheckpointError
 from util.files import append_json_line, remove_leftovers, write_atomically
 from util.loading.checkpoint_entries import model_of
 from util.logging import get_logger
+from util.output.folder_lock import FolderLock, refuse_if_locked
 
 CHECKPOINT = "checkpoint.pth"
 LOG = "log.txt"
@@ -78,7 +78,7 @@ class RunFolder:
         )
 
     def claim(self, args: argparse.Namespace) -> None:
-        """Reserve the folder for this command and see that it is writable; see `training.folder_lock`.
+        """Reserve the folder for this command and see that it is writable; see `util.output.folder_lock`.
 
         To be called on the main process. Evaluations take a lock of their own, so that they never keep a training from
         starting.

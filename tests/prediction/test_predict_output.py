@@ -14,6 +14,7 @@ from PIL import Image
 import predict
 from prediction import folder as prediction_folder
 from tests.helpers.predict_parts import command, write_detector, write_picture, write_pictures
+from util.output import folder_lock
 
 SIZES = {"a.jpg": (60, 40), "b.png": (40, 60), "c.bmp": (60, 40)}
 SUMMARIES = {"detections.json", "results.json", "progress.jsonl"}
@@ -236,7 +237,7 @@ def test_an_output_folder_that_cannot_be_written_is_refused_before_the_model_is_
 ):
     monkeypatch.setattr(predict, "Predictor", lambda *_, **__: pytest.fail("the model was loaded"))
     if blocked == "no permission":
-        monkeypatch.setattr("tempfile.TemporaryFile", refuse)
+        monkeypatch.setattr(folder_lock.os, "open", refuse)
     else:
         out.write_text("the user's own")
     target = out / "below" if blocked == "a folder below a file" else out
@@ -245,8 +246,20 @@ def test_an_output_folder_that_cannot_be_written_is_refused_before_the_model_is_
     assert out.is_file() or not out.exists()
 
 
-def refuse(**_):
+def refuse(*_):
     raise OSError(errno.EROFS, "Read-only file system")
+
+
+def test_two_jobs_do_not_write_to_one_folder_at_a_time(run, images: Path, out: Path, monkeypatch, capsys):
+    monkeypatch.setattr(folder_lock, "PATIENCE", 0.0)
+    assert run(images) == 0
+    before = files_in(out)
+    with (out / predict.LOCK).open("w") as other:
+        folder_lock.fcntl.flock(other, folder_lock.fcntl.LOCK_EX)
+        assert run(images / "b.png") == 1
+    assert f"error: --out {out} is in use by" in capsys.readouterr().err
+    assert files_in(out) == before | {predict.LOCK}
+    assert run(images / "b.png") == 0 and not (out / predict.LOCK).exists()
 
 
 def test_nothing_is_left_behind_where_nothing_could_be_predicted(checkpoint: Path, tmp_path: Path, images: Path):

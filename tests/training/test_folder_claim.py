@@ -10,10 +10,10 @@ import pytest
 import main
 from tests.helpers.processes import run_together
 from tests.helpers.runs import flags, parse
-from training import folder_lock
-from training.folder_lock import FolderLock, locks_released
 from training.run_folder import RunFolder
 from util.checkpoint import load_checkpoint
+from util.output import folder_lock
+from util.output.folder_lock import FolderLock, locks_released
 
 
 @pytest.fixture(autouse=True)

@@ -35,10 +35,11 @@ class FolderLock:
         folder: it is created, and removed again with the lock if nothing was written to it.
         name: of the file.
         doing: what this process does in the folder, for the message to others.
+        flag: the flag that names the folder, for messages.
     """
 
-    def __init__(self, folder: Path, name: str, doing: str) -> None:
-        self.folder, self.file, self.doing = folder, folder / name, doing
+    def __init__(self, folder: Path, name: str, doing: str, flag: str = "--output_dir") -> None:
+        self.folder, self.file, self.doing, self.flag = folder, folder / name, doing, flag
         self._descriptor = -1
         self._created: list[Path] = []
 
@@ -59,7 +60,7 @@ class FolderLock:
         except OSError as error:
             self.release()
             raise OSError(
-                f"--output_dir {self.folder} cannot be written to ({error.strerror or error}): choose another folder, "
+                f"{self.flag} {self.folder} cannot be written to ({error.strerror or error}): choose another folder, "
                 "or make room and check its permissions"
             ) from error
         except BaseException:
@@ -84,7 +85,7 @@ class FolderLock:
     def _lock(self) -> None:
         while True:
             self._descriptor = os.open(self.file, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o666)
-            if not _flock(self._descriptor, self.file):
+            if not _flock(self._descriptor, self.file, self.flag):
                 self._check_owner()
                 return
             with suppress(FileNotFoundError):  # removed by its last owner in the meantime
@@ -97,7 +98,9 @@ class FolderLock:
         """Without locks: refuse if the process that the file names is alive, as far as this machine can see."""
         owner = read_owner(self.file)
         if owner and owner.get("host") == socket.gethostname() and _is_alive(owner):
-            raise ValueError(f"{_in_use(self.file, owner)}; if that process is no training, delete {self.file}")
+            raise ValueError(
+                f"{_in_use(self.file, owner, self.flag)}; if that process is another program, delete {self.file}"
+            )
         where = f", last used by {_name(owner)}" if owner else ""
         get_logger().warning(
             f"the file system of {self.folder} has no locks{where}: a second run into the same folder on another "
@@ -117,17 +120,17 @@ class FolderLock:
         os.fsync(self._descriptor)
 
 
-def refuse_if_locked(file: Path) -> None:
+def refuse_if_locked(file: Path, flag: str = "--output_dir") -> None:
     """ValueError if another process holds the lock that is kept in `file`."""
     try:
         descriptor = os.open(file, os.O_RDWR | getattr(os, "O_CLOEXEC", 0))
     except OSError:
         return  # no such file, or one that says nothing
     try:
-        if not _flock(descriptor, file):
+        if not _flock(descriptor, file, flag):
             owner = read_owner(file)
             if owner and owner.get("host") == socket.gethostname() and _is_alive(owner):
-                raise ValueError(_in_use(file, owner))
+                raise ValueError(_in_use(file, owner, flag))
     finally:
         os.close(descriptor)
 
@@ -151,7 +154,7 @@ def read_owner(file: Path) -> dict[str, Any]:
     return owner if isinstance(owner, dict) else {}
 
 
-def _flock(descriptor: int, file: Path) -> bool:
+def _flock(descriptor: int, file: Path, flag: str) -> bool:
     """Lock an open file; False if its file system has no locks; ValueError if another process holds the lock."""
     if fcntl is None:
         return False
@@ -162,16 +165,15 @@ def _flock(descriptor: int, file: Path) -> bool:
             return True
         except BlockingIOError:
             if time.monotonic() > deadline:
-                raise ValueError(_in_use(file, read_owner(file))) from None
+                raise ValueError(_in_use(file, read_owner(file), flag)) from None
         except OSError:  # not supported here
             return False
         time.sleep(0.05)
 
 
-def _in_use(file: Path, owner: dict[str, Any]) -> str:
+def _in_use(file: Path, owner: dict[str, Any], flag: str) -> str:
     return (
-        f"--output_dir {file.parent} is in use by {_name(owner)}: wait until it has ended, stop it, or choose another "
-        "folder"
+        f"{flag} {file.parent} is in use by {_name(owner)}: wait until it has ended, stop it, or choose another folder"
     )
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from training import folder_lock
-from training.folder_lock import FolderLock, locks_released, read_owner, refuse_if_locked
+from util.output import folder_lock
+from util.output.folder_lock import FolderLock, locks_released, read_owner, refuse_if_locked
 
 
 @pytest.fixture(autouse=True)

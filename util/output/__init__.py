@@ -1,0 +1,1 @@
+"""An output folder: one process writes to it at a time."""
