@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -113,6 +113,10 @@ class AnnotatedImages(Dataset):
     @abstractmethod
     def annotation_rows(self) -> Sequence[Sequence[float]] | np.ndarray:
         """One row of numbers per annotation, for `datasets.loader.fingerprint`."""
+
+    def segmentations(self) -> Iterator[bytes]:
+        """The outlines that masks are learned from, for `datasets.loader.fingerprint`; none without masks."""
+        return iter(())
 
     @property
     def max_pixels(self) -> int:

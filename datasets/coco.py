@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +99,11 @@ class CocoDetection(AnnotatedImages):
 
     def annotation_rows(self) -> list[list[float]]:
         annotations = self.coco.dataset["annotations"]
-        return [[a["id"], a["image_id"], a["category_id"], *a["bbox"]] for a in annotations]
+        return [[a["id"], a["image_id"], a["category_id"], a["iscrowd"], *a["bbox"]] for a in annotations]
+
+    def segmentations(self) -> Iterator[bytes]:
+        if self.return_masks:
+            yield from (repr(a.get("segmentation")).encode() for a in self.coco.dataset["annotations"])
 
     def make_target(self, index: int, objects: Objects, image_size: tuple[int, int]) -> T.Target:
         return make_target(objects, image_size, self.ids[index], self.return_masks)

@@ -24,6 +24,7 @@ from util.rng import preserve_rng_state
 from util.signals import ignore_in_worker
 
 FEWER_WORKERS = ", or lower --num_workers"
+FINGERPRINT = "2:"  # begins the fingerprints that count all fields; earlier ones had fewer and no such mark
 SPARE_FILES = 8  # that a worker needs besides those of a batch
 
 
@@ -137,16 +138,25 @@ def _set_dataset_epoch(dataset: Dataset, epoch: int) -> None:
 
 
 def fingerprint(dataset: Dataset) -> str:
-    """Eight hex digits that depend on the images' ids and file names and on the annotations.
+    """A short text that depends on images' ids and file names, on the classes, and on all that is learned from.
 
-    A resumed run uses them to detect other data, wherever they are stored. Empty unless the data set is an
+    A resumed run uses it to detect other data, wherever they are stored. Empty unless the data set is an
     `AnnotatedImages`.
     """
     if not hasattr(dataset, "annotation_rows"):
         return ""
     images = [(key, dataset.images[key]["file_name"]) for key in sorted(dataset.images)]
-    rows = dataset.annotation_rows()
-    return f"{zlib.crc32(np.asarray(rows, dtype=np.float64).tobytes(), zlib.crc32(repr(images).encode())):08x}"
+    classes = [(category["id"], category["name"]) for category in dataset.categories]
+    crc = zlib.crc32(repr((images, classes)).encode("utf-8", "surrogatepass"))
+    crc = zlib.crc32(np.asarray(dataset.annotation_rows(), dtype=np.float64).tobytes(), crc)
+    for segmentation in dataset.segmentations():
+        crc = zlib.crc32(segmentation, crc)
+    return f"{FINGERPRINT}{crc:08x}"
+
+
+def same_data(one: str, other: str) -> bool:
+    """Whether two fingerprints may be of the same data. Those of earlier versions cannot be compared with today's."""
+    return one == other or one.startswith(FINGERPRINT) != other.startswith(FINGERPRINT)
 
 
 def _set_up_worker(worker_id: int) -> None:

@@ -12,7 +12,7 @@ epoch. Ours, which the published code ignores:
     rng           the state of each process's generators, by rank
     world_size    number of processes
     data          fingerprint of the training data
-    versions      of Python, torch, torchvision and NumPy
+    versions      of Python, torch, torchvision and NumPy; the threads, processor and device that decide the last bits
 
 `util.loading.checkpoint_entries` checks the type of each entry of a file that is loaded.
 """
@@ -31,6 +31,7 @@ import torchvision
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
+from datasets.loader import same_data
 from training.optimizer_state import KERNELS, check_optimizer_state, check_schedule_state
 from util.dist import all_gather, get_rank, get_world_size
 from util.errors import CheckpointError
@@ -119,12 +120,7 @@ class TrainingState:
             "data": self.data,
             "rng": all_gather(get_rng_state()),
             "world_size": get_world_size(),
-            "versions": {
-                "python": platform.python_version(),
-                "torch": str(torch.__version__),
-                "torchvision": torchvision.__version__,
-                "numpy": np.__version__,
-            },
+            "versions": self._versions(),
         }
 
     def load_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
@@ -160,6 +156,18 @@ class TrainingState:
             get_logger().info(f"resuming from {source}: epoch {at.epoch}{inside}, after {at.steps_taken} steps")
         check_same_position(self.position, self.args.resume)
 
+    def _versions(self) -> dict[str, str]:
+        """What decides the last bits of the numbers, besides settings and data."""
+        return {
+            "python": platform.python_version(),
+            "torch": str(torch.__version__),
+            "torchvision": torchvision.__version__,
+            "numpy": np.__version__,
+            "threads": str(torch.get_num_threads()),
+            "processor": torch.backends.cpu.get_cpu_capability(),
+            "device": torch.device(self.args.device).type,
+        }
+
     def _read_position(self, checkpoint: Mapping[str, Any]) -> Position:
         epoch = int(checkpoint["epoch"]) + 1
         position = Position(
@@ -170,6 +178,12 @@ class TrainingState:
         changes = self._changes_since(checkpoint)
         if changes:
             get_logger().warning(f"{'; '.join(changes)}: results will differ from an uninterrupted run")
+        saved, own = checkpoint.get("versions") or {}, self._versions()
+        other = [
+            f"{name} is {own[name]}, it was {saved[name]}" for name in own if saved.get(name, own[name]) != own[name]
+        ]
+        if other:
+            get_logger().warning(f"{'; '.join(other)}: the last bits of the numbers may differ")
         progress = checkpoint.get("progress")
         if progress is None:
             return position
@@ -185,7 +199,7 @@ class TrainingState:
     def _changes_since(self, checkpoint: Mapping[str, Any]) -> list[str]:
         """What makes a position inside an epoch meaningless, one clause each."""
         changes = []
-        if checkpoint.get("data", self.data) != self.data:
+        if not same_data(checkpoint.get("data", self.data), self.data):
             changes.append("the training data differ from the checkpoint's")
         world_size = checkpoint.get("world_size", get_world_size())
         if world_size != get_world_size():

@@ -229,7 +229,7 @@ def test_the_fingerprint_changes_with_a_segments_annotation(tmp_path):
         return fingerprint(dataset(tmp_path / name, {4: (SCENE, [segment(70000, **fields), SEGMENTS[1]])}))
 
     prints = [of("a"), of("b", category_id=2), of("c", iscrowd=1), of("d", area=151)]
-    assert len(set(prints)) == 4 and all(len(each) == 8 for each in prints)
+    assert len(set(prints)) == 4
     assert of("e") == prints[0]
 
 

@@ -11,7 +11,7 @@ import torch
 from torch.utils.data import ConcatDataset, Subset
 
 from datasets.coco import CocoDetection, make_coco_transforms
-from datasets.loader import build_data_loader, sample_generators, set_epoch
+from datasets.loader import build_data_loader, fingerprint, same_data, sample_generators, set_epoch
 from tests.helpers.coco_files import annotation, write_coco
 from util.errors import OpenFilesError
 from util.nested_tensor import NestedTensor
@@ -213,3 +213,30 @@ def test_a_batch_that_cannot_be_sent_ends_the_worker_so_that_nobody_waits_for_it
         next(iter(build_data_loader(Unsendable(1), 1, train=False, num_workers=1)))
     said = capfd.readouterr().err
     assert "a data loader worker cannot send a batch: " in said and "Traceback" not in said
+
+
+@pytest.mark.parametrize(
+    ("change", "with_masks"),
+    [({"iscrowd": 1}, False), ({"bbox": [4, 5, 20, 17]}, False), ({"segmentation": [[4, 5, 24, 5, 24, 20]]}, True)],
+    ids=["iscrowd", "bbox", "segmentation"],
+)
+def test_the_fingerprint_changes_with_what_is_learned(tmp_path, change, with_masks):
+    outline = {"segmentation": [[4, 5, 24, 5, 24, 21]]}
+
+    def of(name, **fields):
+        (tmp_path / name).mkdir()
+        row = annotation(1, 1, [4, 5, 20, 16]) | outline | fields
+        return fingerprint(CocoDetection(*write_coco(tmp_path / name, [row], count=1), None, with_masks))
+
+    assert of("one") == of("same") != of("other", **change)
+
+
+def test_the_fingerprint_changes_with_the_classes(data):
+    before = fingerprint(data)
+    data.categories[0]["name"] += "s"
+    assert fingerprint(data) != before
+
+
+def test_fingerprints_of_another_form_are_not_compared():
+    assert same_data("2:0123abcd", "2:0123abcd") and same_data("0123abcd", "2:ffffffff")
+    assert not same_data("2:0123abcd", "2:ffffffff") and not same_data("0123abcd", "ffffffff")

@@ -7,12 +7,14 @@ import pytest
 
 from hubconf import WEIGHTS_URL
 from main import get_args_parser
+from tests.helpers.paths import REPOSITORY
 from tools.demo import RECIPE
 from training.advice import (
     PUBLISHED_BATCH,
     PUBLISHED_EPOCHS,
     PUBLISHED_IMAGES,
     PUBLISHED_WEIGHTS,
+    TINY_WEIGHTS,
     more_objects_than_queries,
     too_short_training,
 )
@@ -53,6 +55,18 @@ def test_fewer_than_a_twentieth_of_the_published_images_are_too_few():
 
 def test_starting_from_a_detector_gives_no_warning():
     assert too_short_training(100, 8, 292, from_scratch=False) is None
+
+
+def test_a_short_training_of_the_tiny_model_leads_to_what_works():
+    text = too_short_training(steps=400, images_per_step=2, images=8, backbone="tiny")
+    assert "400 steps show the model 800 images (100.0 epochs of 8)" in text
+    assert f"--init_from {TINY_WEIGHTS}" in text and (REPOSITORY / TINY_WEIGHTS).is_file()
+    recipe = vars(get_args_parser().parse_args(RECIPE))
+    named = get_args_parser().parse_args(text.split("little data: ")[1].split())
+    differing = [name for name, value in vars(named).items() if value != recipe[name]]
+    sizes = {"num_queries", "train_sizes", "max_size", "val_size", "no_crop"}  # which depend on the images
+    run = {"backbone", "batch_size", "epochs", "eval_every", "num_workers", "print_freq"}
+    assert set(differing) <= sizes | run
 
 
 def test_the_demo_gives_no_warning():

@@ -35,7 +35,8 @@ def state(**entries: Any) -> dict[str, Any]:
 def restore(checkpoint: dict[str, Any], optimizer=None, schedule=None, **settings: Any) -> Position:
     if optimizer is None:
         optimizer, schedule = parts()
-    args = {"resume": "old.pth", "epochs": 2, "max_steps": None, "batch_size": 2, "seed": 0, "start_epoch": 0}
+    args = {"resume": "old.pth", "device": "cpu", "epochs": 2, "max_steps": None, "start_epoch": 0}
+    args |= {"batch_size": 2, "seed": 0}
     args = argparse.Namespace(**(args | settings))
     training = TrainingState(args, torch.nn.Linear(1, 1), optimizer, schedule, steps_per_epoch=4, data="pictures")
     training.load_state_dict(checkpoint)
@@ -44,7 +45,7 @@ def restore(checkpoint: dict[str, Any], optimizer=None, schedule=None, **setting
 
 def test_every_entry_that_is_saved_has_a_type_that_loading_checks():
     optimizer, schedule = parts()
-    args = argparse.Namespace(start_epoch=0)
+    args = argparse.Namespace(start_epoch=0, device="cpu")
     training = TrainingState(args, torch.nn.Linear(1, 1), optimizer, schedule, steps_per_epoch=4, data="pictures")
     saved = training.state_dict() | {"record": {}}
     assert set(saved) <= set(ENTRIES)
@@ -54,6 +55,27 @@ def test_every_entry_that_is_saved_has_a_type_that_loading_checks():
 def test_the_best_score_so_far_comes_back():
     assert restore(state(best_score=0.4)).best_score == 0.4
     assert restore(state()).best_score == -1.0
+
+
+def test_what_decides_the_last_bits_is_compared(capsys):
+    optimizer, schedule = parts()
+    args = argparse.Namespace(start_epoch=0, device="cpu")
+    training = TrainingState(args, torch.nn.Linear(1, 1), optimizer, schedule, steps_per_epoch=4, data="pictures")
+    versions = training.state_dict()["versions"]
+    restore(state(versions=versions))
+    restore(state(versions={"torch": versions["torch"]}))  # of earlier files
+    assert "last bits" not in capsys.readouterr().out
+    restore(state(versions=versions | {"threads": "7", "processor": "SVE", "torch": "1.0"}))
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if "last bits" in line)
+    assert "threads" in line and "7" in line and "SVE" in line and "1.0" in line
+
+
+def test_other_data_are_said_and_earlier_fingerprints_pass(capsys):
+    restore(state(data="pictures"))
+    restore(state(data="2:0123abcd"))  # the other form cannot be compared
+    assert "training data differ" not in capsys.readouterr().out
+    restore(state(data="films"))
+    assert "the training data differ from the checkpoint's" in capsys.readouterr().out
 
 
 def test_files_written_earlier_call_the_best_score_best_ap():
