@@ -290,7 +290,8 @@ def test_another_number_of_processes_is_named_and_its_generators_are_left(tmp_pa
     schedule = torch.optim.lr_scheduler.StepLR(optimizer, 200)
     checkpoint = {"optimizer": optimizer.state_dict(), "lr_scheduler": schedule.state_dict(), "epoch": 0, "step": 7}
     checkpoint |= {"best_ap": 0.5, "world_size": 2, "rng": [get_rng_state()] * 2, "progress": {"epoch": 1, "step": 3}}
-    args = argparse.Namespace(resume="two.pth", epochs=2, max_steps=None, batch_size=2, seed=0, start_epoch=0)
+    args = argparse.Namespace(resume="two.pth", device="cpu", epochs=2, max_steps=None, start_epoch=0)
+    args.batch_size, args.seed = 2, 0
     training = TrainingState(args, torch.nn.Linear(1, 1), optimizer, schedule, steps_per_epoch=4, data="pictures")
     torch.manual_seed(5)
     training.load_state_dict(checkpoint)
