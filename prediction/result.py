@@ -16,7 +16,7 @@ from torch import Tensor
 
 from prediction.panoptic_map import PanopticMap
 from util.pictures.boxes import color_of, draw_boxes
-from util.pictures.fonts import unknown_letters
+from util.pictures.fonts import unknown_letters, visible
 from util.pictures.masks import draw_masks, draw_panoptic, shades
 
 MAX_LETTERS = 28  # of a class name on a picture, to leave room for the score
@@ -58,7 +58,7 @@ class Prediction:
         with masks, the shade varies between objects of the same class.
         """
         labels = self.labels.tolist()
-        names = [_readable(name, label) for name, label in zip(self.names, labels)]
+        names = [_drawable(name) for name in self.names]
         texts = [f"{_cut(name)} {_before_number(name)}{score:.0%}" for name, score in zip(names, self.scores.tolist())]
         if self.masks is None:
             colors = [color_of(label) for label in labels]
@@ -73,9 +73,7 @@ class Prediction:
         """
         if self.panoptic is None:
             raise ValueError("the prediction has no panoptic map: use a model trained on panoptic data")
-        segments = [
-            segment | {"name": _readable(segment["name"], segment["category_id"])} for segment in self.panoptic.segments
-        ]
+        segments = [segment | {"name": _drawable(segment["name"])} for segment in self.panoptic.segments]
         return draw_panoptic(self.image, self.panoptic.ids, segments, min_side=min_side)
 
     def resized(self, image: Image.Image) -> Prediction:
@@ -120,9 +118,10 @@ def class_name(label: int, names: Mapping[int, str]) -> str:
     return names.get(label, f"class {label}")
 
 
-def _readable(name: str, label: int) -> str:
-    """The name, or `class ID` if no installed font has its letters: they would be drawn as empty frames."""
-    return class_name(label, {}) if unknown_letters(name) else name
+def _drawable(name: str) -> str:
+    """The name as it is drawn; that no font has some of its letters, which are drawn as escapes, is said once."""
+    unknown_letters(name[:1000])
+    return visible(name[:1000])
 
 
 def _cut(name: str) -> str:

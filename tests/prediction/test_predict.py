@@ -21,6 +21,7 @@ from prediction.inputs import read_upright_rgb
 from tests.helpers.predict_parts import CATEGORIES, write_detector, write_picture
 from tests.helpers.runs import parse
 from util.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from util.pictures import fonts
 
 
 @pytest.fixture(scope="module")
@@ -206,16 +207,18 @@ def test_attention_comes_from_the_last_layers_and_this_image(predictor: Predicto
     torch.testing.assert_close(shown[2], maps.encoder[0][0])
 
 
-def test_names_without_glyphs_become_ids(predictor: Predictor, tmp_path: Path, monkeypatch):
+def test_letters_without_glyphs_become_escapes(predictor: Predictor, tmp_path: Path, monkeypatch):
     texts = []
     monkeypatch.setattr(prediction_result, "draw_boxes", lambda image, boxes, labels, *_, **__: texts.extend(labels))
-    monkeypatch.setattr(prediction_result, "unknown_letters", lambda text: "红" if "红" in text else "")
+    letter = "\ue0d1"  # of private use: no font has it
+    monkeypatch.setattr(fonts, "_font_for", lambda letter: None if letter == "\ue0d1" else fonts._dejavu())
+    fonts.visible.cache_clear()
     found = predictor(write_picture(tmp_path / "a.png"), threshold=0, top_k=3)
-    found.names[:] = ["a", "红b", "דם"]
+    found.names[:] = ["a", f"{letter}b", "דם"]
     found.draw()
     numbers = [f"{score:.0%}" for score in found.scores.tolist()]
     mark = "\u200e"  # otherwise the per cent sign changes sides
-    assert texts == [f"a {numbers[0]}", f"class {found.labels[1]} {numbers[1]}", f"דם {mark}{numbers[2]}"]
+    assert texts == [f"a {numbers[0]}", f"\\ue0d1b {numbers[1]}", f"דם {mark}{numbers[2]}"]
 
 
 def test_a_long_name_leaves_room_for_its_score(predictor: Predictor, tmp_path: Path, monkeypatch):

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from PIL import Image, ImageDraw
 
-from util.pictures.fonts import draw_text, text_length
+from util.pictures.fonts import LONGEST, draw_text, fit_length, text_length
 
 Color = tuple[int, int, int]
 
@@ -199,12 +199,7 @@ def letter_height(size: tuple[int, int]) -> int:
 
 def shorten(text: str, letters: int, width: float) -> str:
     """The text on one line, truncated to at most `width` pixels at this text height."""
-    text = " ".join(text.split())
-    if text_length(text, letters) <= width:
-        return text
-    while text and text_length(text + "…", letters) > width:
-        text = text[:-1]
-    return text + "…"
+    return fit_length(" ".join(text[:LONGEST].split()), letters, width)
 
 
 def _draw_labels(canvas, boxes, labels, colors):
@@ -239,7 +234,7 @@ def _draw_labels(canvas, boxes, labels, colors):
 def _crowded_letter_height(size: tuple[int, int], labels: Sequence[str]) -> int:
     """The text height, reduced by at most half if the labels would cover more than `MAX_TAGGED`."""
     usual = letter_height(size)
-    area = sum(text_length(" ".join(label.split()), usual) for label in labels if label) * 1.4 * usual
+    area = sum(text_length(" ".join(label[:LONGEST].split()), usual) for label in labels if label) * 1.4 * usual
     share = area / (size[0] * size[1])
     return usual if share <= MAX_TAGGED else max(MIN_LETTERS, usual // 2, round(usual * math.sqrt(MAX_TAGGED / share)))
 

@@ -9,10 +9,9 @@ from __future__ import annotations
 import io
 import unicodedata
 from collections.abc import Sequence
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from PIL import ImageFont
+from util.pictures.fonts import fit_length, text_length, unknown_letters, visible, with_fonts
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,19 +25,13 @@ LONGEST_LABEL = 15  # length limit of a label, in multiples of the font size
 def png_of(figure: Figure) -> bytes:
     """The figure as the content of a PNG file."""
     content = io.BytesIO()
-    figure.savefig(content, format="png", dpi=DPI, pil_kwargs={"compress_level": 2})
+    with_fonts(figure).savefig(content, format="png", dpi=DPI, pil_kwargs={"compress_level": 2})
     return content.getvalue()
 
 
 def labels_of(names: Sequence[str], ids: Sequence[int]) -> list[str]:
-    """Class names on one line, truncated to `LONGEST_LABEL`.
-
-    Characters that matplotlib's font lacks are left out; a name without any others is replaced by the class id.
-    """
-    from matplotlib.font_manager import get_font
-
-    font = get_font(_font_file())
-    return [_label(name, f"class {class_id}", font) for name, class_id in zip(names, ids, strict=True)]
+    """Class names on one line, truncated to `LONGEST_LABEL`; an empty name is replaced by the class id."""
+    return [_label(name, f"class {class_id}") for name, class_id in zip(names, ids, strict=True)]
 
 
 def width_of(labels: Sequence[str], font: float = 8) -> float:
@@ -93,15 +86,10 @@ def finish_square(axis: Axes, title: str, x_label: str, y_label: str = "", remar
     axis.text(0.5, 0.5, remark, transform=axis.transAxes, ha="center", color="gray")
 
 
-def _label(name: str, substitute: str, font: Any) -> str:
-    known = "".join(c if c.isprintable() and font.get_char_index(ord(c)) else " " for c in name)
-    text = " ".join(known.split())
-    if not text or (any(c.isalpha() for c in name) and not any(c.isalpha() for c in text)):
-        text = substitute
-    if _length(text) > LONGEST_LABEL:
-        while _length(text + "…") > LONGEST_LABEL:
-            text = text[:-1]
-        text += "…"
+def _label(name: str, substitute: str) -> str:
+    unknown_letters(name[:1000])  # warns
+    text = " ".join(name[:1000].split()) or substitute
+    text = fit_length(visible(text), RULER, LONGEST_LABEL * RULER)
     if any(unicodedata.bidirectional(c) in ("R", "AL") for c in text):
         text = f"\N{LEFT-TO-RIGHT MARK}{text}\N{LEFT-TO-RIGHT MARK}"  # keeps a number after it on its right
     return text
@@ -109,15 +97,4 @@ def _label(name: str, substitute: str, font: Any) -> str:
 
 def _length(text: str) -> float:
     """The width of a text, in multiples of the font size."""
-    return _ruler().getlength(text) / RULER
-
-
-@cache
-def _ruler() -> ImageFont.FreeTypeFont:
-    return ImageFont.truetype(_font_file(), RULER)
-
-
-def _font_file() -> str:
-    from matplotlib.font_manager import FontProperties, findfont
-
-    return findfont(FontProperties())
+    return text_length(text, RULER) / RULER

@@ -6,7 +6,6 @@ cell returns. To save one: `figure.savefig(path)`.
 
 import argparse
 import io
-import json
 import math
 import os
 from collections.abc import Sequence
@@ -16,24 +15,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from util.checkpoint import load_checkpoint
-from util.coco_names import COCO_METRICS
 from util.logging import get_logger
+from util.pictures.fonts import with_fonts
+from util.pictures.run_log import Log, PathLike, curves_of, read_log
+from util.text import printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-Log = list[dict[str, Any]]
-PathLike = str | os.PathLike[str]
-
-# Fields that are one of several numbers in an entry of the log → that entry, and the index or key of the number in it:
-# COCO's 12 numbers for boxes and masks, panoptic quality. The published name mAP means AP50.
-EVALUATED = {
-    "AP": ("coco_eval_bbox", list(COCO_METRICS).index("AP")),
-    "mAP": ("coco_eval_bbox", list(COCO_METRICS).index("AP50")),
-    "mask_AP": ("coco_eval_masks", list(COCO_METRICS).index("AP")),
-    "PQ": ("PQ_all", "pq"),
-}
 # Field → (title, label of the y axis). For other fields the title is their name.
 TITLES = {
     "loss": ("total loss", "weighted sum"),
@@ -61,6 +51,9 @@ def plot_logs(
 ) -> "Figure":
     """Plot fields of the log over the epochs, a panel per field: training solid, evaluation dashed, a colour per run.
 
+    A field that holds several numbers, such as `coco_eval_bbox`, is drawn as a curve of each. What is no number is left
+    out with a warning that names it.
+
     Args:
         logs: the folder of a run, or several folders.
         fields: names in the log without `train_` or `test_`; `AP` and `mAP` are COCO's AP and AP50 of boxes, `mask_AP`
@@ -80,40 +73,15 @@ def plot_logs(
     figure, axes = _new_figure(math.ceil(len(fields) / columns), columns)
     colors = _colors(len(runs))
     for axis, field in zip(axes, fields, strict=False):
-        for run, color in zip(runs, colors, strict=True):
-            _draw_run(axis, run, field, ewm_col, color)
-        title, y_label = TITLES.get(field, (field, "value"))
+        for folder, run, color in zip(folders, runs, colors, strict=True):
+            _draw_run(axis, run, field, ewm_col, color, folder / log_name)
+        title, y_label = TITLES.get(field, (printable(field, 60), "value"))
         _finish(axis, title, "epoch", y_label)
         axis.xaxis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
     for axis in axes[len(fields) :]:
         axis.set_axis_off()
     _add_legend(figure, _run_names(folders), colors)
-    return figure
-
-
-def read_log(path: PathLike) -> Log:
-    """The records of a log, one per epoch, in the order of the epochs.
-
-    If a resumed run repeated an epoch, the later record counts. Lines truncated by an interruption are left out with a
-    warning.
-
-    Raises:
-        ValueError: the file does not exist or has no readable line.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise ValueError(f"there is no log {path}: pass the --output_dir of a run that has finished its first epoch")
-    records: dict[float, dict[str, Any]] = {}
-    for number, line in enumerate(path.read_text().splitlines(), start=1):
-        try:
-            record = json.loads(line)
-            records[record.get("epoch", len(records))] = record
-        except (json.JSONDecodeError, AttributeError):
-            if line.strip():
-                get_logger().warning(f"line {number} of {path} is not a JSON object: left out")
-    if not records:
-        raise ValueError(f"log {path} has no records yet: a run writes its first one at the end of its first epoch")
-    return [records[epoch] for epoch in sorted(records)]
+    return with_fonts(figure)
 
 
 def smooth(values: Sequence[float], center_of_mass: float) -> np.ndarray:
@@ -127,28 +95,15 @@ def smooth(values: Sequence[float], center_of_mass: float) -> np.ndarray:
     return np.array(means)
 
 
-def _draw_run(axis: "Axes", run: Log, field: str, ewm_col: float, color: Any) -> None:
+def _draw_run(axis: "Axes", run: Log, field: str, ewm_col: float, color: Any, path: Path) -> None:
     for split, style, fill in ("train", "-", color), ("test", "--", "white"):
-        epochs, values = _series(run, split, field)
-        marker = "o" if len(values) == 1 else None  # a single point is not visible as a line
-        axis.plot(epochs, smooth(values, ewm_col), linestyle=style, color=color, marker=marker, markerfacecolor=fill)
-
-
-def _series(run: Log, split: str, field: str) -> tuple[list[float], list[float]]:
-    """Epochs and values of the records that have the field; -1, COCO's value for "no ground truth", is left out."""
-    epochs, values = [], []
-    for index, record in enumerate(run):
-        if field in EVALUATED:
-            entry, place = EVALUATED[field]
-            numbers = record.get(f"test_{entry}") if split == "test" else None
-            value = numbers[place] if numbers else None
-            value = None if value == -1 else value
-        else:
-            value = record.get(f"{split}_{field}")
-        if value is not None and math.isfinite(value):
-            epochs.append(record.get("epoch", index))
-            values.append(value)
-    return epochs, values
+        curves = curves_of(run, split, field, path)
+        for name, (epochs, values) in curves.items():
+            marker = "o" if len(values) == 1 else None  # a single point is not visible as a line
+            smoothed = smooth(values, ewm_col)
+            axis.plot(epochs, smoothed, linestyle=style, color=color, marker=marker, markerfacecolor=fill)
+            if name:
+                axis.text(epochs[-1], smoothed[-1], f" {name}", fontsize=6.5, color=color, va="center")
 
 
 def plot_precision_recall(files: Sequence[PathLike], naming_scheme: str = "iter") -> tuple["Figure", np.ndarray]:
@@ -195,7 +150,7 @@ def plot_precision_recall(files: Sequence[PathLike], naming_scheme: str = "iter"
     for axis in axes:
         axis.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
     _add_legend(figure, names, colors, splits=False)
-    return figure, axes
+    return with_fonts(figure), axes
 
 
 def _evaluation_classes() -> list[tuple[Any, str]]:
@@ -253,8 +208,10 @@ def _run_names(folders: Sequence[Path]) -> list[str]:
 def _add_legend(figure: "Figure", names: Sequence[str], colors: Sequence[Any], splits: bool = True) -> None:
     from matplotlib.lines import Line2D
 
-    handles = [Line2D([], [], color=color, linewidth=3, label=name) for name, color in zip(names, colors, strict=True)]
+    handles = [Line2D([], [], color=color, linewidth=3, label="run") for color in colors]
     if splits:
         handles.append(Line2D([], [], color="gray", linestyle="-", label="training"))
         handles.append(Line2D([], [], color="gray", linestyle="--", label="evaluation"))
-    figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 6), frameon=False)
+    legend = figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 6), frameon=False)
+    for text, name in zip(legend.get_texts(), names):  # as labels, names with a leading underscore would be left out
+        text.set_text(printable(name, 60))

@@ -10,10 +10,17 @@ import pytest
 from PIL import Image, ImageDraw
 
 from util.pictures import fonts
+from util.text import escape
 
 TTF = Path(matplotlib.get_data_path(), "fonts", "ttf")
 SCRIPT_D = "\ue0d0"  # only STIXNonUni has it; stands for a character of a script that DejaVu lacks
 NOWHERE = "红"
+
+
+def forget() -> None:
+    """Nothing is known of the fonts of this machine."""
+    fonts._font_for.cache_clear()
+    fonts.visible.cache_clear()
 
 
 SCRIPTS = {
@@ -37,11 +44,11 @@ def test_the_packages_cover_every_large_script(script, monkeypatch):
     pytest.importorskip("manimgx_fonts_cjk", reason="the optional fonts are not installed")
     pytest.importorskip("manimgx_fonts", reason="the optional fonts are not installed")
     monkeypatch.setattr(fonts, "_system_fonts", tuple)  # whatever this machine has
-    fonts._font_for.cache_clear()
+    forget()
     try:
         assert fonts.unknown_letters(SCRIPTS[script]) == "" and drawn(SCRIPTS[script]).any()
     finally:
-        fonts._font_for.cache_clear()
+        forget()
 
 
 @pytest.fixture
@@ -49,10 +56,10 @@ def one_other_font(monkeypatch: pytest.MonkeyPatch):
     """The machine has DejaVu and STIXNonUni only."""
     monkeypatch.setattr(fonts, "_package_fonts", tuple)
     monkeypatch.setattr(fonts, "_system_fonts", lambda: (("no such font.ttf", str(TTF / "STIXNonUni.ttf")),))
-    fonts._font_for.cache_clear()
+    forget()
     monkeypatch.setattr(fonts, "_warned", [])
     yield
-    fonts._font_for.cache_clear()
+    forget()
 
 
 def drawn(text: str, size: int = 30) -> np.ndarray:
@@ -84,7 +91,24 @@ def test_missing_characters_are_warned_of_once(one_other_font, capsys):
     assert fonts.unknown_letters(f"a{NOWHERE}{NOWHERE}") == NOWHERE
     fonts.unknown_letters(f"{NOWHERE}b")
     assert capsys.readouterr().out.count("no font has all characters") == 1
-    assert drawn(NOWHERE).any()  # a frame in its place
+    np.testing.assert_array_equal(drawn(NOWHERE), drawn("\\u7ea2"))  # its escape in its place
+
+
+@pytest.mark.parametrize("text", ["\x1b[31m", "a\nb", "\u202egnp", "\ud800", "\x00"])
+def test_what_must_not_be_printed_is_drawn_as_an_escape(text):
+    assert fonts.visible(text) == escape(text) != text
+    np.testing.assert_array_equal(drawn(text), drawn(escape(text)))
+
+
+@pytest.mark.parametrize("letter", ["W", "i", "\u0301", "犬", "\x1b"])
+@pytest.mark.parametrize("width", [5, 100, 333])
+def test_text_of_any_length_is_cut_to_the_longest_start_that_fits(letter, width):
+    cut = fonts.fit_length(letter * 1_000_000, 20, width)
+    assert cut.endswith("…") and len(cut) <= 100 + width
+    longer = cut[:-1] + letter + "…"
+    assert fonts.text_length(cut, 20) <= max(width, fonts.text_length("…", 20))
+    assert fonts.text_length(longer, 20) > width or letter == "\u0301"
+    assert fonts.fit_length("iii", 20, width=100) == "iii"
 
 
 def test_characters_without_a_shape_are_not_missing(one_other_font):
@@ -98,12 +122,12 @@ def system(monkeypatch: pytest.MonkeyPatch):
     def install(*files: Path) -> None:
         monkeypatch.setattr(fonts, "_package_fonts", tuple)
         monkeypatch.setattr("matplotlib.font_manager.findSystemFonts", lambda: [str(file) for file in files])
-        fonts._font_for.cache_clear()
+        forget()
         fonts._system_fonts.cache_clear()
 
     yield install
     monkeypatch.undo()
-    fonts._font_for.cache_clear()
+    forget()
     fonts._system_fonts.cache_clear()
 
 

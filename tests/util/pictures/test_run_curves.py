@@ -1,5 +1,6 @@
 """Curves: what is drawn for a log, and what is said about one that cannot be drawn."""
 
+import io
 import json
 import runpy
 import sys
@@ -9,6 +10,7 @@ import pytest
 import torch
 from pycocotools.cocoeval import Params
 
+from tests.helpers.coco_files import captured_warnings
 from tools import plot_logs as plot_logs_command
 from util.checkpoint import CheckpointError, save_checkpoint
 from util.pictures.run_curves import plot_logs, plot_precision_recall, read_log, smooth
@@ -58,6 +60,72 @@ def test_map_is_ap50_as_in_the_published_plots_and_is_labelled_so(write_run):
     assert [len(curves(axis)) for axis in figure.axes] == [2, 0, 1]  # loss_bbox_unscaled is not in this log
     assert curves(figure.axes[2]) == [("--", [0, 1, 2], [0.0, 0.2, 0.4])]
     assert figure.axes[1].texts[0].get_text() == "not in the logs"
+
+
+def test_a_field_of_several_numbers_is_drawn_as_a_curve_of_each(write_run):
+    numbers = [{"epoch": e, "test_coco_eval_bbox": [0.1 * e, 0.2], "test_PQ_all": {"pq": 0.5, "n": 3}} for e in (0, 1)]
+    figure = plot_logs(write_run("a", *numbers), fields=["coco_eval_bbox", "PQ_all", "AP", "mAP"])
+    assert curves(figure.axes[0]) == [("--", [0, 1], [0, 0.1]), ("--", [0, 1], [0.2, 0.2])]
+    assert [text.get_text().strip() for text in figure.axes[0].texts] == ["AP", "AP50"]
+    assert [text.get_text().strip() for text in figure.axes[1].texts] == [".pq", ".n"]
+    assert curves(figure.axes[2]) == [("--", [0, 1], [0, 0.1])]
+    assert curves(figure.axes[3]) == [("--", [0, 1], [0.2, 0.2])]
+
+
+@pytest.mark.parametrize("odd", ["word", "0.5", [], {}, ["a"], {"a": None, "b": "\x1b"}, [[["deep"]]]])
+def test_what_is_no_number_is_left_out_and_named(write_run, odd):
+    run = write_run("a", {"epoch": 0, "train_x": 1}, {"epoch": 3, "train_x": odd}, {"epoch": 4, "train_x": 2})
+    with captured_warnings() as warnings:
+        figure = plot_logs(run, fields=["x"])
+    assert curves(figure.axes[0]) == [("-", [0, 4], [1, 2])]
+    assert len(warnings) == 1 and "\x1b" not in warnings[0]
+    assert warnings[0].startswith("train_x in ") and "is no number in 1 of 3 records, first in epoch 3: " in warnings[0]
+
+
+@pytest.mark.parametrize("entry", [None, "word", 0.5, [], ["a"], [None], {"AP": 1}, [[0.5]]])
+def test_an_odd_entry_of_the_evaluation_has_no_ap(write_run, entry):
+    run = write_run("a", {"epoch": 0, "test_coco_eval_bbox": entry, "test_PQ_all": entry})
+    with captured_warnings() as warnings:
+        figure = plot_logs(run, fields=["AP", "mAP", "PQ"])
+    assert [curves(axis) for axis in figure.axes] == [[], [], []] and len(warnings) == (0 if entry is None else 3)
+
+
+def test_numbers_that_cannot_be_drawn_and_missing_ones_are_gaps(write_run):
+    values = [1, None, float("nan"), float("inf"), 10**400, 1e308, True]
+    run = write_run("a", *({"epoch": e, "train_x": value} for e, value in enumerate(values)))
+    with captured_warnings() as warnings:
+        figure = plot_logs(run, fields=["x"])
+    assert curves(figure.axes[0]) == [("-", [0, 6], [1, 1])] and warnings == []
+
+
+def test_of_very_many_numbers_some_are_drawn(write_run):
+    run = write_run("a", {"epoch": 0, "train_x": list(range(100_000))})
+    with captured_warnings() as warnings:
+        figure = plot_logs(run, fields=["x"])
+    assert len(curves(figure.axes[0])) == 24 and "the first 24 are drawn" in warnings[0]
+
+
+@pytest.mark.parametrize("epoch", [None, "x", [1], float("nan"), {}])
+def test_a_record_without_a_usable_epoch_has_its_place(write_run, epoch):
+    run = write_run("a", record(0), record(1) | {"epoch": epoch}, record(2))
+    assert curves(plot_logs(run, fields=["loss"]).axes[0])[0] == ("-", [0, 1, 2], [4, 3, 2])
+
+
+def test_lines_that_are_no_records_are_left_out(write_run):
+    run = write_run("a", record(0))
+    with (run / "log.txt").open("ab") as file:
+        file.write(b"[1]\n\xff\n" + b"[" * 100_000 + b"\n" + json.dumps(record(1)).encode() + b"\n")
+    with captured_warnings() as warnings:
+        assert [line["epoch"] for line in read_log(run / "log.txt")] == [0, 1]
+    assert len(warnings) == 3
+
+
+def test_names_of_runs_and_fields_are_shown_unchanged(write_run):
+    runs = [write_run(name, record(0)) for name in ("_hidden", "$\\frac{", "a\x1b[31m", "犬")]
+    figure = plot_logs(runs, fields=["$x_"])
+    figure.savefig(io.BytesIO(), format="png")
+    assert figure.axes[0].get_title() == "$x_"
+    assert [text.get_text() for text in figure.legends[0].get_texts()][:3] == ["_hidden", "$\\frac{", "a\\x1b[31m"]
 
 
 def test_masks_have_an_ap_and_panoptic_maps_a_quality(write_run):
