@@ -7,6 +7,7 @@ FOLDER/panoptic/NAME.png       panoptic models: the map in COCO's colours, id = 
 FOLDER/panoptic_pictures/NAME  panoptic models: the image under that map, with a legend
 FOLDER/detections.json         all detections in COCO's annotation format, written when all images are done
 FOLDER/results.json            the same detections as a list in COCO's results format, for `COCO.loadRes`
+FOLDER/segmentations.json      with masks: the same without boxes, from which `COCO.loadRes` takes the masks' areas
 FOLDER/panoptic.json           panoptic models: the segments of all maps in COCO's format, written when all are done
 FOLDER/progress.jsonl          what is done, see `prediction.job_record`; read on --resume, and by the next job
 """
@@ -167,12 +168,12 @@ class PredictionFolder:
         categories: Sequence[Mapping[str, Any]],
         image_ids: Mapping[str, int] | None = None,
     ) -> Path:
-        """Write `detections.json`, `results.json`, and `panoptic.json` if there are maps, for the named images that are
-        done.
+        """Write the files about all images, for the named ones that are done.
 
-        The first holds `images`, `annotations` and `categories`, so pycocotools' `COCO` can load it; the annotations
-        are COCO results with an id and "iscrowd" 0. The second is the list of results that `COCO.loadRes` takes. The
-        third holds COCO panoptic annotations of the files in panoptic/.
+        `detections.json` holds `images`, `annotations` and `categories`, so pycocotools' `COCO` can load it; the
+        annotations are COCO results with an id and "iscrowd" 0. `results.json` is the list of results that
+        `COCO.loadRes` takes, and `segmentations.json` the same without boxes, if there are masks. `panoptic.json`, if
+        there are maps, holds COCO panoptic annotations of the files in panoptic/.
 
         Args:
             names: the images, in the order of the files.
@@ -191,14 +192,17 @@ class PredictionFolder:
             for result in record["results"]:
                 annotations.append({"id": len(annotations) + 1, "image_id": number, "iscrowd": 0} | result)
                 results.append({"image_id": number} | {key: result[key] for key in result if key != "area"})
-        target = self.path / SUMMARIES[0]
+        target = self.path / "detections.json"
         kinds = _with_unnamed(categories, annotations)
         self._guarded(target, write_json, {"images": images, "annotations": annotations, "categories": kinds})
-        self._guarded(self.path / SUMMARIES[1], write_json, results)
+        self._guarded(self.path / "results.json", write_json, results)
+        if any("segmentation" in result for result in results):
+            masks = [{key: result[key] for key in result if key != "bbox"} for result in results]
+            self._guarded(self.path / "segmentations.json", write_json, masks)
         if any("segments" in record for record in records):
             kinds = _with_unnamed(categories, [segment for record in records for segment in record["segments"]])
             kinds = [{"isthing": 0} | category for category in kinds]
-            self._guarded(self.path / SUMMARIES[2], write_json, panoptic_json(records, images, kinds))
+            self._guarded(self.path / "panoptic.json", write_json, panoptic_json(records, images, kinds))
         return target
 
     def counts(self, names: Iterable[str]) -> tuple[Counter[int], Counter[int]]:

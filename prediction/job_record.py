@@ -22,7 +22,7 @@ from prediction.output_names import crop_name, map_name, picture_name
 from util.files import is_count, is_number
 
 PROGRESS = "progress.jsonl"
-SUMMARIES = ("detections.json", "results.json", "panoptic.json")
+SUMMARIES = ("detections.json", "results.json", "segmentations.json", "panoptic.json")
 FOLDERS = ("pictures", "crops", "attention", "panoptic", "panoptic_pictures")
 _START = b'{"settings": {'
 _CHUNK = 1 << 20  # bytes

@@ -7,10 +7,12 @@ import pytest
 import torch
 from PIL import Image
 from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 from torchvision.transforms.functional import to_tensor
 
 import hubconf
 import main
+import predict
 from datasets.shapes import CATEGORIES, THINGS, write_shapes
 from datasets.transforms import IMAGENET_MEAN, IMAGENET_STD, Normalize
 from evaluation.coco_eval import CocoEvaluator
@@ -103,6 +105,29 @@ def test_two_processes_find_what_one_finds_to_the_last_digit(tmp_path):
     assert quality["All"]["pq"] > 0.5 and boxes["stats"][0] > 0.4
     for name in ("panoptic_eval/quality.json", "panoptic_eval/predictions.json", "eval/per_class.json"):
         assert (one / name).read_text() == (two / name).read_text(), name
+
+
+@pytest.mark.parametrize(("file", "flags"), [(FILE, ()), (PANOPTIC, ("--dataset_file", "coco_panoptic"))])
+def test_predictions_have_the_ap_of_the_evaluation(drawn, tmp_path, file, flags):
+    """With every detection kept, and images that are not padded in a batch, which changes what DETR sees."""
+    _, truth, folder = drawn
+    ann = folder / "annotations" / "instances_val2017.json"
+    own = ("--coco_path", folder, "--coco_panoptic_path", folder, "--resume", file, "--output_dir", tmp_path / "eval")
+    flags = (*flags, *own, "--eval", "--batch_size", "1", "--num_workers", "0", "--device", "cpu")
+    assert main.run([str(flag) for flag in flags]) == 0
+    argv = (file, "--ann", ann, "--threshold", "0", "--no_pictures", "--count", "--device", "cpu", "--out", tmp_path)
+    assert predict.run([str(part) for part in argv]) == 0
+    pairs = [("bbox", "results.json", "detections.json")]
+    pairs += [("segm", "segmentations.json", "segmentations.json")] if file == PANOPTIC else []
+    for kind, ours, theirs in pairs:
+        numbers = []
+        for results in (tmp_path / ours, tmp_path / "eval/eval" / theirs):
+            evaluation = COCOeval(truth, truth.loadRes(str(results)), kind)
+            evaluation.evaluate()
+            evaluation.accumulate()
+            evaluation.summarize()
+            numbers.append(evaluation.stats)
+        assert numbers[0] == pytest.approx(numbers[1], abs=1e-3) and numbers[0][0] > 0.6
 
 
 def test_without_pretrained_the_weights_are_random(no_network):

@@ -17,6 +17,7 @@ from datasets.annotations.panoptic import read_panoptic
 from datasets.annotations.segment_maps import decode_segment_map, read_segment_map
 from evaluation.panoptic_eval import PanopticEvaluator
 from predict import Predictor
+from prediction.job_record import SUMMARIES
 from prediction.panoptic_map import PanopticMap
 from prediction.result import Prediction
 from prediction.speed import measure
@@ -223,7 +224,7 @@ def test_masks_and_maps_become_files(run, checkpoint: Path, images: Path, tmp_pa
     out = tmp_path / "out"
     pictures = {f"{folder}/{name}" for folder in ("pictures", "panoptic_pictures") for name in SIZES}
     maps = {"panoptic/a.jpg.png", "panoptic/b.png", "panoptic/in/d.JPG.png"}
-    assert files_in(out) == pictures | maps | {"detections.json", "results.json", "panoptic.json", "progress.jsonl"}
+    assert files_in(out) == pictures | maps | {*SUMMARIES, "progress.jsonl"}
     assert f"panoptic maps in {out / 'panoptic'}\n" in capsys.readouterr().out
     coco = COCO(out / "detections.json")
     areas = {number: annotation["area"] for number, annotation in coco.anns.items()}
@@ -256,7 +257,7 @@ def test_the_written_files_can_be_evaluated(run, images: Path, tmp_path: Path):
 def test_without_pictures_data_are_still_written(run, images: Path, tmp_path: Path):
     assert run(images / "b.png", "--no_pictures", "--save_crops", "--count", "--top_k", "1") == 0
     names = {name for name in files_in(tmp_path / "out") if not name.startswith("crops/")}
-    assert names == {"panoptic/b.png", "detections.json", "results.json", "panoptic.json", "progress.jsonl"}
+    assert names == {"panoptic/b.png", *SUMMARIES, "progress.jsonl"}
     assert len(files_in(tmp_path / "out/crops")) == 1
 
 
