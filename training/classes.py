@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 from typing import Any
 
 from datasets.annotated_images import AnnotatedImages
@@ -67,10 +69,11 @@ def settle_classes(
 
 
 def compare_classes(files: Sequence[tuple[str, Categories]]) -> None:
-    """Compare the names that each file gives to the ids that it shares with the first.
+    """Compare the names that any two files give to the ids that they share.
 
-    Capital letters, spaces and punctuation do not matter, nor do classes without a name, or whose name is their id.
-    Another name is a warning. If one of the two files has that name under another id, the ids mean other classes.
+    Capital letters, Unicode forms, and spaces, hyphens and underscores inside of a name do not matter, nor do classes
+    without a name, or whose name is their id. Another name is a warning. If one of the two files has that name under
+    another id, the ids mean other classes.
 
     Args:
         files: (where, categories) of the checkpoint or the training data, then of the others.
@@ -78,9 +81,8 @@ def compare_classes(files: Sequence[tuple[str, Categories]]) -> None:
     Raises:
         ValueError: an id means another class; the message gives the first, its names and both files.
     """
-    (first, known), *others = files
-    for where, categories in others:
-        own, other = _names(known), _names(categories)
+    warned: set[int] = set()
+    for (first, own), (where, other) in combinations([(file, _names(categories)) for file, categories in files], 2):
         differing = [number for number in own if number in other and _plain(own[number]) != _plain(other[number])]
         if not differing:
             continue
@@ -95,7 +97,9 @@ def compare_classes(files: Sequence[tuple[str, Categories]]) -> None:
                 f"{found}: the ids mean other classes there. Use one list of categories in all annotation files; to "
                 "train a checkpoint's weights on other classes, start a new run with --init_from"
             )
-        get_logger().warning(f"{found}: they are taken to be the same class")
+        if not warned.issuperset(differing):  # of three files, two may differ from the third in the same way
+            get_logger().warning(f"{found}: they are taken to be the same class")
+        warned.update(differing)
 
 
 def _names(categories: Categories) -> dict[int, str]:
@@ -104,4 +108,5 @@ def _names(categories: Categories) -> dict[int, str]:
 
 
 def _plain(name: str) -> str:
-    return re.sub(r"[\W_]+", "", name.casefold())
+    plain = unicodedata.normalize("NFKC", name).casefold().strip()
+    return re.sub(r"(?<=[^\W_])[\s_-]+(?=[^\W_])", "", plain)  # "C++" and "C", "A+" and "A-" are different classes

@@ -90,7 +90,7 @@ def test_ids_that_mean_other_classes_are_refused(other):
     [
         CATS,
         named(_2="dog"),  # a part of them
-        named(_1=" Cat", _2="DOG", _5="b_i rd"),  # written otherwise
+        named(_1=" Cat", _2="DOG", _5="b_i-r d"),  # written otherwise
         named(_1="1", _2="", _5="bird"),  # without names
         named(_7="fish"),
         [],
@@ -100,6 +100,31 @@ def test_ids_that_mean_other_classes_are_refused(other):
 def test_the_same_classes_pass_without_a_word(other, capsys):
     compare_classes([("train.json", CATS), ("val.json", other)])
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    "pair", [("C++", "C#"), ("A+", "A-"), ("+1", "-1"), ("\u0915\u093f", "\u0915\u093e")], ids=ascii
+)
+def test_names_that_differ_in_a_sign_are_different_classes(pair):
+    files = [("train.json", named(_3=pair[0], _4=pair[1])), ("val.json", named(_3=pair[1], _4=pair[0]))]
+    with pytest.raises(ValueError, match="the ids mean other classes"):
+        compare_classes(files)
+
+
+def test_the_form_of_a_letter_does_not_matter(capsys):
+    compare_classes([("train.json", named(_1="caf\u00e9")), ("val.json", named(_1="CAFE\u0301"))])
+    assert capsys.readouterr().out == ""
+
+
+def test_training_and_validation_are_compared_where_the_checkpoint_has_no_names():
+    files = [("old.pth", []), ("train.json", CATS), ("val.json", named(_1="dog", _2="cat"))]
+    with pytest.raises(ValueError, match="class 1 is 'cat' in train.json and 'dog' in val.json"):
+        compare_classes(files)
+
+
+def test_the_same_difference_in_two_files_is_said_once(capsys):
+    compare_classes([("old.pth", CATS), ("train.json", named(_1="kitty")), ("val.json", named(_1="kitty"))])
+    assert capsys.readouterr().out.count("taken to be the same class") == 1
 
 
 def test_a_new_name_for_a_class_is_said(capsys):
