@@ -13,7 +13,7 @@ from typing import Any
 from util.arguments import named_settings
 from util.errors import CheckpointError
 from util.loading.checkpoint_entries import model_of
-from util.loading.saved_settings import infer_settings, read_settings
+from util.loading.saved_settings import check_settings, infer_settings, read_settings
 from util.logging import get_logger
 from util.settings import DETECTOR, INPUT, SCHEDULE, SETTINGS, TRAINING, names_that_touch
 
@@ -40,6 +40,9 @@ def follow_checkpoint(args: argparse.Namespace, checkpoint: Mapping[str, Any], s
     taken = {name: value for name, value in different.items() if name not in given}
     for name, value in taken.items():
         setattr(args, name, list(value) if isinstance(value, tuple) else value)
+    if checkpoint.get("args"):
+        own_masks = {"masks": False} if use == FREEZE else {}  # the mask head is none of the file's
+        check_settings(argparse.Namespace(**(vars(args) | own_masks)), source)
     log = get_logger()
     if taken:
         log.info(f"from {source}: {' '.join(SETTINGS[name].spell(value) for name, value in taken.items())}")

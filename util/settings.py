@@ -14,6 +14,7 @@ from typing import Any
 
 MAX_PIXELS = 178_956_970  # of an image file: where Pillow refuses by default
 MAX_SIDE = 2**16  # of a resized image, in pixels
+MAX_VALUES = 1000  # of a setting that is a list, in a file
 TRAIN_SIZES = (480, 512, 544, 576, 608, 640, 672, 704, 736, 768, 800)
 
 # What a setting touches, and so what becomes of it where a run starts from a checkpoint:
@@ -84,9 +85,9 @@ class Setting:
         below = math.inf if self.below is None else self.below
         for number in value if isinstance(value, list | tuple) else [value]:
             if not (least <= number < math.inf and above < number < below):  # NaN compares as False
-                raise ValueError(f"--{self.flag or self.name} must be {self._bounds()}, got {number}")
+                raise ValueError(f"--{self.flag or self.name} must be {self._bounds()}, got {_shown(number)}")
             if self.at_most is not None and number > self.at_most:
-                raise ValueError(f"--{self.flag or self.name} must be at most {self.at_most:,}, got {number}")
+                raise ValueError(f"--{self.flag or self.name} must be at most {self.at_most:,}, got {_shown(number)}")
 
     def check_saved(self, value: Any) -> None:
         """Refuse a value that no command line could have set: ValueError with the name, what it must be and the value.
@@ -98,9 +99,11 @@ class Setting:
         several = isinstance(self.default, list)
         values = value if several and isinstance(value, list | tuple) else [value]
         if not values or several != isinstance(value, list | tuple) or not all(map(self._has_type, values)):
-            raise ValueError(f"{self.name} must be {self._kind()}, got {reprlib.repr(value)}")
+            raise ValueError(f"{self.name} must be {self._kind()}, got {_shown(value)}")
+        if len(values) > MAX_VALUES:
+            raise ValueError(f"{self.name} must have at most {MAX_VALUES} values, got {len(values):,}")
         if self.choices and value not in self.choices:
-            raise ValueError(f"{self.name} must be one of {', '.join(map(str, self.choices))}, got {value!r}")
+            raise ValueError(f"{self.name} must be one of {', '.join(map(str, self.choices))}, got {_shown(value)}")
         self.check(value)
 
     def spell(self, value: Any) -> str:
@@ -128,6 +131,13 @@ class Setting:
         if self.below is not None:
             return f"in [{self.at_least:g}, {self.below:g})"
         return f"finite and {f'above {self.above:g}' if self.above is not None else f'at least {self.at_least:g}'}"
+
+
+def _shown(value: Any) -> str:
+    """A value of any size, for a message."""
+    if isinstance(value, int) and value.bit_length() > 100:  # Python refuses to print very long numbers
+        return f"a number of {value.bit_length():,} bits"
+    return reprlib.repr(value)
 
 
 GROUPS: dict[str, tuple[Setting, ...]] = {

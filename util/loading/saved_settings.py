@@ -26,7 +26,8 @@ _BODY = "backbone.0.body."
 def read_settings(checkpoint: Mapping[str, Any], source: str, names: Iterable[str]) -> dict[str, Any]:
     """The settings among `names` that a checkpoint has.
 
-    Those of the detector are compared with the weights. `masks` is what the weights say.
+    Those of the detector are compared with the weights, and one that `args` lack, as in files of the published code, is
+    what the weights say, else the published value. `masks` is what the weights say.
 
     Args:
         checkpoint: as `util.checkpoint.load_checkpoint` returns it, with weights under `model`.
@@ -35,7 +36,7 @@ def read_settings(checkpoint: Mapping[str, Any], source: str, names: Iterable[st
     Raises:
         CheckpointError: a value that no command line could have set, or that the weights contradict.
     """
-    saved = checkpoint.get("args") or {}
+    saved, names = checkpoint.get("args") or {}, tuple(names)
     found = {name: saved[name] for name in names if name in saved}
     try:
         for name, value in found.items():
@@ -47,8 +48,9 @@ def read_settings(checkpoint: Mapping[str, Any], source: str, names: Iterable[st
     weights = detector_weights(checkpoint["model"])
     if "masks" in found:
         found["masks"] = weights is not checkpoint["model"]
-    _compare(found, weights, source)
-    return found
+    measured = _compare(found, weights, source)
+    absent = [name for name in names_that_touch(DETECTOR) if name in names and name not in found]
+    return found | {name: measured.get(name, SETTINGS[name].default) for name in absent}
 
 
 def infer_settings(checkpoint: Mapping[str, Any], source: str) -> dict[str, Any]:
@@ -63,6 +65,7 @@ def infer_settings(checkpoint: Mapping[str, Any], source: str) -> dict[str, Any]
     weights = detector_weights(checkpoint["model"])
     try:
         bottleneck = f"{_BODY}layer3.0.conv3.weight" in weights
+        _check_amount(weights, _measure(weights), source)
         return {
             "backbone": _RESNETS[bottleneck][_count(weights, f"{_BODY}layer3.")],
             "dilation": "dc5" in re.split(r"[-_./]", source.lower()),
@@ -83,8 +86,8 @@ def check_settings(args: argparse.Namespace, source: str) -> None:
         raise CheckpointError(f"the settings in {source} (`args`) cannot be used: {error}") from error
 
 
-def _compare(settings: Mapping[str, Any], weights: Mapping[str, Tensor], source: str) -> None:
-    """Refuse settings of the detector that the shapes of its weights contradict."""
+def _compare(settings: Mapping[str, Any], weights: Mapping[str, Tensor], source: str) -> dict[str, Any]:
+    """Refuse settings of the detector that the shapes of its weights contradict; returns those that the shapes tell."""
     try:
         measured = _measure(weights)
     except (KeyError, ValueError, TypeError) as error:
@@ -97,6 +100,23 @@ def _compare(settings: Mapping[str, Any], weights: Mapping[str, Tensor], source:
                 f"{source} is damaged: its settings (`args`) say {SETTINGS[name].spell(settings[name])}, its weights "
                 f"{SETTINGS[name].spell(measured[name])}. Use another checkpoint"
             )
+    _check_amount(weights, measured, source)
+    return measured
+
+
+def _check_amount(weights: Mapping[str, Tensor], measured: Mapping[str, Any], source: str) -> None:
+    """Refuse weights that lack most of what their names and widths promise: building that could take any memory."""
+    width, feedforward, head = measured["hidden_dim"], measured["dim_feedforward"], weights.get("class_embed.weight")
+    layers = measured["enc_layers"] + measured["dec_layers"]
+    attentions = measured["enc_layers"] + 2 * measured["dec_layers"]
+    rows = measured["num_queries"] + (len(head) if head is not None and head.dim() else 0)
+    needed = attentions * 4 * width**2 + layers * 2 * width * feedforward + rows * width
+    held = sum(value.numel() for value in weights.values())
+    if needed > held:
+        raise CheckpointError(
+            f"{source} is damaged: a detector with {layers} layers of width {width} and {rows:,} rows of queries and "
+            f"classes has more than {needed:,} weights, and the file has {held:,}. Use another checkpoint"
+        )
 
 
 def _measure(weights: Mapping[str, Tensor]) -> dict[str, Any]:
