@@ -15,7 +15,8 @@ from tests.test_imports import ROOMS
 DOCUMENTS = [REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
 # First parts of paths that users and runs bring along.
 NOT_OURS = set(
-    "annotations train2017 val2017 photos shapes folder outputs eval panoptic panoptic_pictures panoptic_eval".split()
+    "annotations train2017 val2017 photos shapes folder outputs eval panoptic panoptic_pictures panoptic_eval pictures "
+    "crops attention".split()
 )
 FENCED = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 SPAN = re.compile(r"`([^`]+)`")
