@@ -117,7 +117,8 @@ def train_one_epoch(
     step_schedule = lr_scheduler.step if lr_scheduler is not None else _keep_rates
 
     length = min((n for n in (length_of(data_loader), window.stop) if n is not None), default=None)
-    batches = meters.log_every(data_loader, print_freq, f"Epoch: [{epoch}]", start=window.first, length=length)
+    header = f"Epoch: [{epoch}]"
+    batches = meters.log_every(data_loader, print_freq, header, start=window.first, length=length, brief=True)
     for step, (samples, targets) in enumerate(batches, start=window.first):
         check_targets(targets, criterion.num_classes)
         samples, targets = _to_device(samples, targets, device)
@@ -145,7 +146,7 @@ def train_one_epoch(
 
     batches.close()  # ends the progress with its summary, also after a break
     meters.synchronize_between_processes()
-    get_logger().info(f"Averaged stats: {meters}")
+    get_logger().info(meters.summary())
     return meters.averages()
 
 
@@ -188,7 +189,7 @@ def evaluate(
         evaluation = Evaluation(postprocessors, base_ds, data_loader.dataset, output_dir=output_dir)
     evaluation.reset()
     meters = _new_meters()
-    for samples, targets in meters.log_every(data_loader, print_freq, "Test:"):
+    for samples, targets in meters.log_every(data_loader, print_freq, "Test:", brief=True):
         check_targets(targets, criterion.num_classes)
         samples, targets = _to_device(samples, targets, device)
         outputs = model(samples)
@@ -204,7 +205,7 @@ def evaluate(
         monitor.respond(requested)
 
     meters.synchronize_between_processes()
-    get_logger().info(f"Averaged stats: {meters}")
+    get_logger().info(meters.summary())
     return meters.averages() | evaluation.finish(), evaluation.coco
 
 

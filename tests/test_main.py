@@ -102,6 +102,15 @@ def test_max_steps_ends_training_with_an_evaluation(shapes: Path, tmp_path: Path
     assert {int(state["step"]) for state in optimizer["state"].values()} == {3}
 
 
+def test_a_short_epoch_is_one_line(shapes, capsys):
+    assert main.run(flags(shapes, "--epochs", "12", "--eval_every", "99")) == 0
+    lines = capsys.readouterr().out.splitlines()
+    start = next(index for index, line in enumerate(lines) if line.startswith("start training"))
+    epochs = lines[start + 1 : start + 13]
+    assert [line.split("]")[0] for line in epochs] == [f"Epoch: [{epoch}" for epoch in range(12)]
+    assert all("Averaged stats: lr: " in line for line in epochs)
+
+
 def test_the_epoch_reaches_sampler_and_data(shapes: Path, monkeypatch: pytest.MonkeyPatch):
     seen, train = [], training.run.train_one_epoch
 

@@ -32,6 +32,8 @@ from util.logging import get_logger
 from util.meters import MetricLogger
 from util.signals import StopRequested, StopSignals
 
+PACE_EVERY = 30.0  # seconds between lines on how far the run is, at least
+
 
 class Training:
     """One training run.
@@ -115,11 +117,11 @@ class Training:
         args, first, log = self.args, self.state.position.epoch, get_logger()
         curves = f"{args.output_dir}/tensorboard" if args.tensorboard else None
         writer = TensorBoardWriter(curves, purge_step=self.state.position.steps_taken + 1)
-        start, total = time.time(), self._epochs_left()
+        pace = Pace(first, self._epochs_left())
         steps = f"{len(self.loader)} step{'s' * (len(self.loader) != 1)} each"
         if args.max_steps is not None:
             steps += f", until step {args.max_steps:,}"
-        log.info(f"start training: epochs {first} to {first + math.ceil(total) - 1}, {steps}")
+        log.info(f"start training: epochs {first} to {first + math.ceil(pace.total) - 1}, {steps}")
         with StopSignals() as signals, closing(writer):
             monitor = RunMonitor(
                 signals,
@@ -131,10 +133,10 @@ class Training:
             )
             for epoch in range(first, args.epochs):
                 last = self._train_epoch(epoch, monitor)
-                _log_pace(epoch + 1 - first, total, time.time() - start)
+                pace.log(epoch + 1, evaluated=last or (epoch + 1) % args.eval_every == 0)
                 if last:
                     break
-        log.info(f"Training time {timedelta(seconds=int(time.time() - start))}")
+        log.info(f"Training time {pace.time()}")
         if writer.failed:
             self.folder.faults["curves"] = writer.failed
         if self.folder.faults:
@@ -253,7 +255,29 @@ class Training:
         get_logger().info(f"{kept}, continuing")
 
 
-def _log_pace(done: int, total: float, seconds: float) -> None:
-    left = timedelta(seconds=int(seconds / done * max(total - done, 0)))
-    epochs = f"{math.ceil(total)} epoch{'s' * (total > 1)}"
-    get_logger().info(f"{done} of {epochs} in {timedelta(seconds=int(seconds))}, about {left} to go")
+class Pace:
+    """Logs how far a run is and how long it will take; with short epochs not after each of them.
+
+    Args:
+        first: its first epoch.
+        total: its epochs from there; the last one may be a part of one.
+    """
+
+    def __init__(self, first: int, total: float) -> None:
+        self.first, self.total = first, total
+        self._start = self._logged = time.monotonic()
+
+    def time(self) -> timedelta:
+        """Since the start, in whole seconds."""
+        return timedelta(seconds=int(time.monotonic() - self._start))
+
+    def log(self, epochs: int, *, evaluated: bool) -> None:
+        """After an epoch, so that `epochs` of the run are done; `evaluated`: the epoch has left a report as well."""
+        now = time.monotonic()
+        if not evaluated and now - self._logged < PACE_EVERY:
+            return
+        self._logged = now
+        done = epochs - self.first
+        left = timedelta(seconds=int((now - self._start) / done * max(self.total - done, 0)))
+        of = f"{math.ceil(self.total)} epoch{'s' * (self.total > 1)}"
+        get_logger().info(f"{done} of {of} in {self.time()}, about {left} to go")

@@ -127,6 +127,11 @@ class MetricLogger:
         names = self.meters if self.shown is None else dict.fromkeys([*self.shown, *self.watch_only])
         return self.delimiter.join(f"{name}: {self.meters[name]}" for name in names if name in self.meters)
 
+    def summary(self) -> str:
+        """The published line "Averaged stats: …"; after a brief loop, its total time comes before it."""
+        total = f"{self._progress.summary()}  " if self._progress is not None and self._progress.brief else ""
+        return f"{total}Averaged stats: {self}"
+
     def averages(self) -> dict[str, float]:
         """The results of an epoch: `global_avg` of each meter, except those in `watch_only`."""
         return {name: meter.global_avg for name, meter in self.meters.items() if name not in self.watch_only}
@@ -182,6 +187,8 @@ class MetricLogger:
         header: str | None = None,
         start: int = 0,
         length: int | None = None,
+        *,
+        brief: bool = False,
     ) -> Iterator[Any]:
         """Yield the batches and report progress: a bar on a terminal, else a line every `print_freq` batches.
 
@@ -196,6 +203,8 @@ class MetricLogger:
             header: first part of each line.
             start: batches of this epoch done before, by a loop that was interrupted.
             length: number of batches of the whole epoch; by default `start` plus the length of `iterable`, if known.
+            brief: if there are fewer than `print_freq` batches, report nothing here but in `summary`, except for a line
+                if one takes long.
 
         Raises:
             ValueError: `print_freq` is not positive.
@@ -204,7 +213,8 @@ class MetricLogger:
             raise ValueError(f"print_freq must be at least 1, got {print_freq}")
         if length is None and (remaining := length_of(iterable)) is not None:
             length = start + remaining
-        progress = Progress(self.__str__, self.delimiter, header or "", length, start, self._earlier)
+        brief = brief and length is not None and length < print_freq
+        progress = Progress(self.__str__, self.delimiter, header or "", length, start, self._earlier, brief=brief)
         self._progress, self._earlier = progress, None
         with progress.open_bar():
             try:

@@ -19,6 +19,7 @@ from util.dist import get_world_size, is_main_process
 from util.logging import get_logger
 
 MEGABYTE = 1024.0 * 1024.0
+QUIET = 10.0  # seconds after which a brief loop shows that it is alive
 WINDOW = 20  # steps that the displayed speed is averaged over, as many as a meter's window
 
 
@@ -41,6 +42,7 @@ class Progress:
         length: number of batches of the whole epoch; None if unknown.
         start: batches of this epoch done before this loop.
         earlier: `state_dict` of the loop that did them; its time counts in the total.
+        brief: of a loop with few steps, `summary` is all that is reported, except for a line if one takes long.
     """
 
     def __init__(
@@ -51,8 +53,11 @@ class Progress:
         length: int | None,
         start: int = 0,
         earlier: Mapping[str, float] | None = None,
+        *,
+        brief: bool = False,
     ) -> None:
         earlier = earlier or {}
+        self.brief = brief
         self.describe, self.delimiter, self.header, self.length = describe, delimiter, header, length
         self.done = start
         self.steps, self.images = int(earlier.get("steps", 0)), int(earlier.get("images", 0))
@@ -65,6 +70,7 @@ class Progress:
         self.bar: Any = None
         self.bar_drawn = -math.inf  # time at which the bar was last drawn
         self.shown = start  # batches done at the last printed line
+        self.shown_at = self.step_start
 
     def open_bar(self) -> AbstractContextManager[Any]:
         """A context manager with the bar on a terminal; one that does nothing if lines are printed."""
@@ -80,6 +86,7 @@ class Progress:
             file=sys.stdout,
             dynamic_ncols=True,
             bar_format=layout,
+            leave=not self.brief,
         )
         return self.bar
 
@@ -98,18 +105,19 @@ class Progress:
             self.bar.update()
             if now - self.bar_drawn > 0.2:  # formatting dozens of meters costs more than a fast step
                 self._draw(now)
-        elif (self.done - 1) % print_freq == 0:
+        elif now - self.shown_at > QUIET if self.brief else (self.done - 1) % print_freq == 0:
             self._print()
 
     def finish(self) -> None:
-        """Report the last step and the total time."""
+        """Report the last step and the total time; nothing of a brief loop."""
         self.ended = time.perf_counter()
         if self.bar is not None:
             self._draw(self.ended)
             self.bar.close()  # before the total, which would otherwise be printed above the bar
-        elif self.shown < self.done:
+        elif self.shown < self.done and not self.brief:
             self._print()
-        get_logger().info(self._summary())
+        if not self.brief:
+            get_logger().info(self.summary())
 
     def watched(self) -> dict[str, float]:
         """Speed and memory over the last steps, by the names of their curves.
@@ -144,7 +152,7 @@ class Progress:
         self.bar_drawn = now
 
     def _print(self) -> None:
-        self.shown = self.done
+        self.shown, self.shown_at = self.done, time.perf_counter()
         if self.length is None:
             parts = [self.header, f"[{self.done - 1}]"]
         else:
@@ -167,7 +175,8 @@ class Progress:
         share = values.get("time/data_share", 0.0)
         return [text.format(known[name], share) for name, text in layout.items() if name in known]
 
-    def _summary(self) -> str:
+    def summary(self) -> str:
+        """The total time and the pace, after `header`."""
         so_far = self.state_dict()
         rate = so_far["images"] * get_world_size() / max(so_far["seconds"], 1e-9)
         shown_rate = f", {rate:.1f} images/s" if rate else ""

@@ -76,6 +76,26 @@ def test_plain_lines_come_every_print_freq_batches_and_at_the_end(clock, capsys)
     assert lines[-1] == "Epoch: [0] Total time: 0:00:24 (2.0000 s / it, 2.0 images/s)"
 
 
+def test_a_brief_loop_is_one_line_with_its_averages(clock, capsys):
+    logger = MetricLogger(delimiter="  ")
+    run(clock, logger, 4, 5, brief=True)
+    assert capsys.readouterr().out == ""
+    total = "Epoch: [0] Total time: 0:00:08 (2.0000 s / it, 2.0 images/s)"
+    assert logger.summary() == f"{total}  Averaged stats: loss: 1.0000 (1.5000)"
+
+
+def test_a_brief_loop_that_takes_long_shows_that_it_is_alive(clock, capsys):
+    run(clock, MetricLogger(delimiter="  "), 12, 20, brief=True)
+    assert places(capsys.readouterr().out.splitlines()) == ["[ 5/12]", "[11/12]"]  # every 12 seconds
+
+
+def test_a_loop_of_print_freq_batches_is_not_brief(clock, capsys):
+    logger = MetricLogger(delimiter="  ")
+    run(clock, logger, 5, 5, brief=True)
+    assert places(capsys.readouterr().out.splitlines()[:-1]) == ["[0/5]", "[4/5]"]
+    assert logger.summary() == "Averaged stats: loss: 2.0000 (2.0000)"
+
+
 def test_a_loader_without_a_length_is_reported_without_an_eta(clock, capsys):
     run(clock, MetricLogger(delimiter="  "), 3, 2, sized=False)
     lines = capsys.readouterr().out.splitlines()

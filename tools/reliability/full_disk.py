@@ -114,7 +114,7 @@ def _mount(folder: Path, size: int) -> bool:
 
 
 def _raise_after(limit: int) -> None:
-    """From the second checkpoint on, writing more than `limit` bytes to a checkpoint file raises ENOSPC."""
+    """After the first file, the first checkpoint, writing more than `limit` bytes to a new file raises ENOSPC."""
     opened: list[str] = []
 
     class Full:
@@ -140,7 +140,7 @@ def _raise_after(limit: int) -> None:
 
     def open_limited(path: Any, mode: str = "r", **options: Any) -> Any:
         file = builtins.open(path, mode, **options)
-        if "w" not in mode or ".checkpoint" not in os.fspath(path):
+        if not os.fspath(path).endswith(".tmp"):  # see `write_atomically`
             return file
         opened.append(str(path))
         return Full(file) if len(opened) > 1 else file

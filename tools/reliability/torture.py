@@ -115,7 +115,7 @@ class Torture:
         kind = draw.choices(KINDS, weights=(2, 1, 1))[0]
         if not run.wait(lambda: run.seconds > moment):
             return False
-        if save and "Epoch: [" in run.text():  # its signal handlers are set
+        if save and START.search(run.text()):
             run.send(signal.SIGUSR1)
             counts["checkpoints requested inside an epoch"] += 1
             run.wait(lambda: "saved epoch" in run.text() or run.seconds > moment + span / 4)
