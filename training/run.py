@@ -154,7 +154,7 @@ class Training:
         """Train, evaluate where it is due, save; True after the last epoch."""
         args, position = self.args, self.state.position
         steps = len(self.loader) if args.max_steps is None else args.max_steps - position.epoch_start
-        steps = min(steps, len(self.loader))
+        steps = min(steps, len(self.loader)) if position.train_stats is None else position.step
         taken = position.epoch_start + steps
         last = epoch + 1 == args.epochs or taken == args.max_steps
 

@@ -187,7 +187,7 @@ class TrainingState:
         progress = checkpoint.get("progress")
         if progress is None:
             return position
-        if changes:
+        if changes and progress.get("train_stats") is None:  # else only its evaluation is left, whatever has changed
             position.steps_taken -= int(progress["step"])
             get_logger().warning(f"epoch {epoch}, which was interrupted, is trained from its beginning")
             return position

@@ -70,6 +70,21 @@ def test_a_damaged_validation_picture_is_met_after_the_epoch_was_saved(shapes, t
     assert "Epoch: [0]" not in said and "Test:" in said
 
 
+def test_a_trained_epoch_is_kept_when_settings_changed_before_its_evaluation(shapes, tmp_path, monkeypatch, capsys):
+    def fail(*args, **more):
+        raise ValueError("a mask is too wide")
+
+    out = ["--output_dir", str(tmp_path), "--resume", "auto"]
+    with monkeypatch.context() as patch:
+        patch.setattr("training.validation.evaluate", fail)
+        assert main.run(flags(shapes, *RUN, *out)) == 1
+    capsys.readouterr()
+    assert main.run(flags(shapes, *RUN, *out, "--batch_size", "2")) == 0
+    said = capsys.readouterr().out
+    assert "--batch_size is 2, it was 4" in said and "Epoch: [0]" not in said
+    assert load_checkpoint(tmp_path / "checkpoint.pth")["step"] == 2 + 4
+
+
 def evaluated_never(shapes: Path, out: Path, *more: str) -> int:
     return main.run(flags(shapes, *RUN, "--output_dir", str(out), "--resume", "auto", "--eval_every", "9", *more))
 
