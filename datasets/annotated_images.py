@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -111,7 +111,7 @@ class AnnotatedImages(Dataset):
         """The target of sample `index`, whose image has `image_size` = (w, h), in pixels, and these objects."""
 
     @abstractmethod
-    def annotation_rows(self) -> Sequence[Sequence[float]] | np.ndarray:
+    def annotation_rows(self) -> Iterable[Sequence[float] | np.ndarray]:
         """One row of numbers per annotation, for `datasets.loader.fingerprint`."""
 
     def segmentations(self) -> Iterator[bytes]:

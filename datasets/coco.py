@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from argparse import Namespace
+from array import array
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -97,16 +98,24 @@ class CocoDetection(AnnotatedImages):
     def images(self) -> dict[int, dict[str, Any]]:
         return self.coco.imgs
 
-    def annotation_rows(self) -> list[list[float]]:
-        annotations = self.coco.dataset["annotations"]
-        return [[a["id"], a["image_id"], a["category_id"], a["iscrowd"], *a["bbox"]] for a in annotations]
+    def annotation_rows(self) -> Iterator[Sequence[float]]:
+        for a in self.coco.dataset["annotations"]:
+            yield [a["id"], a["image_id"], a["category_id"], a["iscrowd"], *a["bbox"]]
 
     def segmentations(self) -> Iterator[bytes]:
         if self.return_masks:
-            yield from (repr(a.get("segmentation")).encode() for a in self.coco.dataset["annotations"])
+            yield from (_bytes_of(annotation["segmentation"]) for annotation in self.coco.dataset["annotations"])
 
     def make_target(self, index: int, objects: Objects, image_size: tuple[int, int]) -> T.Target:
         return make_target(objects, image_size, self.ids[index], self.return_masks)
+
+
+def _bytes_of(segmentation: Any) -> bytes:
+    """The numbers of a checked segmentation; an order faster than its text."""
+    if isinstance(segmentation, dict):
+        return repr((segmentation["size"], segmentation["counts"])).encode()
+    lengths = array("q", map(len, segmentation)).tobytes()
+    return lengths + b"".join([array("d", polygon).tobytes() for polygon in segmentation])
 
 
 class ConvertCocoPolysToMask:

@@ -231,6 +231,17 @@ def test_the_fingerprint_changes_with_what_is_learned(tmp_path, change, with_mas
     assert of("one") == of("same") != of("other", **change)
 
 
+def test_the_fingerprint_knows_codes_and_where_a_polygon_ends(tmp_path):
+    part = [4, 5, 24, 5, 24, 21]
+    code = {"size": [30, 40], "counts": [100, 50, 30 * 40 - 150]}
+    outlines = [[part, part], [part + part], code, code | {"counts": [101, 49, 30 * 40 - 150]}]
+    found = set()
+    for number, outline in enumerate(outlines):
+        row = annotation(1, 1, [4, 5, 20, 16]) | {"segmentation": outline}
+        found.add(fingerprint(CocoDetection(*write_coco(tmp_path / str(number), [row], count=1), None, True)))
+    assert len(found) == len(outlines)
+
+
 def test_the_fingerprint_changes_with_the_classes(data):
     before = fingerprint(data)
     data.categories[0]["name"] += "s"
