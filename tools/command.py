@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from util.errors import CheckpointError, one_sentence
-from util.text import print_any_script
+from util.text import print_any_script, printable_lines
 
 
 class ToolError(RuntimeError):
@@ -20,6 +22,24 @@ def tool_parser(description: str | None, **options: Any) -> argparse.ArgumentPar
     return argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter, **options
     )
+
+
+def say(text: str) -> None:
+    """Print lines of a tool; what they contain from files cannot steer the terminal."""
+    print(printable_lines(text))
+
+
+def refuse_existing(path: Path, what: str) -> None:
+    """ValueError if there is something at `path` already."""
+    if os.path.lexists(path):
+        raise ValueError(f"{path} already exists: choose a new {what}")
+
+
+def refuse_input(out: Path, *inputs: str | os.PathLike[str]) -> None:
+    """ValueError if `out` is one of the inputs, which would be lost; also under another name."""
+    for path in inputs:
+        if os.path.exists(out) and os.path.exists(path) and os.path.samefile(out, path):
+            raise ValueError(f"{out} is the input itself and would be overwritten: choose another output")
 
 
 def run_tool(

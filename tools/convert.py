@@ -3,29 +3,44 @@
 python -m tools.convert RUN/checkpoint.pth FOLDER          # writes a folder for DetrForObjectDetection.from_pretrained
 python -m tools.convert RUN/checkpoint.pth FOLDER --timm   # with timm's backbone, as in the published folders
 python -m tools.convert FOLDER checkpoint.pth              # reads config.json and model.safetensors
+
+Class names, and the sizes and the normalisation of images, are converted too: preprocessor_config.json is written and
+read. There and back, a detector finds the same objects. Hugging Face's `DetrImageProcessorPil` prepares an image
+exactly as this library does, `DetrImageProcessor` within one level of 255, unless --max_size limits the long side:
+then the published rounding, which this library keeps, gives another long side, mostly by one pixel, for images several
+times as long as wide by more.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from models.load import load_detector
-from models.resnet import SPECS, Bottleneck
-from tools.command import run_tool, tool_parser
+from tools.command import refuse_existing, run_tool, say, tool_parser
 from tools.convert_keys import from_huggingface, to_huggingface
+from tools.convert_settings import (
+    CATEGORIES,
+    our_categories,
+    our_settings,
+    our_sizes,
+    read_config,
+    their_classes,
+    their_processing,
+    their_settings,
+)
 from util.checkpoint import CheckpointError, save_checkpoint
 from util.nested_tensor import NestedTensor
 
 TOLERANCE = 1e-4  # absolute, for logits and boxes
-_UNNAMED = ("N/A", "LABEL_")  # placeholders for unnamed classes in Hugging Face's configs
 
 
 def convert_to_huggingface(checkpoint: str | Path, folder: Path, timm: bool = False) -> float:
@@ -33,7 +48,7 @@ def convert_to_huggingface(checkpoint: str | Path, folder: Path, timm: bool = Fa
 
     Args:
         checkpoint: a file or an address, see `models.load.load_detector`.
-        folder: receives config.json and model.safetensors; must not exist.
+        folder: receives config.json, preprocessor_config.json and model.safetensors; must not exist.
         timm: use timm's names for the backbone. Loading the folder then needs timm. Required for --dilation, which
             can be converted for ResNet-50 and deeper only.
 
@@ -44,19 +59,23 @@ def convert_to_huggingface(checkpoint: str | Path, folder: Path, timm: bool = Fa
         ValueError: Hugging Face's model lacks a setting of this one, or the folder exists.
         CheckpointError: the checkpoint cannot be read, or the two models differ; nothing is written.
     """
-    if folder.exists():
-        raise ValueError(f"{folder} already exists: choose a new folder")
+    refuse_existing(folder, "folder")
     import transformers
     from safetensors.torch import save_file
 
     detector = load_detector(checkpoint, "cpu")
-    config = transformers.DetrConfig(**_their_settings(detector.args, timm), **_their_classes(detector))
+    num_classes = detector.args.num_classes
+    classes = their_classes(detector.categories, num_classes)
+    config = transformers.DetrConfig(**their_settings(detector.args, timm), **classes)
     config.architectures = ["DetrForObjectDetection"]
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
+    setattr(config, CATEGORIES, detector.categories)
+    processor = transformers.DetrImageProcessor(**their_processing(detector.args))
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".converting-"))
     try:
-        partial.mkdir(parents=True)
+        partial.chmod(0o777 & ~_umask())  # temporary folders are private
         config.save_pretrained(partial)
+        processor.save_pretrained(partial)
         weights = to_huggingface(detector.model.state_dict(), timm)
         save_file(weights, partial / "model.safetensors", metadata={"format": "pt"})
         difference = verify(detector.model, _load_theirs(partial))
@@ -69,19 +88,21 @@ def convert_to_huggingface(checkpoint: str | Path, folder: Path, timm: bool = Fa
 def convert_from_huggingface(folder: Path, out: Path) -> float:
     """Write a folder of transformers as a checkpoint of this library; returns and raises as `convert_to_huggingface`.
 
-    Settings and class names are taken from config.json and stored in the checkpoint.
+    Settings and class names are taken from config.json, sizes from preprocessor_config.json; both are stored in the
+    checkpoint. `out` must not exist.
     """
+    refuse_existing(out, "file")
     import transformers
     from safetensors.torch import load_file
 
+    written = read_config(folder)
     if not (folder / "model.safetensors").is_file():
         raise ValueError(f"{folder} has no model.safetensors: save the model with save_pretrained as a single file")
     config = transformers.DetrConfig.from_pretrained(folder)
-    names = {int(number): name for number, name in config.id2label.items() if not name.startswith(_UNNAMED)}
     checkpoint = {
         "model": from_huggingface(load_file(folder / "model.safetensors")),
-        "args": _our_settings(config),
-        "categories": [{"id": number, "name": name} for number, name in sorted(names.items())] or None,
+        "args": our_settings(config) | our_sizes(folder),
+        "categories": our_categories(written, config.id2label) or None,
     }
     difference = verify(load_detector(checkpoint, "cpu").model, _load_theirs(folder))
     save_checkpoint(out, checkpoint)
@@ -115,6 +136,12 @@ def _largest_difference(one: Tensor, other: Tensor) -> float:
     return (one - other).abs().max().item() if one.shape == other.shape else float("inf")
 
 
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
 def _load_theirs(folder: Path) -> nn.Module:
     import transformers
 
@@ -124,111 +151,13 @@ def _load_theirs(folder: Path) -> nn.Module:
         raise ValueError(f"transformers cannot build the model ({error}): pip install timm") from error
 
 
-def _their_settings(args: argparse.Namespace, timm: bool) -> dict[str, Any]:
-    """The arguments of `DetrConfig`."""
-    unsupported = {
-        "--pre_norm": args.pre_norm,
-        f"--pos_temperature {args.pos_temperature:g}": args.pos_temperature != 10000,
-        f"--backbone_norm {args.backbone_norm}": args.backbone_norm == "gn",
-        "--backbone tiny, which timm lacks: omit --timm": timm and args.backbone == "tiny",
-        # timm also dilates the second convolution of the first block; torchvision and this library do not
-        f"--dilation with {args.backbone}": args.dilation and SPECS[args.backbone].block is not Bottleneck,
-        "--dilation without timm: pass --timm": args.dilation and not timm,
-    }
-    found = [setting for setting, is_used in unsupported.items() if is_used]
-    if found:
-        raise ValueError(f"Hugging Face's DETR does not support settings of this model: {'; '.join(found)}")
-    settings: dict[str, Any] = {
-        "d_model": args.hidden_dim,
-        "encoder_layers": args.enc_layers,
-        "decoder_layers": args.dec_layers,
-        "num_queries": args.num_queries,
-        "position_embedding_type": "learned" if args.position_embedding in ("v3", "learned") else "sine",
-        "use_pretrained_backbone": False,
-    }
-    settings |= {f"{stack}_attention_heads": args.nheads for stack in ("encoder", "decoder")}
-    settings |= {f"{stack}_ffn_dim": args.dim_feedforward for stack in ("encoder", "decoder")}
-    settings |= dict.fromkeys(("dropout", "attention_dropout", "activation_dropout"), args.dropout)
-    if timm:
-        return settings | {"use_timm_backbone": True, "backbone": args.backbone, "dilation": args.dilation}
-    import transformers
-
-    resnet = transformers.ResNetConfig(**_resnet_settings(args.backbone), out_features=["stage4"])
-    return settings | {"use_timm_backbone": False, "backbone": None, "backbone_config": resnet}
-
-
-def _resnet_settings(name: str) -> dict[str, Any]:
-    """The shape of one of our backbones as arguments of `ResNetConfig`."""
-    spec = SPECS[name]
-    return {
-        "embedding_size": spec.widths[0],
-        "hidden_sizes": [width * spec.block.expansion for width in spec.widths],
-        "depths": list(spec.depths),
-        "layer_type": "bottleneck" if spec.block is Bottleneck else "basic",
-    }
-
-
-def _their_classes(detector: Any) -> dict[str, Any]:
-    """Ids and names of the classes; an id without a category is N/A, as in the published files."""
-    names = {category["id"]: category["name"] for category in detector.categories}
-    id2label = {number: names.get(number, "N/A") for number in range(detector.args.num_classes)}
-    return {"id2label": id2label, "label2id": {name: number for number, name in id2label.items()}}
-
-
-def _our_settings(config: Any) -> dict[str, Any]:
-    """The flags that build the same model here.
-
-    Raises:
-        ValueError: the model has a part that this library does not support.
-    """
-    for what in ("attention_heads", "ffn_dim"):
-        if getattr(config, f"encoder_{what}") != getattr(config, f"decoder_{what}"):
-            raise ValueError(f"encoder_{what} and decoder_{what} differ in config.json: here they must be equal")
-    if config.activation_function != "relu":
-        raise ValueError(
-            f"activation_function is {config.activation_function!r} in config.json: only relu is supported"
-        )
-    backbone, dilation = _our_backbone(config)
-    return {
-        "backbone": backbone,
-        "dilation": dilation,
-        "backbone_norm": "frozen_bn",
-        "position_embedding": config.position_embedding_type,
-        "hidden_dim": config.d_model,
-        "nheads": config.encoder_attention_heads,
-        "dim_feedforward": config.encoder_ffn_dim,
-        "enc_layers": config.encoder_layers,
-        "dec_layers": config.decoder_layers,
-        "dropout": config.dropout,
-        "num_queries": config.num_queries,
-        "num_classes": config.num_labels,
-    }
-
-
-def _our_backbone(config: Any) -> tuple[str, bool]:
-    """The backbone's name in `SPECS`, and whether its last stage is dilated."""
-    described = config.backbone_config
-    if described is None or described.model_type == "timm_backbone":
-        name = config.backbone if described is None else described.backbone
-        if name in SPECS:
-            return name, bool(config.dilation)
-    elif described.model_type == "resnet":
-        for name in SPECS:
-            if all(getattr(described, key) == value for key, value in _resnet_settings(name).items()):
-                return name, False
-        name = "a ResNet with other widths or depths"
-    else:
-        name = described.model_type
-    raise ValueError(f"the backbone in config.json is {name}: this library supports {', '.join(SPECS)}")
-
-
 def main(options: argparse.Namespace) -> None:
     """Convert in the direction that the source implies."""
     if (Path(options.source) / "config.json").is_file():
         difference = convert_from_huggingface(Path(options.source), options.out)
     else:
         difference = convert_to_huggingface(options.source, options.out, options.timm)
-    print(f"wrote {options.out}: logits and boxes of both models agree within {difference:.1e}")
+    say(f"wrote {options.out}: logits and boxes of both models agree within {difference:.1e}")
 
 
 def run(argv: Sequence[str] | None = None) -> int:
@@ -237,7 +166,7 @@ def run(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("source", help="a checkpoint of this library, or a folder of transformers")
     parser.add_argument("out", type=Path, help="the folder or checkpoint to write")
     parser.add_argument("--timm", action="store_true", help="name the backbone's weights as timm does")
-    return run_tool(parser, main, argv, packages="-r requirements-dev.txt")
+    return run_tool(parser, main, argv, packages='".[convert]"')
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ import hubconf
 import main as detr
 from datasets.shapes import THINGS, write_shapes
 from predict import Predictor
-from tools.command import run_tool, tool_parser
+from tools.command import run_tool, say, tool_parser
 from tools.draw_detections import draw_detections
 from tools.plot_logs import FIELDS
 from util.pictures.boxes import contact_sheet
@@ -73,7 +73,7 @@ def report(out: Path, curves: Path, pictures: list[Path], shipped: list[Path], m
     rows = [json.loads(line) for line in (out / "log.txt").read_text().splitlines()]
     best = max((row["test_coco_eval_bbox"] for row in rows if "test_coco_eval_bbox" in row), key=lambda stats: stats[0])
     objects = ", ".join(thing["name"] + "s" for thing in THINGS)
-    print(
+    say(
         f"""
 Trained a small DETR from scratch to find {objects}, in {minutes:.1f} minutes including evaluations.
 On {out / "data" / "val2017"}: AP {best[0]:.3f}, AP50 {best[1]:.3f}

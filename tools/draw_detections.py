@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from datasets import build_dataset
 from datasets.transforms import IMAGENET_MEAN, IMAGENET_STD
 from models.load import load_detector
-from tools.command import run_tool, tool_parser
+from tools.command import refuse_input, run_tool, say, tool_parser
 from util.box_ops import box_cxcywh_to_xyxy
 from util.pictures.boxes import color_of, contact_sheet, denormalize, ground_truth_beside_prediction
 from util.text import printable
@@ -40,12 +40,14 @@ def draw_detections(
         The paths of the files, the overview first.
 
     Raises:
-        CheckpointError, ValueError, FileNotFoundError: the checkpoint or the data cannot be used.
+        CheckpointError, ValueError, FileNotFoundError: the checkpoint or the data cannot be used, or `folder` is that
+            of the images.
     """
     model, postprocessors, args, categories = load_detector(checkpoint_path, "cpu")
     vars(args).update({"coco_path": None, "val_ann": None, "val_images": None} | data)
     names = {category["id"]: category["name"] for category in categories}
     dataset = build_dataset("val", args)
+    refuse_input(folder, dataset.img_folder)
     folder.mkdir(parents=True, exist_ok=True)
     paths, pictures = [folder / "overview.png"], []
     for index in range(min(count, len(dataset))):
@@ -87,7 +89,7 @@ def main(options: argparse.Namespace) -> None:
     data = {key: getattr(options, key) for key in ("coco_path", "val_ann", "val_images") if getattr(options, key)}
     paths = draw_detections(options.checkpoint, data, options.out, options.count, options.threshold)
     images = len(paths) - 1
-    print(f"drew {images} image{'s' * (images > 1)}: {printable(paths[0])}")
+    say(f"drew {images} image{'s' * (images > 1)}: {printable(paths[0])}")
 
 
 def run(argv: Sequence[str] | None = None) -> int:

@@ -25,7 +25,7 @@ from torch.export import Dim, ExportedProgram
 
 from datasets.coco import MAX_SIZE, VAL_SIZE
 from models.load import Detector, load_detector
-from tools.command import run_tool, tool_parser
+from tools.command import refuse_input, run_tool, say, tool_parser
 from util.checkpoint import CheckpointError
 from util.nested_tensor import NestedTensor
 
@@ -61,12 +61,13 @@ def export(checkpoint: str | Path, out: Path) -> float:
         The largest difference between the outputs of the file and of the model.
 
     Raises:
-        ValueError: another suffix.
+        ValueError: another suffix, or `out` is the checkpoint itself.
         CheckpointError: the checkpoint cannot be read, or the file's outputs differ and it was deleted.
     """
     writers = {".onnx": _write_onnx, ".pt2": _write_pt2}
     if out.suffix not in writers:
         raise ValueError(f"{out} must end in .onnx or .pt2, which sets the format")
+    refuse_input(out, checkpoint)
     detector = load_detector(checkpoint, "cpu")
     getattr(detector.model, "detr", detector.model).aux_loss = False
     model = ImageAndMask(detector.model).eval()
@@ -158,7 +159,7 @@ def _write_pt2(program: ExportedProgram, path: Path, detector: Detector) -> Runs
 def main(options: argparse.Namespace) -> None:
     """Export, and print how closely the file agrees with the model."""
     difference = export(options.checkpoint, options.out)
-    print(f"wrote {options.out}: its outputs agree with the model's within {difference:.1e}")
+    say(f"wrote {options.out}: its outputs agree with the model's within {difference:.1e}")
 
 
 def run(argv: Sequence[str] | None = None) -> int:
@@ -166,7 +167,7 @@ def run(argv: Sequence[str] | None = None) -> int:
     parser = tool_parser(__doc__)
     parser.add_argument("checkpoint", help="a file or an http(s) address")
     parser.add_argument("out", type=Path, help="the file to write, .onnx or .pt2")
-    return run_tool(parser, main, argv, packages="onnx onnxscript onnxruntime")
+    return run_tool(parser, main, argv, packages='".[export]"')
 
 
 if __name__ == "__main__":

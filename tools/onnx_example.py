@@ -5,10 +5,11 @@ python onnx_example.py detr.onnx photo.jpg boxes.png --threshold 0.7
 
 import argparse
 import json
+import os
 
 import numpy as np
 import onnxruntime
-from PIL import Image, ImageDraw, ImageOps
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 MEAN = np.array([0.485, 0.456, 0.406], dtype=np.float32)
 STD = np.array([0.229, 0.224, 0.225], dtype=np.float32)
@@ -50,14 +51,18 @@ def main() -> None:
     parser.add_argument("image", help="the image file to read")
     parser.add_argument("out", help="the picture to write")
     parser.add_argument("--threshold", type=float, default=0.5, help="minimum score of a box")
+    parser.add_argument("--font", help="a TrueType font that has the letters of the class names")
     options = parser.parse_args()
+    if os.path.exists(options.out) and os.path.samefile(options.image, options.out):
+        parser.error(f"{options.out} is the image itself and would be overwritten")
     image = ImageOps.exif_transpose(Image.open(options.image)).convert("RGB")
     draw = ImageDraw.Draw(image)
+    font = ImageFont.truetype(options.font, 12) if options.font else None
     for name, score, box in detect(onnxruntime.InferenceSession(options.model), image.copy(), options.threshold):
         shown = "".join(letter if letter.isprintable() else "?" for letter in name)  # a file may hold escape sequences
         print(f"{shown} {score:.3f} {[round(value, 1) for value in box]}")
         draw.rectangle(box, outline="red", width=2)
-        draw.text((box[0] + 3, max(box[1], 0) + 2), f"{name} {score:.2f}", fill="red")
+        draw.text((box[0] + 3, max(box[1], 0) + 2), f"{name} {score:.2f}", fill="red", font=font)
     image.save(options.out)
 
 

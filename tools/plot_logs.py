@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tools.command import run_tool, tool_parser
+from tools.command import refuse_input, run_tool, say, tool_parser
 from util.files import write_atomically
 from util.pictures.run_curves import plot_logs, read_log
 
@@ -15,13 +15,14 @@ MASK_FIELDS = ("loss_mask", "loss_dice", "mask_AP", "PQ")  # drawn if a run has 
 
 def main(options: argparse.Namespace) -> None:
     """Draw the curves of the runs into one picture."""
+    refuse_input(options.out, *(folder / options.log_name for folder in options.runs))
     fields = FIELDS
     if any("train_loss_mask" in record for folder in options.runs for record in read_log(folder / options.log_name)):
         fields += MASK_FIELDS
     figure = plot_logs(options.runs, fields, options.smooth, options.log_name, columns=4)
     kind = options.out.suffix[1:] or "png"
     write_atomically(options.out, lambda file: figure.savefig(file, format=kind, dpi=120))
-    print(f"wrote {options.out}")
+    say(f"wrote {options.out}")
 
 
 def run(argv: Sequence[str] | None = None) -> int:

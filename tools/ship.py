@@ -16,7 +16,7 @@ from typing import Any
 from torch import Tensor
 
 from models.load import load_detector
-from tools.command import run_tool, tool_parser
+from tools.command import run_tool, say, tool_parser
 from util.checkpoint import load_checkpoint, save_checkpoint
 
 KEPT = ("epoch", "best_score", "best_ap", "categories", "versions")
@@ -74,7 +74,7 @@ def _plain_tensor(value: Tensor) -> Tensor:
 def main(options: argparse.Namespace) -> None:
     """Write the file, and print its size and hash."""
     size, digest = ship(options.checkpoint, options.out)
-    print(f"wrote {options.out}: {size:,} bytes, sha256 {digest}")
+    say(f"wrote {options.out}: {size:,} bytes, sha256 {digest}")
 
 
 def run(argv: Sequence[str] | None = None) -> int:

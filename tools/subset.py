@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from datasets.annotations.rules import read_json
-from tools.command import run_tool, tool_parser
+from tools.command import refuse_input, run_tool, say, tool_parser
 from util.files import write_json
 
 KINDS = ("instances", "panoptic")
@@ -27,13 +27,17 @@ def write_subset(root: Path, out: Path, split: str, ids: Sequence[int]) -> dict[
         The number of annotations, or of segments in a panoptic file, per kind of file that `root` has.
 
     Raises:
-        OSError, ValueError: the split has no annotation file, or the file lacks one of the images.
+        OSError, ValueError: the split has no annotation file, the file lacks one of the images, or `out` holds files of
+            `root`.
     """
     files = {kind: root / "annotations" / f"{kind}_{split}2017.json" for kind in KINDS}
     found = {kind: read_json(path, kind) for kind, path in files.items() if path.is_file()}
     if not found:
         raise ValueError(f"{root} has neither {files['instances']} nor {files['panoptic']}: choose another folder")
     kept = {kind: _keep(content, ids, files[kind]) for kind, content in found.items()}
+    for name in ("train", "val"):
+        for kind in kept:
+            refuse_input(out / "annotations" / f"{kind}_{name}2017.json", *(root / "annotations").glob("*"))
     (out / "annotations").mkdir(parents=True, exist_ok=True)
     for name in ("train", "val"):
         for kind, content in kept.items():
@@ -62,6 +66,8 @@ def _keep(content: dict[str, Any], ids: Sequence[int], path: Path) -> dict[str, 
 def _link(link: Path, target: Path) -> None:
     if link.is_symlink():
         link.unlink()
+    elif link.exists():
+        raise ValueError(f"{link} is a folder of its own, not a link of an earlier subset: choose another folder")
     os.symlink(target.resolve(), link, target_is_directory=True)
 
 
@@ -70,7 +76,7 @@ def main(options: argparse.Namespace) -> None:
     counts = write_subset(options.root, options.out, options.split, options.ids)
     kinds = ", ".join(f"{kind}: {count}" for kind, count in counts.items())
     images = len(set(options.ids))
-    print(f"{options.out}: {images} image{'s' * (images > 1)}; {kinds}")
+    say(f"{options.out}: {images} image{'s' * (images > 1)}; {kinds}")
 
 
 def run(argv: Sequence[str] | None = None) -> int:

@@ -1,8 +1,10 @@
 """The command tail that all tools share."""
 
+import os
+
 import pytest
 
-from tools.command import ToolError, run_tool, tool_parser
+from tools.command import ToolError, refuse_existing, refuse_input, run_tool, say, tool_parser
 from util.errors import CheckpointError
 
 
@@ -39,6 +41,29 @@ def test_a_missing_package_is_named_with_its_command(capsys):
     assert capsys.readouterr().err == "error: No module named 'onnx': pip install onnx onnxruntime\n"
     with pytest.raises(ImportError):
         run(fail)
+
+
+def test_what_a_tool_says_cannot_steer_the_terminal(capsys):
+    say("two\nlines, \x1b[31mred")
+    assert capsys.readouterr().out == "two\nlines, \\x1b[31mred\n"
+
+
+def test_an_output_that_is_an_input_is_refused(tmp_path):
+    (tmp_path / "in").write_text("")
+    os.link(tmp_path / "in", tmp_path / "other name")
+    os.symlink(tmp_path / "in", tmp_path / "link")
+    for out in ("in", "other name", "link"):
+        with pytest.raises(ValueError, match="is the input itself and would be overwritten"):
+            refuse_input(tmp_path / out, tmp_path / "absent", tmp_path / "in")
+    refuse_input(tmp_path / "new", tmp_path / "in", "https://example.org/a.pth")
+
+
+def test_an_existing_output_is_refused(tmp_path):
+    os.symlink(tmp_path / "absent", tmp_path / "link")
+    for path in (tmp_path, tmp_path / "link"):
+        with pytest.raises(ValueError, match="already exists: choose a new folder"):
+            refuse_existing(path, "folder")
+    refuse_existing(tmp_path / "new", "folder")
 
 
 def test_training_flags_are_collected_only_on_request():

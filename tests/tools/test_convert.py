@@ -4,8 +4,11 @@ import json
 
 import pytest
 import torch
+from PIL import Image
 
+import predict
 from models import build_model
+from tests.helpers.predict_parts import write_picture
 from tests.helpers.runs import parse
 from tools.convert import run
 from util.checkpoint import load_checkpoint, save_checkpoint
@@ -79,6 +82,105 @@ def test_a_checkpoint_survives_the_round_trip(checkpoint, tmp_path, flags, capsy
     assert back["args"]["nheads"] == 2 and back["args"]["num_classes"] == 5
 
 
+def test_the_round_trip_finds_the_same_objects_at_the_same_sizes(checkpoint, tmp_path):
+    path = checkpoint("--val_size", "80", "--max_size", "100")
+    assert run([str(path), str(tmp_path / "hf")]) == 0
+    assert run([str(tmp_path / "hf"), str(tmp_path / "back.pth")]) == 0
+    image = write_picture(tmp_path / "a.png", (120, 50))
+    first, second = (predict.Predictor(file, "cpu")(image, threshold=0) for file in (path, tmp_path / "back.pth"))
+    assert torch.equal(first.boxes, second.boxes) and torch.equal(first.scores, second.scores)
+    assert first.names == second.names and {"cat", "dog"} & set(first.names)
+    settings = load_checkpoint(tmp_path / "back.pth")["args"]
+    assert (settings["val_size"], settings["max_size"]) == (80, 100)
+
+
+def test_hugging_faces_processor_prepares_the_same_image(checkpoint, tmp_path):
+    path = checkpoint("--val_size", "80", "--max_size", "200")
+    assert run([str(path), str(tmp_path / "hf")]) == 0
+    image = Image.open(write_picture(tmp_path / "a.png", (120, 100))).convert("RGB")
+    ours = predict.Predictor(path, "cpu").transforms(image, None)[0]
+    exact = transformers.DetrImageProcessorPil.from_pretrained(tmp_path / "hf")
+    theirs = exact(images=image, return_tensors="pt")["pixel_values"][0]
+    assert theirs.shape == ours.shape == (3, 80, 96)
+    torch.testing.assert_close(theirs, ours, rtol=0, atol=1e-5)
+    usual = transformers.AutoImageProcessor.from_pretrained(tmp_path / "hf")
+    theirs = usual(images=image, return_tensors="pt")["pixel_values"][0]
+    torch.testing.assert_close(theirs, ours, rtol=0, atol=1.5 / 255 / 0.224)
+
+
+ODD_NAMES = ["N/A", "cat", "cat", "LABEL_3", "LABEL_9", "", "7", "6", "犬", "\x1b[31m", "a\nb", "\ud800", " x "]
+
+
+def test_class_names_of_any_kind_survive(checkpoint, tmp_path):
+    odd = [{"id": 1 + 2 * k, "name": name, "isthing": 1} for k, name in enumerate(ODD_NAMES)]
+    path = checkpoint("--num_classes", "30")
+    save_checkpoint(path, load_checkpoint(path) | {"categories": odd})
+    assert run([str(path), str(tmp_path / "hf")]) == 0
+    config = transformers.DetrConfig.from_pretrained(tmp_path / "hf")
+    assert [config.id2label[k] for k in range(4)] == ["N/A", "N/A", "N/A", "cat"] and config.num_labels == 30
+    assert config.label2id["cat"] == 3  # the first of two
+    assert run([str(tmp_path / "hf"), str(tmp_path / "back.pth")]) == 0
+    assert load_checkpoint(tmp_path / "back.pth")["categories"] == odd
+
+
+def changed(path, **changes):
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def test_names_that_were_changed_afterwards_count(checkpoint, tmp_path):
+    assert run([str(checkpoint()), str(tmp_path / "hf")]) == 0
+    names = {"0": "N/A", "1": "LABEL_1", "2": "LABEL_5", "3": "N/A or not", "4": "wolf"}
+    changed(tmp_path / "hf" / "config.json", id2label=names)
+    assert run([str(tmp_path / "hf"), str(tmp_path / "back.pth")]) == 0
+    assert load_checkpoint(tmp_path / "back.pth")["categories"] == [
+        {"id": 2, "name": "LABEL_5"},
+        {"id": 3, "name": "N/A or not"},
+        {"id": 4, "name": "wolf"},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("processing", "sizes"),
+    [
+        ({"size": {"shortest_edge": 320, "longest_edge": 500}}, (320, 500)),
+        ({"size": 320, "max_size": 500, "do_normalize": True}, (320, 500)),  # of early versions
+        ({"size": {"shortest_edge": 320}}, (320, 1333)),
+        ({}, (800, 1333)),
+        (None, (800, 1333)),
+    ],
+)
+def test_sizes_are_read_from_the_image_processor(tmp_path, processing, sizes):
+    huggingface_folder(tmp_path / "hf")
+    if processing is not None:
+        (tmp_path / "hf" / "preprocessor_config.json").write_text(json.dumps(processing))
+    assert run([str(tmp_path / "hf"), str(tmp_path / "ours.pth")]) == 0
+    settings = load_checkpoint(tmp_path / "ours.pth")["args"]
+    assert (settings["val_size"], settings["max_size"]) == sizes
+
+
+@pytest.mark.parametrize(
+    "processing",
+    [
+        {"size": {"height": 640, "width": 640}},
+        {"size": {"shortest_edge": "800"}},
+        {"size": {"shortest_edge": -1}},
+        {"image_mean": [0.5, 0.5, 0.5]},
+        {"image_std": None},
+        {"do_normalize": False},
+        {"do_resize": False},
+        {"rescale_factor": 1},
+        {"resample": 3},
+    ],
+)
+def test_images_that_are_prepared_otherwise_are_refused_by_name(tmp_path, processing, capsys):
+    huggingface_folder(tmp_path / "hf")
+    (tmp_path / "hf" / "preprocessor_config.json").write_text(json.dumps(processing))
+    assert run([str(tmp_path / "hf"), str(tmp_path / "ours.pth")]) == 1
+    message = capsys.readouterr().err
+    assert "preprocessor_config.json prepares images in another way" in message and next(iter(processing)) in message
+    assert not (tmp_path / "ours.pth").exists()
+
+
 @pytest.mark.parametrize("encoding", ["sine", "learned"])
 def test_a_hugging_face_folder_becomes_a_checkpoint(tmp_path, encoding):
     theirs = huggingface_folder(tmp_path / "hf", position_embedding_type=encoding)
@@ -127,6 +229,7 @@ def test_a_model_that_computes_something_else_is_not_written(checkpoint, tmp_pat
     ("flags", "word"),
     [
         (("--pre_norm",), "--pre_norm"),
+        (("--masks", "--hidden_dim", "128", "--nheads", "8"), "--masks: only boxes"),
         (("--pos_temperature", "20"), "--pos_temperature 20"),
         (("--backbone_norm", "gn"), "--backbone_norm gn"),
         (("--dilation",), "--dilation with tiny"),
@@ -144,6 +247,9 @@ def test_settings_that_hugging_face_lacks_are_named(checkpoint, tmp_path, flags,
     [
         ({"decoder_attention_heads": 2}, "encoder_attention_heads and decoder_attention_heads differ"),
         ({"activation_function": "gelu"}, "activation_function is 'gelu'"),
+        ({"model_type": "conditional_detr"}, "only DetrForObjectDetection of model_type detr"),
+        ({"architectures": ["DetrForSegmentation"]}, "only DetrForObjectDetection of model_type detr"),
+        ({"id2label": {"1": "cat", "2": "dog", "3": "eel"}}, "names class 3, but a model with 3 labels"),
         ({"backbone_config": {"model_type": "resnet", "depths": [1, 2, 1, 1]}}, "with other widths or depths"),
     ],
 )
@@ -160,3 +266,11 @@ def test_an_existing_folder_is_not_touched(checkpoint, tmp_path, capsys):
     (tmp_path / "hf").mkdir()
     assert run([str(checkpoint()), str(tmp_path / "hf")]) == 1
     assert "exists" in capsys.readouterr().err and not list((tmp_path / "hf").iterdir())
+
+
+def test_an_existing_file_is_not_touched(tmp_path, capsys):
+    huggingface_folder(tmp_path / "hf")
+    for out in (tmp_path / "hf" / "model.safetensors", tmp_path / "hf" / "config.json"):
+        before = out.read_bytes()
+        assert run([str(tmp_path / "hf"), str(out)]) == 1
+        assert "already exists: choose a new file" in capsys.readouterr().err and out.read_bytes() == before

@@ -71,3 +71,11 @@ def test_bare_weights_are_rejected_in_one_sentence(shapes: Path, tmp_path: Path,
     command = [str(tmp_path / "bare.pth"), "--coco_path", str(shapes), "--out", str(tmp_path / "p")]
     assert draw_detections.run(command) == 1
     assert "has no weights" in capsys.readouterr().err
+
+
+def test_the_folder_of_the_images_is_refused(shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
+    images = {path: path.read_bytes() for path in (shapes / "val2017").iterdir()}
+    checkpoint = str(write_detector(tmp_path / "checkpoint.pth"))
+    assert draw_detections.run([checkpoint, "--coco_path", str(shapes), "--out", str(shapes / "val2017")]) == 1
+    assert "is the input itself" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in (shapes / "val2017").iterdir()} == images

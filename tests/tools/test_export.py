@@ -115,6 +115,13 @@ def test_another_suffix_is_rejected_before_anything_is_read(tmp_path, capsys):
     assert "must end in .onnx or .pt2" in capsys.readouterr().err
 
 
+def test_the_checkpoint_itself_is_not_overwritten(tmp_path, capsys):
+    checkpoint = tmp_path / "model.pt2"
+    checkpoint.write_bytes(b"weights")
+    assert run([str(checkpoint), str(checkpoint)]) == 1
+    assert "is the input itself" in capsys.readouterr().err and checkpoint.read_bytes() == b"weights"
+
+
 def test_the_published_tests_plain_export_runs(checkpoint):
     detector = load_detector(checkpoint, "cpu").model
     detector.aux_loss = False

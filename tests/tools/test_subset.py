@@ -49,3 +49,20 @@ def test_a_missing_image_is_named(shapes, tmp_path, capsys):
 def test_a_folder_without_annotations_is_an_error(tmp_path, capsys):
     assert run([str(tmp_path), str(tmp_path / "out"), "--ids", "1"]) == 1
     assert "instances_train2017.json" in capsys.readouterr().err
+
+
+def test_the_data_set_itself_is_not_overwritten(tmp_path, capsys):
+    write_shapes(tmp_path, train=2, val=1, size=48, seed=0)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    (tmp_path / "same").symlink_to(tmp_path)
+    for out in (tmp_path, tmp_path / "same"):
+        assert run([str(tmp_path), str(out), "--ids", "1"]) == 1
+        assert "is the input itself and would be overwritten" in capsys.readouterr().err
+    (tmp_path / "same").unlink()
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_a_folder_of_images_is_not_replaced_by_a_link(shapes, tmp_path, capsys):
+    (tmp_path / "train2017").mkdir()
+    assert run([str(shapes), str(tmp_path), "--ids", "1"]) == 1
+    assert "train2017 is a folder of its own" in capsys.readouterr().err

@@ -223,6 +223,14 @@ def test_the_command_says_which_log_is_missing_and_writes_nothing(tmp_path, monk
     assert not (tmp_path / "none.png").exists()
 
 
+def test_the_command_does_not_overwrite_a_log(write_run, monkeypatch, capsys):
+    run = write_run("a", record(0))
+    (run / "log.txt").rename(run / "log.svg")
+    before = (run / "log.svg").read_bytes()
+    assert command(monkeypatch, run, "--log_name", "log.svg", "--out", run / "log.svg") == 1
+    assert "is the input itself" in capsys.readouterr().err and (run / "log.svg").read_bytes() == before
+
+
 # ---- precision over recall ----
 
 
