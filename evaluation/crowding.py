@@ -12,14 +12,14 @@ from util.text import printable
 
 def more_than_the_limit(coco: COCO, image_ids: Sequence[int], limit: int) -> str | None:
     """A sentence about the images with more than `limit` objects of one class, the most that AP can count; or None."""
-    count, first = 0, ""
+    count, largest, first = 0, 0, ""
     for image_id in image_ids:
         objects = _objects(coco, image_id)
         if len(objects) <= limit:
             continue
         category_id, most = Counter(objects).most_common(1)[0]
         if most > limit:
-            count += 1
+            count, largest = count + 1, max(largest, most)
             name = printable(coco.cats.get(category_id, {}).get("name", category_id), 60)
             first = first or f"{_named(coco, image_id)} has {most:,} of class {name}"
     if not count:
@@ -27,8 +27,8 @@ def more_than_the_limit(coco: COCO, image_ids: Sequence[int], limit: int) -> str
     which = "1 image has" if count == 1 else f"{count:,} images have"
     return (
         f"{which} more than {limit:,} objects of one class, but AP counts at most {limit:,} detections per image and "
-        f"class, so that some objects are missed whatever the model finds: {first}. To count them, raise the last of "
-        "params.maxDets of the evaluator's coco_eval, and say so beside the results"
+        f"class, so that some objects are missed whatever the model finds: {first}. To count them, pass --max_dets "
+        f"{largest} (in Python: params.maxDets of the evaluator's coco_eval), and say so beside the results"
     )
 
 

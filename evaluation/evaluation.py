@@ -17,6 +17,7 @@ from util.dist import is_main_process
 from util.logging import get_logger
 
 COCO_STATS = {"bbox": "coco_eval_bbox", "segm": "coco_eval_masks"}  # kind → name in the stats and log.txt
+MAX_DETS = 100  # COCO's rule
 PANOPTIC_STATS = {"PQ_all": "All", "PQ_th": "Things", "PQ_st": "Stuff"}  # name in the stats → group of the evaluator
 
 
@@ -36,6 +37,7 @@ class Evaluation:
             `skip_bad_images`); needed for panoptic maps only.
         backend: what computes AP, see `CocoEvaluator`.
         output_dir: panoptic maps are written to `panoptic_eval/` in it; empty to write none.
+        max_dets: detections per image and class that AP counts.
 
     Raises:
         ImportError: hotcoco is needed and cannot be used.
@@ -50,10 +52,13 @@ class Evaluation:
         *,
         backend: str = "auto",
         output_dir: str = "",
+        max_dets: int = MAX_DETS,
     ) -> None:
         self.postprocessors = postprocessors
         self.kinds = [kind for kind in COCO_STATS if kind in postprocessors]
         self.coco = CocoEvaluator(base_ds, self.kinds, backend=backend)
+        for coco_eval in self.coco.coco_eval.values():
+            coco_eval.params.maxDets = [*(min(limit, max_dets) for limit in coco_eval.params.maxDets[:-1]), max_dets]
         self._queries: int | None = None  # of the model
         self._queries_told = False  # whether images with more objects than that were looked for
         self.panoptic: PanopticEvaluator | None = None

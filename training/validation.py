@@ -51,7 +51,12 @@ class Validation:
         self.loader = build_data_loader(dataset, args.batch_size, train=False, sizes=sizes, **loading(args))
         self.ground_truth = get_coco_api_from_dataset(dataset)
         self.evaluation = Evaluation(
-            postprocessors, self.ground_truth, dataset, backend=args.evaluator, output_dir=args.output_dir
+            postprocessors,
+            self.ground_truth,
+            dataset,
+            backend=args.evaluator,
+            output_dir=args.output_dir,
+            max_dets=args.max_dets,
         )
 
     def run(self, monitor: Monitor = UNMONITORED) -> dict[str, Any]:

@@ -295,6 +295,7 @@ GROUPS: dict[str, tuple[Setting, ...]] = {
             RUN,
             choices=("auto", "hotcoco", "pycocotools"),
         ),
+        Setting("max_dets", 100, int, "detections per image and class that AP counts; 100 is COCO's rule", RUN, 1),
         Setting("print_freq", 10, int, "steps between progress lines, where there is no terminal", RUN, 1),
         Setting("tensorboard", False, None, "write curves to OUTPUT_DIR/tensorboard too", RUN),
         Setting("preflight", False, None, "try the largest batch first; forecast time and memory", RUN),

@@ -11,6 +11,7 @@ from pycocotools.cocoeval import COCOeval
 
 from evaluation import coco_eval, findings
 from evaluation.coco_eval import CocoEvaluator, format_per_class
+from evaluation.evaluation import Evaluation
 from evaluation.findings import summarize_matches
 from evaluation.report import write_evaluation
 from evaluation.summary import checked_limits, metric_names
@@ -130,7 +131,21 @@ def test_images_with_more_objects_of_a_class_than_the_limit_are_counted_and_said
         evaluator.accumulate()
     assert len(warnings) == 1
     assert warnings[0].startswith("2 images have more than 100 objects of one class")
-    assert "image 2 (\\x1b2.png) has 150 of class cell" in warnings[0]
+    assert "image 2 (\\x1b2.png) has 150 of class cell" in warnings[0] and "--max_dets 150" in warnings[0]
+
+
+@pytest.mark.parametrize(("most", "limits"), [(100, [1, 10, 100]), (300, [1, 10, 300]), (5, [1, 5, 5])])
+def test_an_evaluation_counts_as_many_detections_as_it_is_told(most, limits):
+    coco, found = grid()
+    evaluation = Evaluation({"bbox": lambda outputs, sizes: [found[1]]}, coco, max_dets=most)
+    for _ in range(2):
+        evaluation.reset()
+        evaluation.update(
+            {}, [{"image_id": torch.tensor(1), "orig_size": torch.ones(2), "size": torch.ones(2)}], (1, 1)
+        )
+        stats = evaluation.finish()["coco_eval_bbox"]
+        assert evaluation.coco.coco_eval["bbox"].params.maxDets == limits
+        assert stats[8] == pytest.approx(min(most, 150) / 150)
 
 
 def test_crowds_and_objects_of_several_classes_are_within_the_limit(warnings):
