@@ -1,9 +1,10 @@
-"""Two processes compared with one, of one thread each: what is equal, and what differs as in the published code."""
+"""Two processes compared with one: what is equal, and what differs as in the published code."""
 
 from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,9 +20,11 @@ import engine
 import main
 from datasets import build_dataset
 from datasets.shapes import THINGS, Segment, draw_scene
+from datasets.transforms import ToTensor
 from engine import weighted_sum
 from evaluation import report
 from models import build_model
+from tests.helpers.paths import REPOSITORY
 from tests.helpers.processes import run_together, start, wait
 from tests.helpers.runs import flags, parse
 from training.optim import build_optimizer
@@ -30,6 +33,7 @@ from util.nested_tensor import collate_fn
 from util.rng import seed_everything
 
 QUERIES = 6
+SHIPPED = REPOSITORY / "weights" / "detr_tiny_shapes.pth"
 WIDTHS = (64, 80, 100, 64, 72)  # of the validation pictures, 64 pixels high: an odd number of them
 BOXES = {"equal": (2, 2), "unequal": (1, 4), "one_empty": (0, 3)}  # objects of the two training pictures
 
@@ -44,9 +48,9 @@ def draw(rng: np.random.Generator, count: int | None) -> tuple[Image.Image, list
 
 
 def write_split(
-    folder: Path, split: str, widths: tuple[int, ...], counts: tuple[int | None, ...] | None = None, copies: int = 1
+    folder: Path, split: str, widths: tuple[int, ...], counts: tuple[int | None, ...] | None = None
 ) -> None:
-    """Pictures widths[i] pixels wide with counts[i] objects on the left, each listed `copies` times."""
+    """Pictures widths[i] pixels wide with counts[i] objects on the left."""
     (folder / "annotations").mkdir(parents=True, exist_ok=True)
     (folder / f"{split}2017").mkdir()
     rng = np.random.default_rng(0)
@@ -56,25 +60,50 @@ def write_split(
         picture = Image.new("RGB", (width, 64), (90, 90, 90))
         picture.paste(scene)
         picture.save(folder / f"{split}2017" / f"{number}.png")
-        for copy in range(copies):
-            image_id = copy * len(widths) + number
-            images.append({"id": image_id, "file_name": f"{number}.png", "width": width, "height": 64})
-            for thing in things:
-                y, x = (np.flatnonzero(thing.mask.any(axis=axis)) for axis in (1, 0))
-                box = [int(x[0]), int(y[0]), int(np.ptp(x)) + 1, int(np.ptp(y)) + 1]
-                facts = {"category_id": thing.category_id, "bbox": box, "area": box[2] * box[3], "iscrowd": 0}
-                annotations.append({"id": len(annotations) + 1, "image_id": image_id, **facts})
+        images.append({"id": number, "file_name": f"{number}.png", "width": width, "height": 64})
+        for thing in things:
+            y, x = (np.flatnonzero(thing.mask.any(axis=axis)) for axis in (1, 0))
+            box = [int(x[0]), int(y[0]), int(np.ptp(x)) + 1, int(np.ptp(y)) + 1]
+            facts = {"category_id": thing.category_id, "bbox": box, "area": box[2] * box[3], "iscrowd": 0}
+            annotations.append({"id": len(annotations) + 1, "image_id": number, **facts})
     categories = [{"id": thing["id"], "name": thing["name"]} for thing in THINGS]
     content = {"images": images, "annotations": annotations, "categories": categories}
     (folder / "annotations" / f"instances_{split}2017.json").write_text(json.dumps(content))
 
 
+def compute_in_float64() -> Callable[..., Any]:
+    """Models and images in float64 from now on; returns what `ToTensor` did before.
+
+    These models are new, and their gradients steep: in float32, rounding moves activations across the kink of a ReLU,
+    and the gradient by up to 4%.
+    """
+    torch.set_default_dtype(torch.float64)
+    to_tensor = ToTensor.__call__
+
+    def to_float64(self: ToTensor, *sample: Any) -> Any:
+        image, target = to_tensor(self, *sample)
+        return image.double(), target
+
+    ToTensor.__call__ = to_float64
+    return to_tensor
+
+
+@pytest.fixture(scope="module", autouse=True)
+def float64() -> Iterator[None]:
+    """All of this module, in every process."""
+    to_tensor = compute_in_float64()
+    yield
+    ToTensor.__call__ = to_tensor
+    torch.set_default_dtype(torch.float32)
+
+
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """`known`: the same pictures for training and evaluation; others: two training pictures of equal size."""
+    """`known`: pictures to evaluate, of the kind that the shipped weights know; others: two training pictures of equal
+    size.
+    """
     folder = tmp_path_factory.mktemp("data")
     write_split(folder / "known", "val", WIDTHS)
-    write_split(folder / "known", "train", WIDTHS, copies=20)
     for name, counts in BOXES.items():
         write_split(folder / name, "train", (64, 64), counts)
         write_split(folder / name, "val", (64,))
@@ -106,13 +135,9 @@ class Results:
 def results(data: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Results:
     """All runs that the tests compare, by one process and by two."""
     folder = tmp_path_factory.mktemp("runs")
-    size = "--hidden_dim 32 --dim_feedforward 64 --pos_temperature 20 --max_size 100".split()
-    recipe = "--batch_size 5 --lr 2e-3 --lr_backbone 2e-3 --lr_schedule cosine --warmup_steps 10 --epochs 7".split()
-    train = [*size, *recipe, "--eval_every", "9", "--output_dir", str(folder / "trained")]
-
-    evaluate = [*size, "--batch_size", "1", "--eval", "--resume", str(folder / "trained" / "checkpoint.pth")]
-    alone = {"eval_1x1": flags(data["known"], *evaluate)}
-    pair = {"eval_2x1": flags(data["known"], *evaluate)}
+    evaluate = ["--coco_path", str(data["known"]), "--eval", "--resume", str(SHIPPED), "--batch_size", "1"]
+    evaluate += ["--device", "cpu", "--num_workers", "0"]
+    alone, pair = {"eval_1x1": evaluate}, {"eval_2x1": evaluate}
     first_step = ["--max_steps", "1", "--clip_max_norm", "0", "--num_queries", str(QUERIES), "--batch_size"]
     for name in ("equal", "unequal"):
         alone[f"{name}_1x2"] = flags(data[name], *first_step, "2")
@@ -121,17 +146,16 @@ def results(data: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> 
     pair["bn_2x1"] = flags(data["unequal"], *first_step, "1", "--backbone_norm", "bn")
     with pytest.MonkeyPatch.context() as without_pictures:
         without_pictures.setattr(report, "draw_evaluation", lambda *parts: None)
-        assert main.run(flags(data["known"], *train)) == 0
         for name, command in alone.items():
             assert main.run([*command, "--output_dir", str(folder / name)]) == 0
     commands = [[*command, "--output_dir", str(folder / name)] for name, command in pair.items()]
-    output = dict(zip(pair, run_together(2, commands, folder / "pair")))
+    output = dict(zip(pair, run_together(2, commands, folder / "pair", compute_in_float64)))
     assert {code for outcomes in output.values() for code, _ in outcomes} == {0}, output
     return Results(folder, output)
 
 
 def test_two_processes_get_exactly_the_ap_of_one_for_an_odd_number_of_images(results: Results):
-    assert results.stats("eval_1x1")[0] > 0.1  # the model detects objects
+    assert results.stats("eval_1x1")[0] > 0.3  # the model detects objects
     assert results.stats("eval_2x1") == results.stats("eval_1x1")
 
 
@@ -194,7 +218,8 @@ def test_unequal_numbers_of_boxes_change_the_classification_loss_as_in_the_publi
         gradient = torch.cat([g.flatten() for g in torch.autograd.grad(total, parameters, retain_graph=True)])
         _assert_same_gradient(results.gradient(name), gradient)
     assert abs(means["unequal_2x1"] - means["unequal_1x2"]) > 0.01
-    assert (results.gradient("unequal_2x1") - results.gradient("unequal_1x2")).norm() > 0.01
+    two, one = results.gradient("unequal_2x1"), results.gradient("unequal_1x2")
+    assert (two - one).norm() > 0.01 * one.norm()
 
 
 def test_a_rank_without_objects_can_train(results: Results):
@@ -251,5 +276,5 @@ def test_a_lost_process_ends_the_others_with_one_sentence(data: dict[str, Path],
 
 
 def _assert_same_gradient(one: Tensor, other: Tensor) -> None:
-    assert one.norm() > 1
-    assert (one - other).norm() < 2e-5 * other.norm()
+    assert one.norm() > 1 and one.dtype == torch.float64
+    assert (one - other).norm() < 1e-9 * other.norm()

@@ -66,14 +66,17 @@ def wait(processes: Sequence[BaseProcess]) -> list[int]:
     return [process.exitcode for process in processes]
 
 
-def run_together(world_size: int, commands: Sequence[Sequence[str]], folder: Path) -> list[list[tuple[int, str]]]:
-    """Run command lines of `main.py` one after the other, each with `world_size` processes.
+def run_together(
+    world_size: int, commands: Sequence[Sequence[str]], folder: Path, prepare: Callable[[], Any] | None = None
+) -> list[list[tuple[int, str]]]:
+    """Run command lines of `main.py` one after the other, each with `world_size` processes, after `prepare()` in each.
 
     Returns:
         For each command, the exit code and the output of each rank.
     """
     folder.mkdir(parents=True)
-    own = [(rank, world_size, [list(command) for command in commands], str(folder)) for rank in range(world_size)]
+    lists = [list(command) for command in commands]
+    own = [(rank, world_size, lists, str(folder), prepare) for rank in range(world_size)]
     wait(start(_run_as, own))
     each = [json.loads((folder / f"rank{rank}.json").read_text()) for rank in range(world_size)]
     return [[tuple(outcomes[index]) for outcomes in each] for index in range(len(commands))]
@@ -94,7 +97,11 @@ def torchrun(command: Sequence[str], folder: Path, before: str) -> subprocess.Co
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=HANGS)
 
 
-def _run_as(rank: int, world_size: int, commands: list[list[str]], folder: str) -> None:
+def _run_as(
+    rank: int, world_size: int, commands: list[list[str]], folder: str, prepare: Callable[[], Any] | None
+) -> None:
+    if prepare is not None:
+        prepare()
     report.draw_evaluation = lambda *parts: None  # pictures take longer than everything else
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(world_size), "LOCAL_RANK": str(rank)}
     outcomes = []

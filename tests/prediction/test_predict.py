@@ -256,9 +256,10 @@ def test_bare_weights_are_built_by_their_shapes(tmp_path: Path):
     for setting in ("backbone", "dilation", "enc_layers", "dec_layers", "hidden_dim", "num_queries", "pre_norm"):
         assert getattr(alone.args, setting) == getattr(full.args, setting), setting
     assert alone.args.dim_feedforward == 32 and not alone.model.training
-    image = torch.rand(1, 3, 64, 64)
+    image = torch.rand(1, 3, 64, 64, dtype=torch.float64)
     with torch.no_grad():
-        torch.testing.assert_close(alone.model(image)["pred_boxes"], full.model(image)["pred_boxes"])
+        found, expected = (detector.model.double()(image)["pred_boxes"] for detector in (alone, full))
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
 
 
 MASKS = ("--masks", "--hidden_dim", "128", "--nheads", "8")
@@ -296,8 +297,9 @@ def test_published_panoptic_weights_are_recognised_by_their_shapes(tmp_path: Pat
     things = detector.postprocessors["panoptic"].is_thing_map
     assert things[90] and not things[92]
     with torch.no_grad():
-        image = torch.rand(1, 3, 64, 64)
-        torch.testing.assert_close(detector.model(image)["pred_masks"], model.eval()(image)["pred_masks"])
+        image = torch.rand(1, 3, 64, 64, dtype=torch.float64)
+        found, expected = (network.double().eval()(image)["pred_masks"] for network in (detector.model, model))
+        torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
 
 
 def test_checkpoints_without_a_detector_are_rejected(tmp_path: Path):
