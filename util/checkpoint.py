@@ -223,7 +223,7 @@ def _count(entries: list[str], what: str, shown: int = 3) -> str:
     if not entries:
         return ""
     more = ", ..." if len(entries) > shown else ""
-    return f"{len(entries)} {what} ({', '.join(entries[:shown])}{more})"
+    return f"{len(entries)} {what} ({', '.join(printable(entry) for entry in entries[:shown])}{more})"
 
 
 def _likely_cause(names: list[str], unexpected: list[str]) -> str:

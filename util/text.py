@@ -89,11 +89,11 @@ def column_width(names: Iterable[Any], widest: int = NAME_WIDTH) -> int:
 def fit(text: Any, width: int) -> str:
     """`text` as `printable` gives it, cut or padded with spaces to exactly `width` terminal columns.
 
-    Runs of white space become one space. What is cut off is marked with "…".
+    Runs of spaces become one space. What is cut off is marked with "…".
     """
     if width < 1:
         return ""
-    whole = printable(" ".join(_string(text)[: 20 * width + 100].split()), limit=10 * width + 50)
+    whole = printable(re.sub(" +", " ", _string(text)[: 20 * width + 100]).strip(" "), limit=10 * width + 50)
     used = text_width(whole)
     if used > width:
         used, kept = 0, []

@@ -14,6 +14,7 @@ from util.text import printable
 
 MOST_FILES = 200_000  # of the folder that are looked through
 MOST_NAMES = 1000  # missing names that are looked for
+DEEPEST = 60  # folders of a missing name that may be the ones above the given folder
 NEIGHBOURS = 50  # folders beside the given one that are tried
 
 
@@ -68,7 +69,7 @@ class _Files:
         """The file that a missing name means, and why the name does not match; None if no file or several could be."""
         for plain in dict.fromkeys((name.replace("\\", "/"), unquote(name.replace("\\", "/")))):
             parts = [part for part in plain.split("/") if part not in ("", ".", "..") and not re.match(r"^\w:$", part)]
-            for start in range(len(parts)):
+            for start in range(max(0, len(parts) - DEEPEST), len(parts)):
                 tail = "/".join(parts[start:])
                 match = [tail] if tail in self._exact else self._by_path.get(_key(tail), [])
                 if len(match) == 1:

@@ -272,6 +272,12 @@ def test_names_that_are_not_strings_are_not_in_the_model(model):
         load_weights(model, {**model.state_dict(), 7: torch.zeros(1)}, "a.pth")
 
 
+def test_long_and_hostile_names_are_cut_and_escaped(model):
+    with pytest.raises(CheckpointError, match=r"1 not in the model \(\\x1b\[31mx+…\)") as raised:
+        load_weights(model, {**model.state_dict(), "\x1b[31m" + "x" * 10**5: torch.zeros(1)}, "a.pth")
+    assert len(str(raised.value)) < 1000
+
+
 def test_weights_without_any_name_of_a_detector_seem_to_belong_to_another_model():
     with pytest.raises(CheckpointError, match=r"1 missing \(weight\).*another model"):
         load_weights(nn.Linear(2, 2, bias=False), {}, "a.pth")

@@ -111,7 +111,8 @@ def test_widths_are_those_of_a_terminal(text, columns):
         ("日本語", 5, "日本…"),
         ("日本語", 4, "日… "),
         ("e\u0301te\u0301s", 3, "e\u0301t…"),
-        ("a \n b", 5, "a b  "),
+        ("a   b", 5, "a b  "),
+        ("\nerror: x", 12, "\\nerror: x  "),  # a line break must not vanish, so that the name looks like our message
         ("a\x1bb", 6, "a\\x1bb"),
         ("cat", 0, ""),
     ],

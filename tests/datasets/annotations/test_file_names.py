@@ -4,6 +4,7 @@ import unicodedata
 
 import pytest
 
+from datasets.annotations import file_names
 from datasets.annotations.file_names import hint_at
 from datasets.image_reader import ImageReader
 
@@ -72,3 +73,11 @@ def test_missing_images_are_hinted_at(tmp_path):
     (tmp_path / "1.png").touch()
     with pytest.raises(FileNotFoundError, match=r"1 of 1 listed images is missing .* '1.png' for .*\(backslashes"):
         ImageReader(tmp_path, ["images\\1.png"], [(0, 0)])
+
+
+def test_a_name_of_a_hundred_thousand_folders_costs_no_more_than_a_short_one(tmp_path, monkeypatch):
+    compared = []
+    monkeypatch.setattr(file_names, "_key", lambda name: compared.append(len(name)) or name)
+    (tmp_path / "1.png").touch()
+    assert "such as '1.png'" in hint_at(tmp_path, ["in/" * 100_000 + "1.png"])
+    assert sum(compared) < 10**6
