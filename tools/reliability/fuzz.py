@@ -1,39 +1,38 @@
-"""Feed damaged annotation files, images and checkpoints to the readers; they may raise only their own errors.
+"""Feed damaged and hostile files of every kind to their readers; these may raise only their own errors.
 
-    python -m tools.reliability.fuzz --cases 10000 --seed 0 --out FOLDER
+    python -m tools.reliability.fuzz --cases 10000 --seed 0 --out FOLDER [--kinds annotations images]
 
-A case depends only on the seed and its number, except for memory addresses in checkpoints of the old format. It passes
-if its file is read, or rejected with an error of an expected type that this repository's code raised. Everything else
-is a finding: an error of another type or from other code, a timeout, or a process that dies. The files and tracebacks
-of findings are kept in FOLDER.
+A case depends only on the seed, its number and the kinds of files, except for memory addresses in checkpoints of the
+old format. It passes if its file is read, or rejected with an error of an expected type that this repository's code
+raised. Everything else is a finding: an error of another type, from other code or too long to read; printed text that
+steers the terminal or pretends to be a line of ours; too much computing, waiting, memory or output; a process that
+dies. The files and tracebacks of findings are kept in FOLDER.
 """
 
 from __future__ import annotations
 
 import argparse
-import logging
 import multiprocessing
 import random
+import signal
 import sys
 import tempfile
-import traceback
 import warnings
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 
 import torch
 
 from tools.command import run_tool, tool_parser
-from tools.reliability.fuzz_targets import TARGETS, Target
-from util.errors import one_sentence
+from tools.reliability.fuzzing.oracle import Output, limit_addresses, limited, outcome_of
+from tools.reliability.fuzzing.targets import DOWNLOADS, TARGETS, Target
 from util.logging import get_logger
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-MAX_MESSAGE = 2000  # characters
-MEMORY = 6 * 2**30  # bytes per worker, so that a damaged length cannot exhaust the machine
+WAITS = 5  # times the limit of computing that a case may take by the clock: other work shares the processor
 
 
 @dataclass
@@ -59,7 +58,7 @@ def fuzz(
 
     Args:
         out: folder for files and tracebacks of findings; None keeps none.
-        time_limit: seconds per case.
+        time_limit: seconds that a case may compute.
     """
     report = Report()
     start = 0
@@ -80,25 +79,6 @@ def content_of(case: int, seed: int, target: Target) -> bytes:
     return target.make(random.Random(f"{seed}:{case}"))
 
 
-def outcome_of(target: Target, path: Path) -> tuple[str, str]:
-    """(outcome, traceback) of reading a file; the traceback is empty unless the outcome is a finding."""
-    try:
-        target.read(path)
-    except Exception as error:  # any error is an outcome
-        kind = type(error).__name__
-        if not isinstance(error, target.expected_errors):
-            return f"finding: {kind}", traceback.format_exc()
-        last = traceback.extract_tb(error.__traceback__)[-1]
-        file = Path(last.filename)
-        ours = file.is_relative_to(REPOSITORY) and "site-packages" not in file.parts
-        if not ours or not last.line.startswith("raise"):  # our own line may call compiled code, which leaves no frame
-            return f"finding: {kind} from {file.name}", traceback.format_exc()
-        if not 10 < len(one_sentence(error)) < MAX_MESSAGE:
-            return f"finding: {kind} without a sentence", traceback.format_exc()
-        return f"rejected: {kind}", ""
-    return "accepted", ""
-
-
 def _run_worker(
     start: int, cases: int, seed: int, targets: Sequence[Target], time_limit: float, folder: Path, report: Report
 ) -> int:
@@ -106,27 +86,30 @@ def _run_worker(
     methods = multiprocessing.get_all_start_methods()
     context = multiprocessing.get_context("fork" if "fork" in methods else "spawn")
     ours, theirs = context.Pipe(duplex=False)
-    worker = context.Process(target=_work, args=(theirs, start, cases, seed, targets, folder), daemon=True)
+    worker = context.Process(target=_work, args=(theirs, start, cases, seed, targets, time_limit, folder), daemon=True)
     worker.start()
     theirs.close()
     case = start
     try:
         while case < cases:
             name = targets[case % len(targets)].name
-            if not ours.poll(time_limit):
-                what, trace = f"finding: no answer in {time_limit:g} s", ""
+            details = ""
+            if not ours.poll(WAITS * time_limit):
+                what = f"finding: no answer after waiting {WAITS * time_limit:g} s"
             else:
                 try:
-                    what, trace = ours.recv()
+                    what, details = ours.recv()
                 except EOFError:
                     worker.join()
-                    what, trace = f"finding: the process died ({worker.exitcode})", ""
+                    what = f"finding: the process died ({worker.exitcode})"
+                    if worker.exitcode == -getattr(signal, "SIGPROF", 0):
+                        what = f"finding: no answer after computing {time_limit:g} s"
             report.counts[name, what] += 1
             if what.startswith("finding"):
-                report.findings.append((case, what.removeprefix("finding: "), trace))
+                report.findings.append((case, what.removeprefix("finding: "), details))
             case += 1
-            if what.startswith("finding") and not trace:
-                break
+            if what.startswith("finding"):
+                break  # a new process: what the case left behind must not reach the others
     finally:
         worker.kill()
         worker.join()
@@ -134,33 +117,30 @@ def _run_worker(
     return case
 
 
-def _work(pipe: Connection, start: int, cases: int, seed: int, targets: Sequence[Target], folder: Path) -> None:
+def _work(
+    pipe: Connection, start: int, cases: int, seed: int, targets: Sequence[Target], time_limit: float, folder: Path
+) -> None:
     torch.set_num_threads(1)
-    warnings.simplefilter("ignore")
-    get_logger().setLevel(logging.CRITICAL)
-    _limit_memory()
+    limit_addresses()
+    output = Output(folder / "output.txt")
+    warnings.simplefilter("default")
+    get_logger()
     for case in range(start, cases):
         target = targets[case % len(targets)]
         path = folder / f"{case}{target.suffix}"
         path.write_bytes(content_of(case, seed, target))
-        outcome = outcome_of(target, path)
-        if not outcome[0].startswith("finding"):
-            path.unlink()
+        with limited(time_limit):
+            outcome = outcome_of(partial(target.read, path), target.expected_errors, output)
+        path.unlink(missing_ok=True)
         pipe.send(outcome)
-
-
-def _limit_memory() -> None:
-    try:
-        import resource
-
-        resource.setrlimit(resource.RLIMIT_AS, (MEMORY, resource.RLIM_INFINITY))
-    except (ImportError, ValueError, OSError):  # not every system supports this limit
-        print("fuzzing without a memory limit", file=sys.stderr)
+        if outcome[0].startswith("finding"):
+            return
 
 
 def main(options: argparse.Namespace) -> int:
     """Run the cases and print the report; returns 1 if there are findings."""
-    report = fuzz(options.cases, options.seed, options.out, time_limit=options.time_limit)
+    targets = [target for target in (*TARGETS, DOWNLOADS) if target.name in options.kinds]
+    report = fuzz(options.cases, options.seed, options.out, targets, options.time_limit)
     print(report.table())
     for case, what, _ in report.findings:
         print(f"case {case}: {what}")
@@ -173,7 +153,16 @@ def run(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--cases", type=int, default=10_000, help="number of damaged files (default 10000)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the damage (default 0)")
     parser.add_argument("--out", type=Path, default=None, help="folder for files and tracebacks of findings")
-    parser.add_argument("--time_limit", type=float, default=20.0, help="time limit per case in seconds (default 20)")
+    parser.add_argument("--time_limit", type=float, default=20.0, help="seconds that a case may compute (default 20)")
+    names = [target.name for target in TARGETS]
+    parser.add_argument(
+        "--kinds",
+        nargs="+",
+        choices=[*names, DOWNLOADS.name],
+        default=names,
+        metavar="KIND",
+        help=f"kinds of files, in turn: {', '.join(names)} (the default), {DOWNLOADS.name} (slow)",
+    )
     return run_tool(parser, main, argv)
 
 

@@ -14,8 +14,18 @@ TOKENS = (
     *(b"{", b"]", b'"', b"\\u", b"1e999", b"NaN", b"-1", b"9" * 20, b"\x80\x02", b"R.", b"cos\nsystem\n"),
 )
 
+# Text that steers a terminal or pretends to be a line of the program. Printed raw, it is a finding: see `oracle`.
+FORGED = "FORGED"
+TEXTS = (
+    *(f"\nerror: {FORGED}", f"a\r{FORGED}", f"a\u2028{FORGED}", f"a\x85{FORGED}", f"\x0b{FORGED}", f"\0{FORGED}"),
+    *(f"\x1b[2J\x1b[31m{FORGED}", f"\x1b]0;{FORGED}\x07", f"\x9b31m{FORGED}", f"\x08\x08\x7f{FORGED}"),
+    *(f"\u202e{FORGED}", f"\u2066{FORGED}", f"\ud800{FORGED}\udc00", f"\ufeff{FORGED}", f"\U000e0041{FORGED}"),
+    *("x" * 100_000, "\n" * 3000, "é" * 300, "猫🐈", "{0} %s %(name)s {name!r}", "a/../b", "CON", " ", "-rf", "a\\b"),
+)
+
 # Values to replace others with: every type, and extreme numbers.
 VALUES = (
+    *TEXTS,
     *(None, True, False, 0, 1, -1, 2, 0.5, -0.0, 1e300, 1e-300, math.nan, math.inf, -math.inf),
     *(2**31, -(2**31), 2**53 + 1, 2**63, -(2**63) - 1, 10**30, 10**400, 91, 3.0),
     *("", "abc", "1", "\0", "../x", "/etc/passwd", "x" * 5000, "\ud800", "é\n\t", "NaN"),
@@ -74,7 +84,8 @@ def _places(tree: Any, deepest: int) -> Iterator[tuple[Any, Any]]:
 
 
 def _replace(holder: Any, key: Any, rng: random.Random, values: Sequence[Any]) -> None:
-    holder[key] = copy.deepcopy(rng.choice(values))
+    value = rng.choice(values)
+    holder[key] = copy.deepcopy(value) if isinstance(value, list | dict) else value
 
 
 def _shift(holder: Any, key: Any, rng: random.Random, values: Sequence[Any]) -> None:
