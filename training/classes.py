@@ -83,11 +83,13 @@ def compare_classes(files: Sequence[tuple[str, Categories]]) -> None:
     """
     warned: set[int] = set()
     for (first, own), (where, other) in combinations([(file, _names(categories)) for file, categories in files], 2):
-        differing = [number for number in own if number in other and _plain(own[number]) != _plain(other[number])]
+        differing = [
+            number for number in own if number in other and plain_name(own[number]) != plain_name(other[number])
+        ]
         if not differing:
             continue
-        theirs, ours = ({_plain(name) for name in names.values()} for names in (other, own))
-        moved = [n for n in differing if _plain(own[n]) in theirs or _plain(other[n]) in ours]
+        theirs, ours = ({plain_name(name) for name in names.values()} for names in (other, own))
+        moved = [n for n in differing if plain_name(own[n]) in theirs or plain_name(other[n]) in ours]
         number = (moved or differing)[0]
         more = f" ({len(differing)} classes differ)" if len(differing) > 1 else ""
         names = [printable(names[number], 60) for names in (own, other)]
@@ -104,9 +106,10 @@ def compare_classes(files: Sequence[tuple[str, Categories]]) -> None:
 
 def _names(categories: Categories) -> dict[int, str]:
     """Id → name of the classes that have one."""
-    return {c["id"]: c["name"] for c in categories if _plain(c["name"]) not in ("", str(c["id"]))}
+    return {c["id"]: c["name"] for c in categories if plain_name(c["name"]) not in ("", str(c["id"]))}
 
 
-def _plain(name: str) -> str:
+def plain_name(name: str) -> str:
+    """What is compared of a name: not its capital letters, Unicode form, or spaces, hyphens and underscores inside."""
     plain = unicodedata.normalize("NFKC", name).casefold().strip()
     return re.sub(r"(?<=[^\W_])[\s_-]+(?=[^\W_])", "", plain)  # "C++" and "C", "A+" and "A-" are different classes

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from training.classes import plain_name
 from util.checkpoint import load_weights
 from util.coco_names import COCO_NAMES, COCO_NUM_CLASSES
 from util.errors import CheckpointError
@@ -58,8 +59,8 @@ def init_weights(
 
     If the classes are the same, or equally many with names unknown on one side, the whole class head is loaded.
     Otherwise the rows of classes with the same name, whatever their ids, and of "no object" are loaded; the other rows
-    keep their initial values. Object queries are loaded up to the smaller number; additional ones keep their initial
-    values, drawn from N(0, 1).
+    keep their initial values. Names are compared as by `training.classes`. Object queries are loaded up to the smaller
+    number; additional ones keep their initial values, drawn from N(0, 1).
 
     Args:
         model: a newly built `DETR`, or a `DETRsegm` for weights of one.
@@ -133,7 +134,8 @@ def _match_classes(
     """
     new = _names_below(new_end, categories)
     old = _names_in(checkpoint, old_end, report)
-    if old_end == new_end and (old == new or not old or not new):
+    known = [{number: plain_name(name) for number, name in names.items()} for names in (old, new)]
+    if old_end == new_end and (known[0] == known[1] or not old or not new):
         report.loaded.append(f"class_embed (all {new_end} classes)")
         if not (old and new):
             report.notes.append(
@@ -143,9 +145,9 @@ def _match_classes(
 
     rows = {new_end: old_end}
     if old and new:
-        first_with = {name: number for number, name in reversed(old.items())}
-        for number, name in new.items():
-            same_id = old.get(number) == name  # matters only if a name is used twice
+        first_with = {name: number for number, name in reversed(known[0].items())}
+        for number, name in known[1].items():
+            same_id = known[0].get(number) == name  # matters only if a name is used twice
             if name in first_with:
                 rows[number] = number if same_id else first_with[name]
     else:

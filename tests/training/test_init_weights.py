@@ -90,6 +90,13 @@ def test_the_same_classes_keep_the_whole_head(old):
     assert "class_embed (all 4 classes)" in report.loaded and not report.new and not report.notes
 
 
+def test_names_that_are_written_otherwise_keep_their_rows(old):
+    _, after, theirs, _ = start(make_model(6), old, ANIMALS, named(Cow=1, CAT=5))
+    assert torch.equal(after["class_embed.weight"][[1, 5, 6]], theirs["class_embed.weight"][[3, 1, 4]])
+    report = start(make_model(4), old, ANIMALS, named(Cat=1, DOG=2, cow=3))[3]
+    assert "class_embed (all 4 classes)" in report.loaded
+
+
 @pytest.mark.parametrize(("old_names", "new_names"), [(None, ANIMALS), ([], ANIMALS), (ANIMALS, []), (None, [])])
 def test_the_same_number_of_classes_without_names_keeps_the_whole_head(old, old_names, new_names):
     _, after, theirs, report = start(make_model(4), old, old_names, new_names)
