@@ -12,8 +12,11 @@ if __name__ == "__main__":  # before the imports below, which take seconds
 
 import argparse
 import io
+import os
 import sys
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -118,7 +121,7 @@ def _job(options: argparse.Namespace, predictor: Predictor, settings: Mapping[st
     return {
         "weights": predictor.weights_checksum(),
         **{name: getattr(predictor.args, name) for name in ("val_size", "max_size")},
-        "class_names": [predictor.names[label] for label in sorted(predictor.names)],
+        "class_names": zlib.crc32(repr(sorted(predictor.names.items())).encode()),
         **settings,
         "attention": options.attention,
         "attention_points": options.attention_points if options.attention else [],
@@ -204,6 +207,11 @@ def run(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(STOPPED, file=sys.stderr)
         return 130
+    except BrokenPipeError:
+        with suppress(OSError):  # Python writes to it once more at its end
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        print(f"error: standard output was closed before all was printed; {STOPPED}", file=sys.stderr)
+        return 1
     except Exception as error:
         sentence = lack_of_memory(error, _advice_on_memory(error, options)) or lack_of_open_files(error)
         if sentence is None and isinstance(error, FIXABLE):

@@ -51,7 +51,7 @@ def read_record(folder: Path) -> JobRecord | None:
     """The record of the job in a folder; None if there is none.
 
     Raises:
-        ValueError: the file is not from predict.py.
+        ValueError: nothing in the file is from predict.py.
         OSError: it cannot be read.
     """
     path = folder / PROGRESS
@@ -74,7 +74,9 @@ def read_record(folder: Path) -> JobRecord | None:
         elif line.strip() and number < len(lines) - 1:
             record.damaged += 1
     if record.settings is None and not record.done and not record.files and any(line.strip() for line in lines):
-        raise ValueError(f"{path} is not from predict.py, which would replace it: choose another folder")
+        raise ValueError(
+            f"{path} is damaged or not from predict.py: choose another folder, or remove it and the results beside it"
+        )
     return record
 
 

@@ -86,7 +86,7 @@ def test_without_settings_the_images_are_known_as_ours(tmp_path: Path):
 @pytest.mark.parametrize("content", ["the user's notes\n", '{"epoch": 1}\n', "[1, 2]\n"])
 def test_a_file_of_another_origin_is_refused(tmp_path: Path, content: str):
     (tmp_path / "progress.jsonl").write_text(content)
-    with pytest.raises(ValueError, match=r"progress\.jsonl is not from predict\.py"):
+    with pytest.raises(ValueError, match=r"progress\.jsonl is damaged or not from predict\.py"):
         read_record(tmp_path)
     assert (tmp_path / "progress.jsonl").read_text() == content
 

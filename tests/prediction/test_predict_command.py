@@ -310,23 +310,23 @@ def test_memory_that_runs_out_for_one_image_names_what_helps(run, images: Path, 
     )
 
 
+def start(checkpoint: Path, images: Path, out: Path, **how) -> subprocess.CompletedProcess:
+    """The command in a process of its own."""
+    argv = [checkpoint, images, "--out", out, "--device", "cpu", "--threshold", "0", "--no_pictures"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONIOENCODING": "ascii"}
+    return subprocess.run([sys.executable, REPOSITORY / "predict.py", *argv], text=True, env=environment, **how)
+
+
 def test_letters_that_the_output_lacks_end_no_job(checkpoint: Path, tmp_path: Path):
     write_picture(tmp_path / "images/图.png")
-    argv = [
-        checkpoint,
-        tmp_path / "images",
-        "--out",
-        tmp_path / "out",
-        "--device",
-        "cpu",
-        "--threshold",
-        "0",
-        "--no_pictures",
-    ]
-    done = subprocess.run(
-        [sys.executable, REPOSITORY / "predict.py", *argv],
-        capture_output=True,
-        text=True,
-        env=os.environ | {"PYTHONIOENCODING": "ascii", "OMP_NUM_THREADS": "1"},
-    )
+    done = start(checkpoint, tmp_path / "images", tmp_path / "out", capture_output=True)
     assert done.returncode == 0 and "\\u56fe.png" in done.stdout
+
+
+def test_a_reader_that_goes_away_is_one_sentence(checkpoint: Path, images: Path, tmp_path: Path):
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = start(checkpoint, images, tmp_path / "out", stdout=writer, stderr=subprocess.PIPE)
+    os.close(writer)
+    assert done.returncode == 1 and done.stderr.splitlines()[-1].startswith("error: standard output was closed")
+    assert "--resume" in done.stderr and "Traceback" not in done.stderr

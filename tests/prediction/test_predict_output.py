@@ -119,7 +119,7 @@ def test_a_record_of_another_origin_is_not_replaced(run, images: Path, out: Path
     (out / "progress.jsonl").write_text('{"loss": 0.5}\n')
     for flags in ((), ("--resume",)):
         assert run(images, *flags) == 1
-        assert "progress.jsonl is not from predict.py" in capsys.readouterr().err
+        assert "progress.jsonl is damaged or not from predict.py" in capsys.readouterr().err
     assert (out / "progress.jsonl").read_text() == '{"loss": 0.5}\n'
 
 
