@@ -11,7 +11,6 @@ if __name__ == "__main__":  # before the imports below, which take seconds
     answer_signals()
 
 import argparse
-import io
 import os
 import sys
 import zlib
@@ -196,8 +195,6 @@ def run(argv: Sequence[str] | None = None) -> int:
     """
     print_any_script()
     options = parse(argv)
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # letters that the terminal's encoding lacks end no job
     try:
         with CommandSignals():
             return 1 if (measure_speed if options.fps else main)(options) else 0

@@ -70,6 +70,13 @@ def test_of_several_folders_the_one_that_the_file_is_named_for_is_taken_or_none(
         images_of(write_ann(tmp_path / "annotations/all.json", {"a.png": 1}), [])
 
 
+def test_folders_that_are_further_away_do_not_count(tmp_path: Path):
+    write_images(tmp_path / "mine/images", "a.png")
+    write_images(tmp_path / "other", "a.png")
+    files, _ = images_of(write_ann(tmp_path / "mine/ann.json", {"a.png": 1}), [])
+    assert files["a.png"].parent.name == "images"
+
+
 def test_pictures_of_a_job_are_not_taken_for_the_images(tmp_path: Path):
     write_images(tmp_path / "images", "a.png")
     write_images(tmp_path / "pictures", "a.png")
