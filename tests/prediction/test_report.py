@@ -38,7 +38,7 @@ def test_columns_are_aligned_in_any_script():
 
 def test_long_names_are_cut_and_stay_on_one_line():
     rows = list(Table(["x" * 90], {}).rows("a\n" + "x" * 90, found("b")))
-    assert rows[1].startswith("a xxx") and "…" in rows[1] and len(rows[1]) < 80
+    assert rows[1].startswith("a\\nxxx") and "…" in rows[1] and len(rows[1]) < 80
 
 
 @pytest.mark.parametrize("counts", [False, True])
