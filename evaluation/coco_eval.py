@@ -31,13 +31,13 @@ from evaluation.detections import (
 )
 from evaluation.ground_truth import copy_ground_truth
 from evaluation.summary import SummarizedCOCOeval, checked_limits, summary_of
+from evaluation.tables import rows_to_show
 from util.dist import gather_to_main, run_on_main
 from util.logging import get_logger
 from util.text import Lines, column_width, fit
 
 BACKENDS = ("auto", "hotcoco", "pycocotools")
 MANY_CATEGORIES = 500  # above, what needs memory for each category is kept only for those that occur
-TABLE_ROWS = 100  # of a table in the log
 KINDS = {"bbox": "bbox", "segm": "segmentation", "keypoints": "keypoints"}  # kind -> key of an annotation
 RENUMBERED = (
     "the ground truth has annotations with duplicate ids or ids below 1, which COCO's matching would confuse: "
@@ -291,25 +291,16 @@ class CocoEvaluator:
 def format_per_class(rows: Iterable[dict[str, Any]]) -> str:
     """`CocoEvaluator.per_class` as a text table of the categories with ground truth; a last line counts the others.
 
-    Of more than `TABLE_ROWS` categories, those with the highest and the lowest AP are shown, the highest first.
+    Of more than 100 categories, those with the highest and the lowest AP are shown, the highest first.
     """
-    rows = list(rows)
-    shown = [row for row in rows if max(row["AP"], row["AP50"], row["AR"]) >= 0]
-    notes = []
-    if len(shown) < len(rows):
-        absent = len(rows) - len(shown)
-        notes.append(f"{absent:,} of {len(rows):,} categories have no ground truth in these images: left out")
-    middle = None
-    if len(shown) > TABLE_ROWS:
-        half = TABLE_ROWS // 2
-        notes.append(f"{len(shown) - 2 * half:,} categories between are left out: eval/per_class.json has all")
-        shown = sorted(shown, key=lambda row: -row["AP"])
-        shown, middle = shown[:half] + shown[-half:], half
-    width = column_width(["category", *(row["name"] for row in shown)])
+    absent = "have no ground truth in these images"
+    shown, notes = rows_to_show(list(rows), "AP", absent, "eval/per_class.json")
+    width = column_width(["category", *(row["name"] for row in shown if row)])
     lines = [f"{'id':>6}  {'category':<{width}}  {'AP':>6}  {'AP50':>6}  {'AR':>6}"] if shown else []
-    for place, row in enumerate(shown):
-        if place == middle:
+    for row in shown:
+        if row is None:
             lines.append(f"{'…':>6}")
+            continue
         values = "  ".join(f"{row[key]:6.3f}" if row[key] >= 0 else f"{'-':>6}" for key in ("AP", "AP50", "AR"))
         lines.append(f"{row['id']:>6}  {fit(row['name'], width)}  {values}")
     return "\n".join(lines + notes)

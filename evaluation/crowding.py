@@ -14,10 +14,8 @@ def more_than_the_limit(coco: COCO, image_ids: Sequence[int], limit: int) -> str
     """A sentence about the images with more than `limit` objects of one class, the most that AP can count; or None."""
     count, largest, first = 0, 0, ""
     for image_id in image_ids:
-        objects = _objects(coco, image_id)
-        if len(objects) <= limit:
-            continue
-        category_id, most = Counter(objects).most_common(1)[0]
+        objects = _objects(coco, image_id, limit)
+        category_id, most = Counter(objects).most_common(1)[0] if objects else (None, 0)
         if most > limit:
             count, largest = count + 1, max(largest, most)
             name = printable(coco.cats.get(category_id, {}).get("name", category_id), 60)
@@ -34,20 +32,24 @@ def more_than_the_limit(coco: COCO, image_ids: Sequence[int], limit: int) -> str
 
 def more_than_the_queries(coco: COCO, image_ids: Sequence[int], queries: int) -> str | None:
     """A sentence about the images with more objects than the model has queries; or None."""
-    over = [image_id for image_id in image_ids if len(_objects(coco, image_id)) > queries]
+    counts = {image_id: len(_objects(coco, image_id, queries)) for image_id in image_ids}
+    over = [image_id for image_id, count in counts.items() if count > queries]
     if not over:
         return None
     which = "1 image has" if len(over) == 1 else f"{len(over):,} images have"
     return (
         f"{which} more objects than the model has queries ({queries:,}), so that some are missed whatever it learned: "
-        f"{_named(coco, over[0])} has {len(_objects(coco, over[0])):,}. Train with --num_queries "
-        f"{max(len(_objects(coco, image_id)) for image_id in over)} or more to find them"
+        f"{_named(coco, over[0])} has {counts[over[0]]:,}. Train with --num_queries {max(counts.values())} or more to "
+        "find them"
     )
 
 
-def _objects(coco: COCO, image_id: int) -> list[int]:
-    """The category of each object of an image; crowd regions are not objects."""
-    return [a["category_id"] for a in coco.imgToAnns.get(image_id, ()) if not a.get("iscrowd")]
+def _objects(coco: COCO, image_id: int, limit: int) -> list[int]:
+    """The category of each object of an image, without crowd regions; empty if it has at most `limit` annotations."""
+    annotations = coco.imgToAnns.get(image_id, ())
+    if len(annotations) <= limit:  # nearly always
+        return []
+    return [annotation["category_id"] for annotation in annotations if not annotation.get("iscrowd")]
 
 
 def _named(coco: COCO, image_id: int) -> str:

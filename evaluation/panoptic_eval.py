@@ -17,6 +17,7 @@ from datasets.annotations.rules import Annotation, preview
 from datasets.coco_panoptic import check_maps
 from evaluation import hotcoco
 from evaluation.panoptic_predictions import Prediction, check_prediction, without_unknown
+from evaluation.tables import rows_to_show
 from util.dist import gather_to_main, run_on_main
 from util.files import write_json
 from util.logging import get_logger
@@ -187,15 +188,26 @@ class PanopticEvaluator:
 
 
 def format_panoptic(results: Mapping[str, Any], per_class: Iterable[Mapping[str, Any]] = ()) -> str:
-    """What `summarize` and `per_class` return as a table in percent, with a dash where there was nothing to measure."""
+    """What `summarize` and `per_class` return as a table in percent, with a dash where there was nothing to measure.
+
+    Categories that do not occur are counted in a line below it; of more than 100 others, the best and the worst are
+    shown.
+    """
+    shown, notes = rows_to_show(
+        list(per_class), "PQ", "occur neither in these images nor in the results", "quality.json"
+    )
     rows = [(name, *(results[name][key] for key in ("pq", "sq", "rq")), results[name]["n"]) for name in GROUPS]
-    rows += [(row["name"], *(row[key] for key in ("PQ", "SQ", "RQ")), "") for row in per_class]
+    rows += [(row["name"], row["PQ"], row["SQ"], row["RQ"], "") if row else ("…",) for row in shown]
     width = max(8, column_width(name for name, *_ in rows)) + 1
     lines = [f"{'':<{width}}{'PQ':>6}{'SQ':>7}{'RQ':>7}{'N':>6}"]
-    for name, *numbers, count in rows:
+    for name, *numbers in rows:
+        if not numbers:
+            lines.append(name)
+            continue
+        *numbers, count = numbers
         cells = [f"{100 * number:.1f}" if number >= 0 else "-" for number in numbers]
         lines.append(f"{fit(name, width - 1)} {cells[0]:>6}{cells[1]:>7}{cells[2]:>7}{count:>6}".rstrip())
-    return "\n".join(lines)
+    return "\n".join(lines + notes)
 
 
 def _write(predictions: list[Prediction], folder: Path) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from evaluation import coco_eval, findings
 from evaluation.coco_eval import CocoEvaluator, format_per_class
 from evaluation.evaluation import Evaluation
 from evaluation.findings import summarize_matches
+from evaluation.panoptic_eval import format_panoptic
 from evaluation.report import write_evaluation
 from evaluation.summary import checked_limits, metric_names
 from tests.helpers.coco_samples import both_backends, coco_of, evaluated, made_ground_truth, perturbed
@@ -242,6 +243,18 @@ def test_a_long_table_shows_the_best_and_the_worst():
     assert [int(line.split()[0]) for line in lines[1:51]] == list(range(249, 199, -1))
     assert [int(line.split()[0]) for line in lines[52:102]] == list(range(49, -1, -1))
     assert lines[51].strip() == "…" and lines[-1].startswith("150 categories between are left out: eval/per_class.json")
+
+
+def test_the_panoptic_table_lists_what_occurs_and_counts_the_rest():
+    groups = dict.fromkeys(("All", "Things", "Stuff"), {"pq": 0.5, "sq": 0.5, "rq": 0.5, "n": 3})
+    rows = [{"name": f"c{k}", "PQ": k / 1000 - 0.001, "SQ": 0.5, "RQ": 0.5} for k in range(151)]
+    lines = format_panoptic(groups, [*rows, rows[0]]).splitlines()
+    assert [line.split()[0] for line in lines[4:54]] == [f"c{k}" for k in range(150, 100, -1)]
+    assert lines[54] == "…" and [line.split()[0] for line in lines[55:105]] == [f"c{k}" for k in range(50, 0, -1)]
+    assert lines[105:] == [
+        "2 of 152 categories occur neither in these images nor in the results: left out",
+        "50 categories between are left out: quality.json has all",
+    ]
 
 
 def test_names_of_any_kind_keep_the_columns_of_the_table():
