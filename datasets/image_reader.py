@@ -16,6 +16,7 @@ from datasets.image_decoding import read_image
 from util.errors import OpenFilesError
 from util.logging import get_logger
 from util.settings import MAX_PIXELS
+from util.text import printable
 
 NOTES = ("size", "depth", "colours", "frames")  # kinds of notes on how an image was read, each reported once
 
@@ -66,7 +67,7 @@ class ImageReader:
         missing = find_missing(self.folder, self._names)
         if missing and not skip_bad:
             names = [self._names[index] for index in missing]
-            named = preview([str(self.folder / name) for name in names])
+            named = preview([printable(self.folder / name) for name in names])
             raise FileNotFoundError(
                 f"{len(missing)} of {len(self._names)} listed images {'is' if len(missing) == 1 else 'are'} missing "
                 f"({named}); {hint_at(self.folder, names)}. Check the image folder and the file_name entries, or pass "

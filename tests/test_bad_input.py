@@ -111,7 +111,7 @@ def test_missing_images_are_reported_before_the_first_step(refused, data):
 
 def test_a_file_name_cannot_break_the_sentence(refused, data):
     rewrite(data, lambda found: found["images"][0].update(file_name="a\nb\r\n.png"))
-    assert "a b .png" in refused(data)
+    assert r"a\nb\r\n.png" in refused(data)
 
 
 WRONG_IMAGES = {

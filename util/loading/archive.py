@@ -7,10 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from util.text import printable
+
 MAX_RECORDS = 100_000  # a checkpoint has about one per tensor
 # torch.save does not compress. A file that someone has compressed since may hold this much more than its size.
 MAX_EXPANSION, FREE_EXPANSION = 4, 2**24
 _CHUNK = 2**20
+_FOLDER = 0x10  # the attribute of MS-DOS
 _OTHER = "pass another file"
 
 
@@ -58,9 +61,9 @@ def check_archive(path: Path) -> Archive:
             }
             return Archive(archive.read(f"{folder}/data.pkl"), storages)
     except zipfile.BadZipFile as error:
-        raise Damaged(str(error)) from error
+        raise Damaged(printable(error)) from error
     except (EOFError, NotImplementedError, RuntimeError, ValueError, OverflowError) as error:
-        raise Damaged(str(error) or "it ends too early") from error  # RuntimeError: it claims to be encrypted
+        raise Damaged(printable(error) or "it ends too early") from error  # RuntimeError: it claims to be encrypted
 
 
 def _check_directory(archive: zipfile.ZipFile, records: list[zipfile.ZipInfo], size: int) -> None:
@@ -89,6 +92,8 @@ def _check_directory(archive: zipfile.ZipFile, records: list[zipfile.ZipInfo], s
 
 
 def _check_record(archive: zipfile.ZipFile, record: zipfile.ZipInfo) -> None:
+    if record.external_attr & _FOLDER:  # torch would read nothing, and take whatever memory holds for weights
+        raise Damaged(f"{record.filename} is marked as a folder")
     size = 0
     with archive.open(record) as file:
         while chunk := file.read(_CHUNK):  # checks the checksum at the end

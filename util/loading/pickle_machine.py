@@ -21,6 +21,7 @@ MAX_STEPS = 3_000_000  # instructions; 100,000 classes take 1.2 million
 _OTHER = "pass another file"
 MAX_ODD_KEYS = 1000  # keys whose hashes a file can choose, such as huge integers: many equal hashes take for ever
 MAX_DIMENSIONS = 64
+_CHUNK = 2**20
 
 _ITEM_SIZES = {
     f"torch.{name}": dtype.itemsize for dtype, name in torch.storage._dtype_to_storage_type_map().items()
@@ -167,7 +168,7 @@ class Machine:
         raise Damaged("its pickle has no end")
 
     def _instructions(self) -> Any:
-        reader = _Reader(self.file.read, self.file.readline)
+        reader = _Reader(self.file)
         try:
             for opcode, value, position in pickletools.genops(reader):
                 if opcode.name not in _KNOWN:
@@ -278,8 +279,16 @@ class Machine:
 class _Reader:
     """A file without a position: `pickletools.genops` would ask for it at every instruction."""
 
-    def __init__(self, read: Any, readline: Any) -> None:
-        self.read, self.readline = read, readline
+    def __init__(self, file: BinaryIO) -> None:
+        self.file, self.readline = file, file.readline
+
+    def read(self, size: int) -> bytes:
+        """Up to `size` bytes, of which only those that are there take memory: a damaged length may be any number."""
+        parts = []
+        while size > 0 and (part := self.file.read(min(size, _CHUNK))):
+            parts.append(part)
+            size -= len(part)
+        return b"".join(parts)
 
 
 _ATTRIBUTES = ("attributes",)

@@ -38,6 +38,21 @@ def test_damage_anywhere_in_the_values_is_seen(tmp_path):
         assert "is truncated or damaged (Bad CRC-32 for file" in refusal(tmp_path / "a.pth")
 
 
+def test_damage_in_the_directory_is_seen_or_does_no_harm(tmp_path):
+    """One bit there makes a record a folder, of which torch would read nothing and take whatever memory holds."""
+    whole = written(tmp_path / "whole.pth", {"w": torch.arange(4.0)}).read_bytes()
+    refused = 0
+    for place in range(whole.index(b"PK\x01\x02"), len(whole)):
+        damaged = bytearray(whole)
+        damaged[place] ^= 16
+        (tmp_path / "a.pth").write_bytes(damaged)
+        try:
+            assert load_checkpoint(tmp_path / "a.pth")["w"].tolist() == [0, 1, 2, 3], place
+        except CheckpointError:
+            refused += 1
+    assert refused > 300
+
+
 def test_resuming_goes_on_from_the_newest_intact_file_and_says_so(tmp_path, capsys):
     folder, weights = RunFolder(tmp_path), torch.rand(1000)
     for epoch in (9, 19):

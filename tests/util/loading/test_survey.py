@@ -5,6 +5,7 @@ import pickle
 import pickletools
 import re
 import struct
+import tracemalloc
 import zipfile
 from collections import Counter, OrderedDict
 from pathlib import Path
@@ -264,3 +265,14 @@ def test_a_tensor_cannot_reach_past_its_values(tmp_path):
         assert "is truncated or damaged" in refusal(tmp_path / "b.pth")
         with pytest.raises(Damaged, match=r"the storage 0 has 308 bytes of 312|shape \[78\] reaches past the end"):
             survey(tmp_path / "b.pth")  # torch may read past the end
+
+
+def test_a_damaged_length_takes_no_memory(tmp_path):
+    path = tmp_path / "a.pth"
+    path.write_bytes(b"\x80\x02X" + struct.pack("<I", 2**31) + b"name")
+    tracemalloc.start()
+    try:
+        refusal(path)
+        assert tracemalloc.get_traced_memory()[1] < 2**26
+    finally:
+        tracemalloc.stop()
