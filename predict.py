@@ -25,7 +25,7 @@ from datasets.same_size import same_size_batches
 from prediction.advice import on_threshold
 from prediction.arguments import parse
 from prediction.folder import ImageNotWritten, PredictionFolder
-from prediction.image_ids import images_of, warn_of_other_names
+from prediction.image_ids import AnnotationFile, images_of
 from prediction.image_list import list_images
 from prediction.inputs import read_upright_rgb, upright_size
 from prediction.job_record import FOLDERS, state_of
@@ -53,15 +53,13 @@ def main(options: argparse.Namespace) -> int:
         StopRequested: a signal requested a stop; finished images are kept.
     """
     written = [options.out / name for name in FOLDERS]  # no input for this job or the next one
-    if options.ann:
-        files, ids = images_of(options.ann, options.inputs, written)
-    else:
-        files, ids = list_images(options.inputs, written), None
+    ann = AnnotationFile.read(options.ann) if options.ann else None
+    files = images_of(ann, options.inputs, written) if ann else list_images(options.inputs, written)
     refuse_to_replace(options.out, {"the checkpoint": options.checkpoint, "--ann": options.ann})
     FolderLock(options.out, LOCK, "predict.py", "--out").acquire()
     predictor = Predictor(options.checkpoint, options.device, max_pixels=options.max_pixels)
-    if options.ann:
-        warn_of_other_names(options.ann, predictor.names)
+    if ann:
+        ann.warn_of_other_names(predictor.names)
     settings = {"threshold": options.threshold, "top_k": options.top_k, "classes": options.classes}
     if predictor.is_panoptic or options.panoptic_threshold is not None:
         settings["panoptic_threshold"] = options.panoptic_threshold
@@ -102,7 +100,7 @@ def main(options: argparse.Namespace) -> int:
             progress.step(len(batch))
             if signals.stop:
                 raise StopRequested(STOPPED, 130)
-    summary = folder.finish(files, predictor.categories, ids)
+    summary = folder.finish(files, predictor.categories, ann and ann.ids)
     print(table.totals(*folder.counts(files)))
     print(f"{count_of_images(len(files) - skipped)}: {printable(summary, 500)}", end="")
     print("" if options.no_pictures else f", pictures in {printable(options.out / 'pictures', 500)}", end="")

@@ -107,7 +107,9 @@ class PredictionFolder:
         path.mkdir(parents=True, exist_ok=True)
         self._clear(earlier, resume)
         content = [{"settings": settings}, *self._done.values()]
-        write_atomically(self._progress, lambda file: file.writelines(f"{to_json(c)}\n".encode() for c in content))
+        self._guarded(
+            self._progress, write_atomically, lambda file: file.writelines(f"{to_json(c)}\n".encode() for c in content)
+        )
 
     def has(self, name: str, file: Path) -> bool:
         """True if an earlier run finished this image."""

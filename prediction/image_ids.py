@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -16,32 +17,76 @@ from util.logging import get_logger
 from util.text import printable
 
 
-def images_of(
-    ann: Path, inputs: Sequence[str], leave_out: Sequence[Path] = ()
-) -> tuple[dict[str, Path], dict[str, int]]:
+@dataclass(frozen=True)
+class AnnotationFile:
+    """What is needed of a COCO file.
+
+    Attributes:
+        path: the file.
+        ids: `file_name` → image id.
+        categories: its categories as they are; empty if it has none.
+    """
+
+    path: Path
+    ids: dict[str, int]
+    categories: list[Any]
+
+    @classmethod
+    def read(cls, path: Path) -> AnnotationFile:
+        """Read a file with the list `images` of a COCO file; `annotations` and `categories` may be missing.
+
+        Raises:
+            OSError: it cannot be read.
+            ValueError: it has no usable images.
+        """
+        data = read_json(path, "--ann", if_missing="check the path")
+        images = data.get("images") if isinstance(data, dict) else None
+        if not isinstance(images, list):
+            raise ValueError(f"--ann {path} has no list `images`: pass an annotation file in the COCO format")
+        if not images:
+            raise ValueError(f"--ann {path} lists no images: pass another file")
+        categories = data.get("categories")
+        return cls(path, _ids_of(images, path), categories if isinstance(categories, list) else [])
+
+    def warn_of_other_names(self, names: Mapping[int, str]) -> None:
+        """Warn if a category id has another name in the file than in the model."""
+        other = [
+            (entry["id"], entry.get("name"))
+            for entry in self.categories
+            if isinstance(entry, dict) and type(entry.get("id")) is int and entry["id"] in names
+            if str(entry.get("name")).strip().casefold() != names[entry["id"]].strip().casefold()
+        ]
+        if other:
+            label, name = other[0]
+            get_logger().warning(
+                f"warning: category {label} is {printable(repr(names[label]), 80)} in the checkpoint, but "
+                f"{printable(repr(name), 80)} in --ann {self.path} ({len(other)} of {len(self.categories)} differ): "
+                "category ids in the results are those of the checkpoint"
+            )
+
+
+def images_of(ann: AnnotationFile, inputs: Sequence[str], leave_out: Sequence[Path] = ()) -> dict[str, Path]:
     """The images of an annotation file among those that a command line names.
 
     A file belongs to the image whose `file_name` its path ends with. Files that belong to no image are left out, with a
     warning that counts them.
 
     Args:
-        ann: a file with the list `images` of a COCO file; `annotations` and `categories` may be missing.
+        ann: the annotation file.
         inputs: see `list_images`. If there are none, the images are looked for beside the annotation file and in the
             folders around it.
         leave_out: see `list_images`.
 
     Returns:
-        `file_name` → file, and `file_name` → image id, in the order of the annotation file.
+        `file_name` → file, in the order of the annotation file.
 
     Raises:
-        OSError: the annotation file cannot be read.
-        ValueError: it has no usable images, none of them is found, or two files belong to the same image.
+        ValueError: none of the images is found, or two files belong to the same image.
     """
-    ids = _read_ids(ann)
     if not inputs:
-        folder = _folder_of(ann, list(ids), set(map(real_path, leave_out)))
-        return {name: folder / name for name in ids}, ids
-    by_key = {_key(name): name for name in ids}
+        folder = _folder_of(ann.path, list(ann.ids), set(map(real_path, leave_out)))
+        return {name: folder / name for name in ann.ids}
+    by_key = {_key(name): name for name in ann.ids}
     found: dict[str, Path] = {}
     others: list[str] = []
     for name, file in list_images(inputs, leave_out).items():
@@ -49,65 +94,38 @@ def images_of(
         if own is None:
             others.append(name)
         elif own in found:
-            raise ValueError(f"{found[own]} and {file} both are image {own!r} of --ann {ann}: name the folder of one")
+            raise ValueError(
+                f"{found[own]} and {file} both are image {printable(own)} of --ann {ann.path}: name the folder of one"
+            )
         else:
             found[own] = file
     if not found:
         raise ValueError(
-            f"none of the {len(others)} images, such as {printable(others[0])}, is named in --ann {ann}, whose first "
-            f"image is {printable(next(iter(ids)))}: pass another annotation file, or the folder of its images"
+            f"none of the {len(others)} images, such as {printable(others[0])}, is named in --ann {ann.path}, whose "
+            f"first image is {printable(next(iter(ann.ids)))}: pass another file, or the folder of its images"
         )
     if others:
-        _warn(f"left out: {_count(others)} not named in --ann {ann} ({printable(others[0])})")
-    missing = [name for name in ids if name not in found]
+        which = "1 image is" if len(others) == 1 else f"{len(others)} images are"
+        get_logger().warning(f"left out: {which} not named in --ann {ann.path} ({printable(others[0])})")
+    missing = [name for name in ann.ids if name not in found]
     if missing:
-        _warn(
-            f"{len(missing)} of the {len(ids)} images in --ann {ann} are not among the inputs ({printable(missing[0])})"
-        )
-    return {name: found[name] for name in ids if name in found}, ids
+        which = f"{len(missing)} of the {len(ann.ids)} images in --ann {ann.path}"
+        get_logger().warning(f"{which} are not among the inputs ({printable(missing[0])})")
+    return {name: found[name] for name in ann.ids if name in found}
 
 
-def warn_of_other_names(ann: Path, names: Mapping[int, str]) -> None:
-    """Warn if the annotation file gives a category id another name than the model does."""
-    data = _read(ann)
-    entries = data.get("categories") if isinstance(data.get("categories"), list) else []
-    other = [
-        (entry["id"], entry.get("name"))
-        for entry in entries
-        if isinstance(entry, dict) and type(entry.get("id")) is int and entry["id"] in names
-        if str(entry.get("name")).strip().casefold() != names[entry["id"]].strip().casefold()
-    ]
-    if other:
-        label, name = other[0]
-        _warn(
-            f"warning: category {label} is {printable(repr(names[label]), 80)} in the checkpoint, but "
-            f"{printable(repr(name), 80)} in --ann {ann} ({len(other)} of {len(entries)} differ): category ids in the "
-            "results are those of the checkpoint"
-        )
-
-
-def _read(ann: Path) -> dict[str, Any]:
-    data = read_json(ann, "--ann", if_missing="check the path")
-    if not isinstance(data, dict) or not isinstance(data.get("images"), list):
-        raise ValueError(f"--ann {ann} has no list `images`: pass an annotation file in the COCO format")
-    return data
-
-
-def _read_ids(ann: Path) -> dict[str, int]:
-    images = _read(ann)["images"]
-    if not images:
-        raise ValueError(f"--ann {ann} lists no images: pass another file")
+def _ids_of(images: Sequence[Any], path: Path) -> dict[str, int]:
     try:
         check_images(images)
     except ValueError as error:
-        raise ValueError(f"--ann {ann}: {error}") from None
+        raise ValueError(f"--ann {path}: {error}") from None
     ids: dict[str, int] = {}
     seen: dict[str, int] = {}
     for image in images:
         name, number = image["file_name"], image["id"]
         if _key(name) in seen:
             raise ValueError(
-                f"--ann {ann}: images {seen[_key(name)]} and {number} have the same file_name {printable(name)}: "
+                f"--ann {path}: images {seen[_key(name)]} and {number} have the same file_name {printable(name)}: "
                 "remove one"
             )
         seen[_key(name)] = ids[name] = number
@@ -159,11 +177,3 @@ def _endings(file: Path) -> Iterable[str]:
     """All endings of a path, the longest first."""
     parts = _key(file).split("/")
     return ("/".join(parts[start:]) for start in range(len(parts)))
-
-
-def _count(names: Sequence[str]) -> str:
-    return "1 image is" if len(names) == 1 else f"{len(names)} images are"
-
-
-def _warn(text: str) -> None:
-    get_logger().warning(text)

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from prediction.image_ids import images_of, warn_of_other_names
+from prediction import image_ids
+from prediction.image_ids import AnnotationFile
 from tests.helpers.predict_parts import write_picture
 
 
@@ -16,6 +17,12 @@ def write_ann(path: Path, ids: dict[str, int], **more) -> Path:
     images = [{"id": number, "file_name": name, "width": 60, "height": 40} for name, number in ids.items()]
     path.write_text(json.dumps({"images": images} | more))
     return path
+
+
+def images_of(path: Path, *more) -> tuple[dict[str, Path], dict[str, int]]:
+    """The files of an annotation file's images, and the ids of all of its images."""
+    ann = AnnotationFile.read(path)
+    return image_ids.images_of(ann, *more), ann.ids
 
 
 def write_images(folder: Path, *names: str) -> Path:
@@ -108,7 +115,7 @@ def test_images_that_are_not_the_files_are_refused(tmp_path: Path):
     folder = write_images(tmp_path / "photos", "a.png", "in/a.png")
     with pytest.raises(ValueError, match=r"none of the 2 images, such as a\.png, is named in --ann .*ann\.json"):
         images_of(write_ann(tmp_path / "ann.json", {"b.png": 1}), [str(folder)])
-    with pytest.raises(ValueError, match=r"both are image 'a\.png'"):
+    with pytest.raises(ValueError, match=r"both are image a\.png of --ann"):
         images_of(write_ann(tmp_path / "ann.json", {"a.png": 1}), [str(folder)])
     with pytest.raises(ValueError, match="are not around it"):
         images_of(write_ann(tmp_path / "far/away/ann.json", {"b.png": 1}), [])
@@ -116,8 +123,11 @@ def test_images_that_are_not_the_files_are_refused(tmp_path: Path):
 
 def test_other_names_of_classes_are_said(tmp_path: Path, capsys):
     categories = [{"id": 1, "name": "Cat "}, {"id": 2, "name": "dog"}, {"id": 5, "name": "bird"}]
-    warn_of_other_names(write_ann(tmp_path / "ann.json", {"a": 1}, categories=categories), {1: "cat", 2: "horse"})
+    names = {1: "cat", 2: "horse"}
+    AnnotationFile.read(write_ann(tmp_path / "ann.json", {"a": 1}, categories=categories)).warn_of_other_names(names)
     said = capsys.readouterr().out
     assert "category 2 is 'horse' in the checkpoint, but 'dog'" in said and "1 of 3 differ" in said
-    warn_of_other_names(write_ann(tmp_path / "ann.json", {"a": 1}, categories=categories[:1]), {1: "cat"})
+    AnnotationFile.read(write_ann(tmp_path / "ann.json", {"a": 1}, categories=categories[:1])).warn_of_other_names(
+        names
+    )
     assert capsys.readouterr().out == ""
