@@ -65,8 +65,6 @@ def check_args(args: argparse.Namespace) -> None:
         raise ValueError(
             f"--val_size {args.val_size} exceeds --max_size {args.max_size}: raise --max_size or lower --val_size"
         )
-    if args.dataset_file not in ("coco", "coco_panoptic"):
-        raise ValueError(f"--dataset_file {args.dataset_file} is unknown: use coco or coco_panoptic")
     _check_files(args)
 
 

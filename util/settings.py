@@ -9,12 +9,18 @@ from __future__ import annotations
 import argparse
 import math
 import reprlib
+import sys
 from dataclasses import dataclass
 from typing import Any
 
+from util.text import printable
+
 MAX_PIXELS = 178_956_970  # of an image file: where Pillow refuses by default
 MAX_SIDE = 2**16  # of a resized image, in pixels
+LARGEST = sys.float_info.max  # a whole number can be larger
 MAX_VALUES = 1000  # of a setting that is a list, in a file
+BACKBONES = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "tiny")
+DATA_KINDS = ("coco", "coco_panoptic")
 TRAIN_SIZES = (480, 512, 544, 576, 608, 640, 672, 704, 736, 768, 800)
 
 # What a setting touches, and so what becomes of it where a run starts from a checkpoint:
@@ -37,7 +43,8 @@ class Setting:
         touches: DETECTOR, INPUT, TRAINING, SCHEDULE or RUN.
         at_least, at_most: the smallest and the largest value allowed. Values must be finite too.
         below, above: exclusive bounds.
-        choices: the allowed values.
+        choices: the allowed values, which the parser checks.
+        known: the allowed values, where the message of the published command is not the parser's.
         flag: of a switch that turns something off.
         adapts: a run that starts from a checkpoint's weights (`--init_from`) may have another value.
         trains: used only in training, so that an evaluation does not look at it.
@@ -53,6 +60,7 @@ class Setting:
     below: float | None = None
     above: float | None = None
     choices: tuple[Any, ...] | None = None
+    known: tuple[str, ...] | None = None
     flag: str | None = None
     metavar: str | None = None
     adapts: bool = False
@@ -78,16 +86,19 @@ class Setting:
 
     def check(self, value: Any) -> None:
         """Refuse a value out of bounds: ValueError with the flag, the bounds and the value. None passes."""
+        if self.known and value not in self.known:
+            given = printable(str(value), 60)
+            raise ValueError(f"--{self.name} {given} is unknown: use {', '.join(self.known[:-1])} or {self.known[-1]}")
         if (self.at_least, self.at_most, self.below, self.above) == (None, None, None, None) or value is None:
             return
         least = -math.inf if self.at_least is None else self.at_least
         above = -math.inf if self.above is None else self.above
         below = math.inf if self.below is None else self.below
         for number in value if isinstance(value, list | tuple) else [value]:
-            if not (least <= number < math.inf and above < number < below):  # NaN compares as False
-                raise ValueError(f"--{self.flag or self.name} must be {self._bounds()}, got {_shown(number)}")
-            if self.at_most is not None and number > self.at_most:
+            if self.at_most is not None and self.at_most < number < math.inf:
                 raise ValueError(f"--{self.flag or self.name} must be at most {self.at_most:,}, got {_shown(number)}")
+            if not (least <= number <= LARGEST and above < number < below):  # NaN compares as False
+                raise ValueError(f"--{self.flag or self.name} must be {self._bounds()}, got {_shown(number)}")
 
     def check_saved(self, value: Any) -> None:
         """Refuse a value that no command line could have set: ValueError with the name, what it must be and the value.
@@ -162,7 +173,7 @@ GROUPS: dict[str, tuple[Setting, ...]] = {
     ),
     "model": (
         Setting("frozen_weights", None, str, "checkpoint of the box model to train a mask head on", TRAINING),
-        Setting("backbone", "resnet50", str, "resnet18, 34, 50, 101, 152 or tiny", DETECTOR),
+        Setting("backbone", "resnet50", str, "resnet18, 34, 50, 101, 152 or tiny", DETECTOR, known=BACKBONES),
         Setting("dilation", False, None, "dilate the last stage instead of striding it (DC5)", DETECTOR),
         Setting("position_embedding", "sine", str, None, DETECTOR, choices=("sine", "learned")),
         Setting(
@@ -240,7 +251,7 @@ GROUPS: dict[str, tuple[Setting, ...]] = {
         Setting("eos_coef", 0.1, float, 'weight of the class "no object"', TRAINING, above=0),
     ),
     "data": (
-        Setting("dataset_file", "coco", None, "the kind of data: coco or coco_panoptic", TRAINING),
+        Setting("dataset_file", "coco", None, "the kind of data: coco or coco_panoptic", TRAINING, known=DATA_KINDS),
         Setting("coco_path", None, str, "folder with annotations/, train2017/ and val2017/", RUN),
         Setting("coco_panoptic_path", None, str, "folder with panoptic_{train,val}2017/, default: --coco_path", RUN),
         Setting("remove_difficult", False, None, "published; has no effect, as in the published code", RUN),

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
 from models.load import load_detector
+from models.resnet import SPECS
 from util.errors import CheckpointError
 from util.files import plain
 from util.loading.saved_settings import infer_settings, read_settings
@@ -58,12 +61,15 @@ def test_what_a_file_lacks_is_what_its_weights_say_or_the_published_value():
         ({"hidden_dim": 10**5000}, "--hidden_dim must be at most 65,536, got a number of 16,610 bits"),
         ({"train_sizes": [64] * 10**5}, "train_sizes must have at most 1000 values, got 100,000"),
         ({"train_sizes": [10**5000]}, "--train_sizes must be at most .*, got a number of 16,610 bits"),
+        ({"backbone": "x" * 10**5}, "--backbone xxx.* is unknown: use resnet18, .* or tiny"),
+        ({"pos_temperature": 10**400}, "--pos_temperature must be at most .*, got a number of 1,329 bits"),
+        ({"train_sizes": [math.inf]}, "train_sizes must be a list, each a whole number, got .inf."),
         ({"position_embedding": 7}, "position_embedding must be a text, got 7"),
         ({"enc_layers": 10**7}, "--enc_layers must be at most 1,000"),
         ({"hidden_dim": 10**9}, "--hidden_dim must be at most 65,536"),
         ({"hidden_dim": 32}, "settings .* say --hidden_dim 32, its weights --hidden_dim 16"),
     ],
-    ids=[f"case{number}" for number in range(17)],
+    ids=[f"case{number}" for number in range(20)],
 )
 def test_a_setting_that_no_command_line_sets_is_refused_by_name(settings, message):
     with pytest.raises(CheckpointError, match=message) as refusal:
@@ -97,3 +103,9 @@ def test_a_detector_is_not_built_from_forged_widths(monkeypatch):
     monkeypatch.setattr("models.load.build_model", lambda args: pytest.fail("it was built"))
     with pytest.raises(CheckpointError, match="is damaged"):
         load_detector({"model": forged(layers=(6, 6)), "args": plain({})}, "cpu")
+
+
+def test_the_known_backbones_are_those_that_can_be_built():
+    assert SETTINGS["backbone"].known == tuple(SPECS)
+    for name in SPECS:
+        assert read(backbone=name)["backbone"] == name
