@@ -15,9 +15,12 @@ PUBLISHED_BATCH = 16
 # images in total, only fewer different ones. This rule of thumb is set low, to catch only clear cases, such as a few
 # dozen epochs of some hundred images.
 TOO_SHORT = 0.05
-# The same for `--backbone tiny` on small images. With the recipe below, AP50 was 0.7 after 32,000 drawn images
-# (docs/results.md).
+# The same for `--backbone tiny` on small images with the recipe below. Of many different drawn images, AP50 was 0.27
+# after 16,000 and 0.70 after 32,000 (docs/results.md). Of eight, AP50 on them was 0.91 after 100 epochs and 1.00 after
+# 200; with the published learning rates, 0.25 and 0.58.
 TINY_IMAGES = 20_000
+TINY_EPOCHS = 200
+TINY_LR = 5e-4
 TINY_WEIGHTS = "weights/detr_tiny_shapes.pth"
 TINY_RECIPE = (
     "--dilation --backbone_norm bn --backbone_weights none --trainable_layers 5 --hidden_dim 128 --dim_feedforward 512 "
@@ -55,32 +58,37 @@ def more_objects_than_queries(
 
 
 def too_short_training(
-    steps: int, images_per_step: int, images: int, *, backbone: str = "resnet50", from_scratch: bool = True
+    steps: int,
+    images_per_step: int,
+    images: int,
+    *,
+    backbone: str = "resnet50",
+    lr: float = TINY_LR,
+    from_scratch: bool = True,
 ) -> str | None:
     """A warning if the planned training is far too short for a DETR that is trained from scratch.
 
-    There is no warning for a run that resumes or starts from a detector.
+    There is no warning for a run that resumes or starts from a detector. The small backbone "tiny" has a measure of its
+    own: many images, or many epochs of few images, which it learns by heart; more of them at a lower learning rate.
 
     Args:
         steps: planned steps of all epochs.
         images_per_step: batch size times number of processes.
         images: number of training images.
         backbone: its name.
-        from_scratch: neither --resume nor --init_from is given; ImageNet weights of the backbone do not count.
+        lr: the learning rate; it matters for "tiny" only.
+        from_scratch: no flag names the weights of a detector; ImageNet weights of the backbone do not count.
 
     Returns:
         A few sentences, or None.
     """
     seen, published = steps * images_per_step, PUBLISHED_EPOCHS * PUBLISHED_IMAGES
-    if not from_scratch or seen >= (TINY_IMAGES if backbone == "tiny" else TOO_SHORT * published):
+    if not from_scratch:
         return None
     if backbone == "tiny":
-        return (
-            f"this training from scratch is very short: {steps:,} steps show the model {seen:,} images "
-            f"({seen / images:,.1f} epochs of {images:,}). A tiny model on small images takes {TINY_IMAGES:,} or more, "
-            "also if few of them are different: expect a low AP. Start from a detector instead, with --init_from "
-            f"{TINY_WEIGHTS}, or train longer, with the settings that learn fastest on little data: {TINY_RECIPE}"
-        )
+        return _too_short_for_tiny(steps, seen, images, lr)
+    if seen >= TOO_SHORT * published:
+        return None
     millions = f"{published / 1e6:.1f} million of the published training"
     batch = f"{images_per_step} image{'s' * (images_per_step > 1)}"
     return (
@@ -88,5 +96,20 @@ def too_short_training(
         f"{seen:,} images ({seen / images:,.1f} epochs of {images:,}), {100 * seen / published:.2g}% of the {millions} "
         f"({published / PUBLISHED_BATCH / 1e6:.1f} million steps of {PUBLISHED_BATCH}). DETR learns slowly, "
         "also on small data sets: expect a low AP. Start from a detector instead, with --init_from CHECKPOINT (for "
-        f"--backbone resnet50: {PUBLISHED_WEIGHTS}), or train much longer"
+        f"--backbone resnet50: {PUBLISHED_WEIGHTS}; {TINY_WEIGHTS} is a small one that trains without a GPU, and brings "
+        "the flags of its network along), or train much longer"
+    )
+
+
+def _too_short_for_tiny(steps: int, seen: int, images: int, lr: float) -> str | None:
+    needed, pace = min(TINY_IMAGES, TINY_EPOCHS * images), min(lr / TINY_LR, 1.0)
+    if seen * pace >= needed:
+        return None
+    slower = f", and --lr {lr:g} needs {TINY_LR / lr:.2g} times as many" if 0 < pace < 1 else ""
+    return (
+        f"this training from scratch is very short: in {steps:,} step{'s' * (steps != 1)}, the model sees {seen:,} "
+        f"image{'s' * (seen != 1)} ({seen / images:,.1f} epochs of {images:,}). A tiny model on small images takes about "
+        f"{needed:,} at --lr {TINY_LR:g}{slower}: expect a low AP. Start from a detector instead, with --init_from "
+        f"{TINY_WEIGHTS}, which brings the flags of its network along, or train longer, with the settings that learn "
+        f"fastest on little data: {TINY_RECIPE}"
     )

@@ -88,7 +88,8 @@ class Training:
                 args.batch_size * get_world_size(),
                 len(data),
                 backbone=args.backbone,
-                from_scratch=not (args.resume or args.init_from),
+                lr=args.lr,
+                from_scratch=not (args.resume or args.init_from or args.frozen_weights),
             ),
         )
         for warning in found:

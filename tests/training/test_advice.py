@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from hubconf import WEIGHTS_URL
-from main import get_args_parser
+from main import get_args_parser, main
 from tests.helpers.paths import REPOSITORY
+from tests.helpers.runs import parse
 from tools.demo import RECIPE
 from training.advice import (
     PUBLISHED_BATCH,
@@ -59,7 +60,7 @@ def test_starting_from_a_detector_gives_no_warning():
 
 def test_a_short_training_of_the_tiny_model_leads_to_what_works():
     text = too_short_training(steps=400, images_per_step=2, images=8, backbone="tiny")
-    assert "400 steps show the model 800 images (100.0 epochs of 8)" in text
+    assert "in 400 steps, the model sees 800 images (100.0 epochs of 8)" in text
     assert f"--init_from {TINY_WEIGHTS}" in text and (REPOSITORY / TINY_WEIGHTS).is_file()
     recipe = vars(get_args_parser().parse_args(RECIPE))
     named = get_args_parser().parse_args(text.split("little data: ")[1].split())
@@ -69,8 +70,31 @@ def test_a_short_training_of_the_tiny_model_leads_to_what_works():
     assert set(differing) <= sizes | run
 
 
+def test_a_few_images_are_learned_by_heart_in_some_hundred_epochs():
+    assert too_short_training(200, 8, 8, backbone="tiny") is None
+    assert "100.0 epochs of 8" in too_short_training(100, 8, 8, backbone="tiny")
+    slow = too_short_training(200, 8, 8, backbone="tiny", lr=1e-4)
+    assert "about 1,600 at --lr 0.0005, and --lr 0.0001 needs 5 times as many" in slow
+    assert too_short_training(1000, 8, 8, backbone="tiny", lr=1e-4) is None
+    assert too_short_training(1000, 8, 8, backbone="tiny", lr=0) is not None
+
+
+def test_many_images_take_more_steps():
+    assert "about 20,000 at" in too_short_training(1000, 16, 4000, backbone="tiny")
+    assert too_short_training(1250, 16, 4000, backbone="tiny") is None
+
+
+def test_a_mask_head_on_a_frozen_detector_starts_from_a_detector(shapes, tmp_path, capsys):
+    box = tmp_path / "box"
+    wide = ["--hidden_dim", "128", "--nheads", "8", "--epochs", "1", "--max_steps", "1"]
+    main(parse(shapes, *wide, "--output_dir", str(box)))
+    assert "this training from scratch is very short" in capsys.readouterr().out
+    main(parse(shapes, *wide, "--masks", "--frozen_weights", str(box / "checkpoint.pth")))
+    assert "from scratch" not in capsys.readouterr().out
+
+
 def test_the_demo_gives_no_warning():
     args = argparse.ArgumentParser(parents=[get_args_parser()]).parse_args(RECIPE)
     steps = args.epochs * (4000 // args.batch_size)
-    assert too_short_training(steps, args.batch_size, 4000, backbone=args.backbone) is None
+    assert too_short_training(steps, args.batch_size, 4000, backbone=args.backbone, lr=args.lr) is None
     assert too_short_training(steps, args.batch_size, 4000, backbone="resnet18") is not None
