@@ -96,8 +96,8 @@ def too_short_training(
         f"{seen:,} images ({seen / images:,.1f} epochs of {images:,}), {100 * seen / published:.2g}% of the {millions} "
         f"({published / PUBLISHED_BATCH / 1e6:.1f} million steps of {PUBLISHED_BATCH}). DETR learns slowly, "
         "also on small data sets: expect a low AP. Start from a detector instead, with --init_from CHECKPOINT (for "
-        f"--backbone resnet50: {PUBLISHED_WEIGHTS}; {TINY_WEIGHTS} is a small one that trains without a GPU, and brings "
-        "the flags of its network along), or train much longer"
+        f"--backbone resnet50: {PUBLISHED_WEIGHTS}; {TINY_WEIGHTS} is a small one that trains without a GPU, and "
+        "brings the flags of its network along), or train much longer"
     )
 
 
@@ -105,10 +105,11 @@ def _too_short_for_tiny(steps: int, seen: int, images: int, lr: float) -> str | 
     needed, pace = min(TINY_IMAGES, TINY_EPOCHS * images), min(lr / TINY_LR, 1.0)
     if seen * pace >= needed:
         return None
+    epochs = f"{seen / images:,.1f} epochs of {images:,}"
     slower = f", and --lr {lr:g} needs {TINY_LR / lr:.2g} times as many" if 0 < pace < 1 else ""
     return (
         f"this training from scratch is very short: in {steps:,} step{'s' * (steps != 1)}, the model sees {seen:,} "
-        f"image{'s' * (seen != 1)} ({seen / images:,.1f} epochs of {images:,}). A tiny model on small images takes about "
+        f"image{'s' * (seen != 1)} ({epochs}). A tiny model on small images takes about "
         f"{needed:,} at --lr {TINY_LR:g}{slower}: expect a low AP. Start from a detector instead, with --init_from "
         f"{TINY_WEIGHTS}, which brings the flags of its network along, or train longer, with the settings that learn "
         f"fastest on little data: {TINY_RECIPE}"
