@@ -39,6 +39,7 @@ from tools.convert_settings import (
 )
 from util.checkpoint import CheckpointError, save_checkpoint
 from util.nested_tensor import NestedTensor
+from util.text import printable
 
 TOLERANCE = 1e-4  # absolute, for logits and boxes
 
@@ -98,7 +99,11 @@ def convert_from_huggingface(folder: Path, out: Path) -> float:
     written = read_config(folder)
     if not (folder / "model.safetensors").is_file():
         raise ValueError(f"{folder} has no model.safetensors: save the model with save_pretrained as a single file")
-    config = transformers.DetrConfig.from_pretrained(folder)
+    try:
+        config = transformers.DetrConfig.from_pretrained(folder)
+    except Exception as error:  # whatever the checks of transformers raise
+        cause = printable(" ".join(str(error).split()))
+        raise ValueError(f"transformers cannot read {folder / 'config.json'}: {cause}") from error
     checkpoint = {
         "model": from_huggingface(load_file(folder / "model.safetensors")),
         "args": our_settings(config) | our_sizes(folder),
@@ -149,6 +154,11 @@ def _load_theirs(folder: Path) -> nn.Module:
         return transformers.DetrForObjectDetection.from_pretrained(folder)
     except ImportError as error:
         raise ValueError(f"transformers cannot build the model ({error}): pip install timm") from error
+    except RuntimeError as error:  # sizes that differ; the details are logged by transformers
+        raise ValueError(
+            f"transformers cannot load {folder / 'model.safetensors'} with the settings in config.json: the weights "
+            "are those of another configuration (number of labels, sizes)"
+        ) from error
 
 
 def main(options: argparse.Namespace) -> None:

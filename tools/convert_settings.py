@@ -32,7 +32,14 @@ def read_config(folder: Path) -> dict[str, Any]:
             f"{folder / 'config.json'} describes {printable(architectures, 80)} of model_type {printable(kind, 40)}: "
             "only DetrForObjectDetection of model_type detr can be converted"
         )
+    name = config.get("backbone")
+    if config.get("backbone_config") is None and name not in SPECS:  # transformers would look for it in the internet
+        raise ValueError(_unknown_backbone(printable(name, 40)))
     return config
+
+
+def _unknown_backbone(what: str) -> str:
+    return f"the backbone in config.json is {what}: this library supports {', '.join(SPECS)}"
 
 
 def _read_object(path: Path) -> dict[str, Any]:
@@ -131,7 +138,7 @@ def _our_backbone(config: Any) -> tuple[str, bool]:
         name = "a ResNet with other widths or depths"
     else:
         name = described.model_type
-    raise ValueError(f"the backbone in config.json is {name}: this library supports {', '.join(SPECS)}")
+    raise ValueError(_unknown_backbone(name))
 
 
 def their_classes(categories: Sequence[Mapping[str, Any]], num_classes: int) -> dict[str, Any]:
@@ -162,7 +169,7 @@ def our_categories(config: Mapping[str, Any], id2label: Mapping[int, str]) -> li
             f"0 to {len(labels) - 1}: number the labels from 0, without gaps"
         )
     own = config.get(CATEGORIES)
-    if _are_categories(own) and their_classes(own, len(labels))["id2label"] == labels:
+    if _are_categories(own, len(labels)) and their_classes(own, len(labels))["id2label"] == labels:
         return own
     unnamed = {number: (UNNAMED, f"LABEL_{number}") for number in labels}
     return [
@@ -170,10 +177,13 @@ def our_categories(config: Mapping[str, Any], id2label: Mapping[int, str]) -> li
     ]
 
 
-def _are_categories(own: Any) -> bool:
-    return isinstance(own, list) and all(
-        isinstance(category, dict) and type(category.get("id")) is int and isinstance(category.get("name"), str)
-        for category in own
+def _are_categories(own: Any, num_classes: int) -> bool:
+    """Whether this is a list of categories with different ids below `num_classes`, as this converter writes it."""
+    if not isinstance(own, list) or not all(isinstance(category, dict) for category in own):
+        return False
+    ids = [category.get("id") for category in own]
+    return all(type(number) is int and 0 <= number < num_classes for number in ids) and (
+        len(set(ids)) == len(ids) and all(isinstance(category.get("name"), str) for category in own)
     )
 
 

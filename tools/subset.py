@@ -54,12 +54,19 @@ def write_subset(root: Path, out: Path, split: str, ids: Sequence[int]) -> dict[
 
 def _keep(content: dict[str, Any], ids: Sequence[int], path: Path) -> dict[str, Any]:
     wanted = set(ids)
-    missing = wanted - {image["id"] for image in content["images"]}
+    try:
+        listed = {image["id"] for image in content["images"]}
+        owners = [annotation["image_id"] for annotation in content["annotations"]]
+    except (KeyError, TypeError):
+        raise ValueError(
+            f"{path} is no COCO file: it needs `images` with an id and `annotations` with an image_id"
+        ) from None
+    missing = wanted - listed
     if missing:
         raise ValueError(f"{path} has no image {min(missing)}: choose ids that it lists")
     return content | {
         "images": [image for image in content["images"] if image["id"] in wanted],
-        "annotations": [a for a in content["annotations"] if a["image_id"] in wanted],
+        "annotations": [a for a, owner in zip(content["annotations"], owners) if owner in wanted],
     }
 
 

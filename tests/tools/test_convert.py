@@ -139,6 +139,14 @@ def test_names_that_were_changed_afterwards_count(checkpoint, tmp_path):
     ]
 
 
+@pytest.mark.parametrize("own", [[{"id": 9, "name": "far"}], [{"id": 1, "name": "cat"}] * 2, [1], {}, [{"id": "1"}]])
+def test_categories_that_this_converter_did_not_write_do_not_count(tmp_path, own):
+    huggingface_folder(tmp_path / "hf")
+    changed(tmp_path / "hf" / "config.json", detr_categories=own)
+    assert run([str(tmp_path / "hf"), str(tmp_path / "ours.pth")]) == 0
+    assert [category["name"] for category in load_checkpoint(tmp_path / "ours.pth")["categories"]] == ["cat", "dog"]
+
+
 @pytest.mark.parametrize(
     ("processing", "sizes"),
     [
@@ -250,6 +258,10 @@ def test_settings_that_hugging_face_lacks_are_named(checkpoint, tmp_path, flags,
         ({"model_type": "conditional_detr"}, "only DetrForObjectDetection of model_type detr"),
         ({"architectures": ["DetrForSegmentation"]}, "only DetrForObjectDetection of model_type detr"),
         ({"id2label": {"1": "cat", "2": "dog", "3": "eel"}}, "names class 3, but a model with 3 labels"),
+        ({"d_model": "wide"}, "transformers cannot read"),
+        ({"id2label": {}}, "the weights are those of another configuration"),
+        ({"id2label": [1]}, "transformers cannot read"),
+        ({"backbone_config": None, "backbone": "resnet9"}, "the backbone in config.json is resnet9"),
         ({"backbone_config": {"model_type": "resnet", "depths": [1, 2, 1, 1]}}, "with other widths or depths"),
     ],
 )

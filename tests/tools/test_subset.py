@@ -66,3 +66,13 @@ def test_a_folder_of_images_is_not_replaced_by_a_link(shapes, tmp_path, capsys):
     (tmp_path / "train2017").mkdir()
     assert run([str(shapes), str(tmp_path), "--ids", "1"]) == 1
     assert "train2017 is a folder of its own" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "content", ["[]", '{"images": 1, "annotations": []}', '{"images": [{}], "annotations": []}', "{"]
+)
+def test_a_file_of_another_kind_is_an_error(tmp_path, content, capsys):
+    (tmp_path / "annotations").mkdir()
+    (tmp_path / "annotations" / "instances_train2017.json").write_text(content)
+    assert run([str(tmp_path), str(tmp_path / "out"), "--ids", "1"]) == 1
+    assert "instances_train2017.json is no" in capsys.readouterr().err

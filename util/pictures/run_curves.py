@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from util.checkpoint import load_checkpoint
+from util.checkpoint import CheckpointError, load_checkpoint
 from util.logging import get_logger
 from util.pictures.fonts import with_fonts
 from util.pictures.run_log import Log, PathLike, curves_of, read_log
-from util.text import printable
+from util.text import printable, shorten
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -121,29 +121,32 @@ def plot_precision_recall(files: Sequence[PathLike], naming_scheme: str = "iter"
 
     Raises:
         ValueError: unknown naming scheme.
-        CheckpointError: a file cannot be read.
+        CheckpointError: a file cannot be read, or is no saved evaluation.
     """
     files = [Path(file) for file in files]
     if naming_scheme == "exp_id":
-        names = [file.absolute().parts[-3] for file in files]
+        names = [Path("/", *file.absolute().parts[-3:]).parts[1] for file in files]
     elif naming_scheme == "iter":
         names = [file.stem for file in files]
     else:
         raise ValueError(f"naming_scheme must be 'iter' or 'exp_id', got {naming_scheme!r}")
+    if len(set(names)) < len(names):
+        names = [str(file) for file in files]
 
     figure, axes = _new_figure(1, 2)
     colors = _colors(len(files))
     for file, name, color in zip(files, names, colors, strict=True):
-        saved = load_checkpoint(file, also_allowed=_evaluation_classes())
-        precision, scores = np.asarray(saved["precision"]), np.asarray(saved["scores"])  # [T, R, K, A, M]
+        precision, scores, recall = _saved_curves(file)
         measured = precision[0, 0, :, 0, -1] > -1  # [K]
+        if not measured.any():
+            get_logger().warning(f"{file} has no class with ground truth: there is nothing to draw")
+            continue
         at_iou50 = precision[0, :, measured, 0, -1].mean(0)  # [R]
-        recall = np.linspace(0, 1, precision.shape[1])
-        axes[0].plot(recall, at_iou50, color=color)
-        axes[1].plot(recall, scores[0, :, measured, 0, -1].mean(0), color=color)
+        recalls = np.linspace(0, 1, precision.shape[1])
+        axes[0].plot(recalls, at_iou50, color=color)
+        axes[1].plot(recalls, scores[0, :, measured, 0, -1].mean(0), color=color)
 
-        reached = np.asarray(saved["recall"])[0, measured, 0, -1].mean()
-        ap = precision[:, :, measured, 0, -1].mean()
+        reached, ap = recall[0, measured, 0, -1].mean(), precision[:, :, measured, 0, -1].mean()
         get_logger().info(f"{name}: AP {ap:.3f}, AP50 {at_iou50.mean():.3f}, recall at IoU 0.50 {reached:.3f}")
     _finish(axes[0], "precision / recall at IoU 0.50", "recall", "precision")
     _finish(axes[1], "score / recall at IoU 0.50", "recall", "score")
@@ -151,6 +154,23 @@ def plot_precision_recall(files: Sequence[PathLike], naming_scheme: str = "iter"
         axis.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
     _add_legend(figure, names, colors, splits=False)
     return with_fonts(figure), axes
+
+
+def _saved_curves(file: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Precision and scores [T, R, K, A, M] and recall [T, K, A, M] of a saved evaluation."""
+    saved = load_checkpoint(file, also_allowed=_evaluation_classes())
+    try:
+        precision, scores, recall = (np.asarray(saved[name]) for name in ("precision", "scores", "recall"))
+        fits = precision.ndim == 5 and scores.shape == precision.shape
+        fits = fits and recall.shape == precision.shape[:1] + precision.shape[2:] and min(precision.shape[:2]) >= 1
+        fits = (
+            fits and min(precision.shape[3:]) >= 1 and all(a.dtype.kind in "fiu" for a in (precision, scores, recall))
+        )
+    except (KeyError, TypeError, ValueError, RuntimeError):
+        fits = False
+    if not fits:
+        raise CheckpointError(f"{file} is no saved evaluation: pass eval/latest.pth or eval.pth of an --output_dir")
+    return precision, scores, recall
 
 
 def _evaluation_classes() -> list[tuple[Any, str]]:
@@ -214,4 +234,4 @@ def _add_legend(figure: "Figure", names: Sequence[str], colors: Sequence[Any], s
         handles.append(Line2D([], [], color="gray", linestyle="--", label="evaluation"))
     legend = figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 6), frameon=False)
     for text, name in zip(legend.get_texts(), names):  # as labels, names with a leading underscore would be left out
-        text.set_text(printable(name, 60))
+        text.set_text(shorten(printable(name, 1000), 60))

@@ -282,3 +282,29 @@ def test_an_evaluation_file_that_would_run_code_is_refused(tmp_path):
     torch.save({**evaluation(), "extra": Canary()}, tmp_path / "latest.pth")
     with pytest.raises(CheckpointError, match=r"contains (builtins\.)?print"):
         plot_precision_recall([tmp_path / "latest.pth"])
+
+
+@pytest.mark.parametrize("content", [{}, {"precision": [1.0], "scores": [1.0], "recall": [1.0]}, {"precision": "x"}])
+def test_a_file_that_is_no_saved_evaluation_is_an_error(tmp_path, content):
+    save_checkpoint(tmp_path / "a.pth", content)
+    with pytest.raises(CheckpointError, match="a.pth is no saved evaluation"):
+        plot_precision_recall([tmp_path / "a.pth"])
+
+
+@pytest.mark.filterwarnings("error")
+def test_an_evaluation_without_ground_truth_draws_nothing_and_says_so(tmp_path):
+    empty = {name: np.full_like(value, -1.0) for name, value in evaluation().items() if name != "counts"}
+    save_checkpoint(tmp_path / "a.pth", empty)
+    with captured_warnings() as warnings:
+        plot_precision_recall([tmp_path / "a.pth"])
+    assert len(warnings) == 1 and "no class with ground truth" in warnings[0]
+
+
+def test_evaluations_of_the_same_name_are_told_apart(tmp_path):
+    files = [tmp_path / folder / "latest.pth" for folder in ("a", "b")]
+    for file in files:
+        file.parent.mkdir()
+        save_checkpoint(file, evaluation())
+    figure, _ = plot_precision_recall(files)
+    shown = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert len(set(shown)) == 2
