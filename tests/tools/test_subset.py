@@ -69,10 +69,16 @@ def test_a_folder_of_images_is_not_replaced_by_a_link(shapes, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    "content", ["[]", '{"images": 1, "annotations": []}', '{"images": [{}], "annotations": []}', "{"]
+    ("content", "fault"),
+    [
+        ("[]", "holds a JSON list"),
+        ('{"images": 1, "annotations": [], "categories": []}', "has no list `images`"),
+        ('{"images": [{}], "annotations": [], "categories": []}', "is no COCO file"),
+        ("{", "is not JSON"),
+    ],
 )
-def test_a_file_of_another_kind_is_an_error(tmp_path, content, capsys):
+def test_a_file_of_another_kind_is_an_error(tmp_path, content, fault, capsys):
     (tmp_path / "annotations").mkdir()
     (tmp_path / "annotations" / "instances_train2017.json").write_text(content)
     assert run([str(tmp_path), str(tmp_path / "out"), "--ids", "1"]) == 1
-    assert "instances_train2017.json is no" in capsys.readouterr().err
+    assert f"instances_train2017.json {fault}" in capsys.readouterr().err
