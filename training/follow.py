@@ -12,7 +12,7 @@ from typing import Any
 
 from util.arguments import named_settings
 from util.errors import CheckpointError
-from util.loading.checkpoint_entries import model_of
+from util.loading.checkpoint_entries import has_masks, model_of
 from util.loading.saved_settings import check_settings, infer_settings, read_settings
 from util.logging import get_logger
 from util.settings import DETECTOR, INPUT, SCHEDULE, SETTINGS, TRAINING, names_that_touch
@@ -66,11 +66,12 @@ def _saved_settings(checkpoint: Mapping[str, Any], source: str, use: str) -> dic
     if checkpoint.get("args"):
         found = read_settings(checkpoint, source, names)
     else:
+        found = {"masks": has_masks(weights["model"])} if "masks" in names else {}
         try:
-            found = infer_settings(weights, source)
+            found |= infer_settings(weights, source)
+            del found["dilation"]  # a guess by the file's name
         except CheckpointError:
-            return {}  # the command line describes the model, and loading the weights compares it with them
-        del found["dilation"]  # a guess by the file's name
+            pass  # the command line describes the detector, and loading the weights compares it with them
     return {name: value for name, value in found.items() if value is not None}
 
 

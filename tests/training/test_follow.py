@@ -123,6 +123,17 @@ def test_masks_come_from_the_weights():
     assert args.masks and args.hidden_dim == 128
 
 
+def test_masks_come_from_weights_alone():
+    model = checkpoint_of("--masks", "--hidden_dim", "128", "--nheads", "8")["model"]
+    for use in (RESUME, EVALUATE, INIT):
+        args = started("--backbone", "tiny")
+        follow_checkpoint(args, {"model": model}, "old.pth", use)
+        assert args.masks
+    boxes = {"model": checkpoint_of()["model"]}
+    with pytest.raises(ValueError, match="--masks contradicts old.pth"):
+        follow_checkpoint(started("--masks"), boxes, "old.pth", EVALUATE)
+
+
 def test_weights_alone_tell_the_settings_of_a_published_detector(capsys):
     alone = {"model": checkpoint_of("--backbone", "resnet18", "--backbone_norm", "frozen_bn", "--nheads", "8")["model"]}
     args = started("--nheads", "8", "--dilation")

@@ -48,9 +48,14 @@ def model_of(checkpoint: Mapping[str, Any], source: str) -> dict[str, Tensor]:
     return checkpoint["model"]
 
 
+def has_masks(weights: Mapping[str, Tensor]) -> bool:
+    """Whether these are a segmentation model's weights."""
+    return any(name.startswith("detr.") for name in weights)
+
+
 def detector_weights(weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
     """The weights of the detector in a segmentation model's weights; a detector's own weights unchanged."""
-    if not any(name.startswith("detr.") for name in weights):
+    if not has_masks(weights):
         return weights
     return {name.removeprefix("detr."): value for name, value in weights.items() if name.startswith("detr.")}
 

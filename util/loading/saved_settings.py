@@ -7,6 +7,7 @@ anything is built from them.
 from __future__ import annotations
 
 import argparse
+import math
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -15,19 +16,20 @@ from torch import Tensor
 
 from util.arguments import check_detector
 from util.errors import CheckpointError
-from util.loading.checkpoint_entries import detector_weights
+from util.loading.checkpoint_entries import detector_weights, has_masks
 from util.settings import DETECTOR, SETTINGS, names_that_touch
 
 # Whether the blocks are bottlenecks → number of blocks in layer3 → name of the ResNet
 _RESNETS = {True: {6: "resnet50", 23: "resnet101", 36: "resnet152"}, False: {2: "resnet18", 6: "resnet34"}}
 _BODY = "backbone.0.body."
+PUBLISHED = {"backbone", "dilation", "position_embedding", "nheads", "pre_norm"}  # that the published code saves
 
 
 def read_settings(checkpoint: Mapping[str, Any], source: str, names: Iterable[str]) -> dict[str, Any]:
     """The settings among `names` that a checkpoint has.
 
-    Those of the detector are compared with the weights, and one that `args` lack, as in files of the published code, is
-    what the weights say, else the published value. `masks` is what the weights say.
+    Those of the detector are compared with the weights. One that `args` lack is what the weights say. Files of the
+    published code lack some of ours, which then have the published value. `masks` is what the weights say.
 
     Args:
         checkpoint: as `util.checkpoint.load_checkpoint` returns it, with weights under `model`.
@@ -45,12 +47,20 @@ def read_settings(checkpoint: Mapping[str, Any], source: str, names: Iterable[st
         raise CheckpointError(
             f"a setting in {source} (`args`) cannot be used: {error}. Use another checkpoint"
         ) from error
+    if found.get("val_size", 0) > found.get("max_size", math.inf):
+        raise CheckpointError(
+            f"the settings in {source} (`args`) cannot be used: val_size {found['val_size']} exceeds max_size "
+            f"{found['max_size']}. Use another checkpoint"
+        )
     weights = detector_weights(checkpoint["model"])
     if "masks" in found:
-        found["masks"] = weights is not checkpoint["model"]
+        found["masks"] = has_masks(checkpoint["model"])
     measured = _compare(found, weights, source)
-    absent = [name for name in names_that_touch(DETECTOR) if name in names and name not in found]
-    return found | {name: measured.get(name, SETTINGS[name].default) for name in absent}
+    published = PUBLISHED <= saved.keys()
+    for name in names_that_touch(DETECTOR):
+        if name in names and name not in found and (name in measured or published):
+            found[name] = measured.get(name, SETTINGS[name].default)
+    return found
 
 
 def infer_settings(checkpoint: Mapping[str, Any], source: str) -> dict[str, Any]:

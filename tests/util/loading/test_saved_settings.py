@@ -38,11 +38,18 @@ def read(weights=None, **settings):
     return read_settings(checkpoint, "run.pth", [*names_that_touch(DETECTOR), "train_sizes"])
 
 
-def test_what_a_file_lacks_is_what_its_weights_say_or_the_published_value():
-    found = read_settings({"model": weights_of(), "args": {"nheads": 2}}, "run.pth", names_that_touch(DETECTOR))
-    assert {name: found[name] for name in SMALL} == SMALL
-    assert found["pos_temperature"] == SETTINGS["pos_temperature"].default and found["backbone"] == "resnet50"
-    assert read()["backbone_norm"] == "frozen_bn"
+def test_what_a_file_lacks_is_what_its_weights_say():
+    found = read_settings({"model": weights_of(), "args": {"lr": 1e-4}}, "run.pth", names_that_touch(DETECTOR))
+    assert found == {name: SMALL[name] for name in SMALL if name != "nheads"} | {
+        "position_embedding": "sine",
+        "pre_norm": False,
+    }
+
+
+def test_a_file_of_the_published_code_has_the_published_value_of_our_settings():
+    published = {"backbone": "resnet50", "dilation": False, "position_embedding": "sine", "pre_norm": False}
+    found = read(**published)
+    assert (found["pos_temperature"], found["backbone_norm"]) == (10000, "frozen_bn")
 
 
 @pytest.mark.parametrize(
@@ -103,6 +110,12 @@ def test_a_detector_is_not_built_from_forged_widths(monkeypatch):
     monkeypatch.setattr("models.load.build_model", lambda args: pytest.fail("it was built"))
     with pytest.raises(CheckpointError, match="is damaged"):
         load_detector({"model": forged(layers=(6, 6)), "args": plain({})}, "cpu")
+
+
+def test_sizes_that_exclude_each_other_are_refused():
+    with pytest.raises(CheckpointError, match="run.pth .*val_size 800 exceeds max_size 640"):
+        sizes = {"val_size": 800, "max_size": 640}
+        read_settings({"model": weights_of(), "args": SMALL | sizes}, "run.pth", [*SMALL, *sizes])
 
 
 def test_the_known_backbones_are_those_that_can_be_built():
