@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as coco_mask
 
+from util.text import printable
+
 FARTHEST = 1e5  # pixels; pycocotools walks a polygon's edges in steps of 0.2
 LONGEST = 2e6  # pixels; the length of a polygon's edges, which decides the memory of the walk
 CORNERS = 3  # a polygon with fewer covers nothing
@@ -59,7 +61,7 @@ def check_runs(code: dict[str, Any], height: int, width: int) -> list[int]:
     size, counts = code.get("size"), code.get("counts")
     if not isinstance(size, list | tuple) or tuple(size) != (height, width):
         shown = tuple(size) if isinstance(size, list | tuple) else size
-        raise ValueError(f"a mask of (h, w) = {shown} on an image of {(height, width)}")
+        raise ValueError(f"a mask of (h, w) = {printable(shown, 60)} on an image of {(height, width)}")
     if isinstance(counts, str | bytes):
         counts = _uncompress(counts)
     if not isinstance(counts, list) or not all(type(count) is int and count >= 0 for count in counts):

@@ -76,6 +76,7 @@ SIZE = {"size": [HEIGHT, WIDTH]}
         ([[10**400, 1, 2, 3, 4, 5]], "far outside"),
         ({}, "a mask of .h, w. = None"),
         ({"size": 30, "counts": [1200]}, "a mask of .h, w. = 30"),
+        ({"size": "x" * 10**5, "counts": [1200]}, "a mask of .h, w. = x{59}… on"),
         ({"size": [40, 30], "counts": [1200]}, r"a mask of \(h, w\) = \(40, 30\) on an image of \(30, 40\)"),
         (SIZE, "counts are not non-negative integers"),
         (SIZE | {"counts": 1200}, "counts are not non-negative integers"),
