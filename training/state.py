@@ -33,6 +33,7 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from datasets.loader import same_data
 from training.optimizer_state import KERNELS, check_optimizer_state, check_schedule_state
+from util.arguments import named_settings
 from util.dist import all_gather, get_rank, get_world_size
 from util.errors import CheckpointError
 from util.files import plain
@@ -225,13 +226,18 @@ class TrainingState:
         """Restore the schedule's position. Values that the command line changes apply from the next step."""
         args, lr_scheduler = self.args, self.lr_scheduler
         check_schedule_state(checkpoint["lr_scheduler"], lr_scheduler)
-        saved, given = checkpoint.get("args", {}), getattr(args, "given", ())
-        followed = [name for name in names_that_touch(SCHEDULE) if name in given and name in saved]
+        saved, named = checkpoint.get("args", {}), named_settings(args)
+        followed = [name for name in names_that_touch(SCHEDULE) if name in named and name in saved]
         changed = {name for name in followed if saved[name] != getattr(args, name)}
         if "weight_decay" in changed:
             for group in self.optimizer.param_groups:
                 group["weight_decay"] = args.weight_decay
         per_step = isinstance(lr_scheduler, LambdaLR)
+        if per_step and args.lr_schedule == "cosine":
+            ends = {name: saved.get(name, getattr(args, name)) for name in ("epochs", "max_steps")}
+            moved = [f"--{n} is {getattr(args, n)}, it was {end}" for n, end in ends.items() if end != getattr(args, n)]
+            if moved:
+                get_logger().warning(f"{'; '.join(moved)}: the learning rate follows the cosine to the new end")
         if not changed - {"weight_decay"}:
             lr_scheduler.load_state_dict(checkpoint["lr_scheduler"])
             if not per_step:

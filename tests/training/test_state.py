@@ -36,7 +36,7 @@ def restore(checkpoint: dict[str, Any], optimizer=None, schedule=None, **setting
     if optimizer is None:
         optimizer, schedule = parts()
     args = {"resume": "old.pth", "device": "cpu", "epochs": 2, "max_steps": None, "start_epoch": 0}
-    args |= {"batch_size": 2, "seed": 0}
+    args |= {"batch_size": 2, "seed": 0, "lr_schedule": "cosine", "lr": 1e-3, "lr_backbone": 1e-3}
     args = argparse.Namespace(**(args | settings))
     training = TrainingState(args, torch.nn.Linear(1, 1), optimizer, schedule, steps_per_epoch=4, data="pictures")
     training.load_state_dict(checkpoint)
@@ -144,6 +144,25 @@ def test_a_longer_training_changes_the_rate_of_a_schedule_by_steps_at_once():
     assert longer.param_groups[0]["lr"] == pytest.approx(quarter) and its_schedule.get_last_lr() == [
         longer.param_groups[0]["lr"]
     ]
+
+
+def test_the_new_end_of_a_cosine_is_said(capsys):
+    optimizer, schedule = per_step(2)
+    saved = state(optimizer=optimizer.state_dict(), lr_scheduler=schedule.state_dict())
+    saved["args"] |= {"epochs": 2, "max_steps": None}
+    restore(saved, *per_step(2))
+    assert "cosine" not in capsys.readouterr().out
+    restore(saved, *per_step(300), epochs=300)
+    assert "--epochs is 300, it was 2: the learning rate follows the cosine to the new end" in capsys.readouterr().out
+
+
+def test_a_rate_that_a_caller_sets_without_a_command_line_is_used():
+    optimizer, schedule = per_step(2)
+    saved = state(optimizer=optimizer.state_dict(), lr_scheduler=schedule.state_dict())
+    saved["args"] |= {"lr": 1e-3}
+    other, its_schedule = per_step(2)
+    restore(saved, other, its_schedule, lr=2e-3)
+    assert other.param_groups[0]["lr"] == pytest.approx(2e-3 * 0.5 * (1 + math.cos(math.pi / 2)))  # 4 of 8 steps
 
 
 def test_processes_that_differ_in_the_steps_taken_alone_are_refused(monkeypatch):
