@@ -9,7 +9,7 @@ import pytest
 import torch
 from pycocotools.cocoeval import COCOeval
 
-from evaluation import coco_eval, findings
+from evaluation import coco_eval, findings, pictures
 from evaluation.coco_eval import CocoEvaluator, format_per_class
 from evaluation.evaluation import Evaluation
 from evaluation.findings import summarize_matches
@@ -20,6 +20,7 @@ from tests.helpers.coco_samples import both_backends, coco_of, evaluated, made_g
 from util.checkpoint import load_checkpoint
 from util.coco_names import COCO_METRICS
 from util.logging import get_logger
+from util.pictures.figure_parts import new_figure
 from util.text import text_width
 
 
@@ -222,6 +223,17 @@ def test_the_files_of_many_categories_hold_those_that_occur(many, tmp_path, warn
     assert warnings == [] and all(
         (folder / f"{n}.png").is_file() for n in ("confusion", "per_class", "pr_curves", "f1")
     )
+
+
+def test_the_curves_of_many_categories_are_drawn_under_their_names(many, monkeypatch, tmp_path):
+    drawn = []
+    monkeypatch.setattr(pictures, "draw_precision_recall", lambda *parts: drawn.append(parts) or new_figure(1, 1))
+    write_evaluation(tmp_path, many, epoch=1, batch_size=1)
+    labels, _, precision, _ = drawn[0]
+    assert labels == ["class 1", "class 3", "class 5", "class 7", "class 90", "absent 3"]
+    rows = {row["name"]: row["AP"] for row in many.per_class()}
+    for label, curve in zip(labels, precision.transpose(2, 0, 1)):
+        assert np.isnan(curve).all() if rows[label] < 0 else curve.mean() == pytest.approx(rows[label])
 
 
 def rows_of(aps, names=None) -> list[dict]:

@@ -121,11 +121,11 @@ def test_lines_that_are_no_records_are_left_out(write_run):
 
 
 def test_names_of_runs_and_fields_are_shown_unchanged(write_run):
-    runs = [write_run(name, record(0)) for name in ("_hidden", "$\\frac{", "a\x1b[31m", "犬")]
-    figure = plot_logs(runs, fields=["$x_"])
+    runs = [write_run(name, record(0)) for name in ("_hidden", "$\\frac{$", "a\x1b[31m", "犬")]
+    figure = plot_logs(runs, fields=["$x_{$"])
     figure.savefig(io.BytesIO(), format="png")
-    assert figure.axes[0].get_title() == "$x_"
-    assert [text.get_text() for text in figure.legends[0].get_texts()][:3] == ["_hidden", "$\\frac{", "a\\x1b[31m"]
+    assert figure.axes[0].get_title() == "$x_{$"
+    assert [text.get_text() for text in figure.legends[0].get_texts()][:3] == ["_hidden", "$\\frac{$", "a\\x1b[31m"]
 
 
 def test_masks_have_an_ap_and_panoptic_maps_a_quality(write_run):
