@@ -10,7 +10,7 @@ from pathlib import Path
 
 from datasets.image_files import image_suffixes
 from prediction.job_record import FOLDERS, PROGRESS, holds_job
-from util.text import printable
+from util.text import printable, shorten
 
 NAMED = 5  # of each kind of what is left out, the most names in the sentence
 
@@ -42,7 +42,9 @@ class LeftOut:
         """Such as "2 files are not images that Pillow reads (a.heic, b.txt); 1 link leads nowhere (c.png)"."""
         parts = []
         for (one, several), names in self.names.items():
-            shown = ", ".join(printable(name, 80) for name in names[:NAMED]) + ", …" * (len(names) > NAMED)
+            shown = ", ".join(shorten(printable(name, 4096), 80) for name in names[:NAMED]) + ", …" * (
+                len(names) > NAMED
+            )
             parts.append(f"{len(names):,} {one if len(names) == 1 else several} ({shown})")
         return "; ".join(parts)
 

@@ -171,7 +171,7 @@ def test_the_example_needs_only_numpy_pillow_and_onnxruntime():
     tree = ast.parse(Path(onnx_example.__file__).read_text(encoding="utf-8"))
     names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
     names |= {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
-    assert names == {"argparse", "json", "numpy", "onnxruntime", "PIL"}
+    assert names == {"argparse", "json", "os", "numpy", "onnxruntime", "PIL"}
 
 
 def test_the_file_names_the_classes_and_sizes(onnx_file):
