@@ -1,6 +1,6 @@
 """All settings of a run in one table: flag, default, bounds, and what a checkpoint has to do with it.
 
-`util.arguments` builds the command line from it and checks values against it; `training.saved_settings` reads which
+`util.arguments` builds the command line from it and checks values against it; `training.follow` decides which
 settings come from a checkpoint. The published flags keep their names and defaults; ours are additions.
 """
 
