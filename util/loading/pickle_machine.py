@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import pickletools
+import warnings
 from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -100,7 +101,9 @@ class Machine:
             Unusable: it is too long, or would make something out of proportion.
         """
         try:
-            return self._run()
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of invalid escape sequences, which they print as they are
+                return self._run()
         except (Damaged, Unusable):
             raise
         except RecursionError:

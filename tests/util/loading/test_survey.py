@@ -6,6 +6,7 @@ import pickletools
 import re
 import struct
 import tracemalloc
+import warnings
 import zipfile
 from collections import Counter, OrderedDict
 from pathlib import Path
@@ -276,3 +277,12 @@ def test_a_damaged_length_takes_no_memory(tmp_path):
         assert tracemalloc.get_traced_memory()[1] < 2**26
     finally:
         tracemalloc.stop()
+
+
+def test_a_damaged_text_is_not_printed_in_a_warning(tmp_path):
+    path = tmp_path / "a.pth"
+    path.write_bytes(b"\x80\x02S'\\\x01\xe2'\n.")
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        refusal(path)
+    assert not said
