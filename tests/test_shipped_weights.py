@@ -19,6 +19,7 @@ from evaluation.coco_eval import CocoEvaluator
 from evaluation.panoptic_eval import PanopticEvaluator
 from models.load import load_detector
 from tests.helpers.processes import run_together
+from training.run_folder import WRITTEN
 from util.checkpoint import CheckpointError, load_checkpoint
 
 FILE = Path(hubconf.__file__).with_name("weights") / "detr_tiny_shapes.pth"
@@ -105,6 +106,9 @@ def test_two_processes_find_what_one_finds_to_the_last_digit(tmp_path):
     assert quality["All"]["pq"] > 0.5 and boxes["stats"][0] > 0.4
     for name in ("panoptic_eval/quality.json", "panoptic_eval/predictions.json", "eval/per_class.json"):
         assert (one / name).read_text() == (two / name).read_text(), name
+    written = {file for pattern in WRITTEN for file in one.glob(pattern)}
+    left = {file for file in one.rglob("*") if file.is_file() and not file.name.startswith(".")} - written
+    assert left == set(), "--overwrite would leave these files of an earlier run"
 
 
 @pytest.mark.parametrize(("file", "flags"), [(FILE, ()), (PANOPTIC, ("--dataset_file", "coco_panoptic"))])

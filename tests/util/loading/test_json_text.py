@@ -34,7 +34,10 @@ def test_any_value_is_read(tmp_path, text):
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        (gzip.compress(b'{"images": []}'), "is not JSON but a gzip archive: unpack it and pass the file in it"),
+        (
+            gzip.compress(b'{"images": []}', mtime=0),
+            "is not JSON but a gzip archive: unpack it and pass the file in it",
+        ),
         (b"PK\x03\x04" + bytes(60), "is not JSON but a ZIP archive: unpack it"),
         (bytes(257) + b"ustar" + bytes(300), "is not JSON but a tar archive: unpack it"),
         (b"\x80\x04}q\x00.", "is not JSON but a Python pickle: pass another file"),
