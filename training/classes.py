@@ -69,31 +69,38 @@ def settle_classes(
 
 
 def compare_classes(files: Sequence[tuple[str, Categories]]) -> None:
-    """Compare the names that any two files give to the ids that they share.
+    """Compare which names any two files give to their ids.
 
     Capital letters, Unicode forms, and spaces, hyphens and underscores inside of a name do not matter, nor do classes
-    without a name, or whose name is their id. Another name is a warning. If one of the two files has that name under
-    another id, the ids mean other classes.
+    without a name, or whose name is their id. A name that both files have, but never under the same id, is an
+    error; another name for an id is a warning.
 
     Args:
         files: (where, categories) of the checkpoint or the training data, then of the others.
 
     Raises:
-        ValueError: an id means another class; the message gives the first, its names and both files.
+        ValueError: the ids mean other classes; the message gives the first of them and both files.
     """
     warned: set[int] = set()
     for (first, own), (where, other) in combinations([(file, _names(categories)) for file, categories in files], 2):
         differing = [
             number for number in own if number in other and plain_name(own[number]) != plain_name(other[number])
         ]
-        if not differing:
+        ours, theirs = _ids(own), _ids(other)
+        moved = [name for name in ours if name in theirs and ours[name].isdisjoint(theirs[name])]
+        if not differing and not moved:
             continue
-        theirs, ours = ({plain_name(name) for name in names.values()} for names in (other, own))
-        moved = [n for n in differing if plain_name(own[n]) in theirs or plain_name(other[n]) in ours]
-        number = (moved or differing)[0]
-        more = f" ({len(differing)} classes differ)" if len(differing) > 1 else ""
-        names = [printable(names[number], 60) for names in (own, other)]
-        found = f"class {number} is {names[0]!r} in {first} and {names[1]!r} in {where}{more}"
+        if moved:  # by an id that both files have, if there is one
+            names = set(moved)
+            differing = [n for n in differing if not names.isdisjoint((plain_name(own[n]), plain_name(other[n])))]
+        if differing:
+            quoted = [repr(printable(names[differing[0]], 60)) for names in (own, other)]
+            found = f"class {differing[0]} is {quoted[0]} in {first} and {quoted[1]} in {where}"
+        else:
+            ids = [min(numbers[moved[0]]) for numbers in (ours, theirs)]
+            found = f"{printable(own[ids[0]], 60)!r} is class {ids[0]} in {first} and {ids[1]} in {where}"
+        count = len(differing or moved)
+        found += f" ({count} classes differ)" if count > 1 else ""
         if moved:
             raise ValueError(
                 f"{found}: the ids mean other classes there. Use one list of categories in all annotation files; to "
@@ -102,6 +109,14 @@ def compare_classes(files: Sequence[tuple[str, Categories]]) -> None:
         if not warned.issuperset(differing):  # of three files, two may differ from the third in the same way
             get_logger().warning(f"{found}: they are taken to be the same class")
         warned.update(differing)
+
+
+def _ids(names: Mapping[int, str]) -> dict[str, set[int]]:
+    """The ids of each name, as names are compared."""
+    found: dict[str, set[int]] = {}
+    for number, name in names.items():
+        found.setdefault(plain_name(name), set()).add(number)
+    return found
 
 
 def _names(categories: Categories) -> dict[int, str]:

@@ -85,6 +85,17 @@ def test_ids_that_mean_other_classes_are_refused(other):
         compare_classes([("train.json", CATS), ("val.json", other)])
 
 
+def test_the_same_names_under_ids_of_their_own_are_refused():
+    with pytest.raises(
+        ValueError, match=r"'cat' is class 1 in train.json and 11 in val.json \(2 classes differ\): the"
+    ):
+        compare_classes([("train.json", named(_1="cat", _2="dog")), ("val.json", named(_11="Cat", _12="dog"))])
+
+
+def test_a_name_that_two_ids_have_may_keep_one_of_them():
+    compare_classes([("train.json", named(_1="cat", _5="cat")), ("val.json", named(_5="cat"))])
+
+
 @pytest.mark.parametrize(
     "other",
     [
