@@ -72,7 +72,7 @@ def careless_checkpoint(path, **kwargs):
             "UnpicklingError",
         ),
         ("tools.reliability.fuzzing.checkpoints.load_checkpoint", careless_checkpoint, "archives", "AssertionError"),
-        ("models.load.load_checkpoint", careless_checkpoint, "models", "RuntimeError"),
+        ("models.load.load_checkpoint", careless_checkpoint, "models", "TypeError"),
         ("prediction.folder.PredictionFolder.has", lambda *args: {}["name"], "folders", "KeyError"),
         (
             "tools.reliability.fuzzing.downloads.load_checkpoint",

@@ -26,7 +26,7 @@ except ImportError:  # Windows
 REPOSITORY = Path(__file__).resolve().parents[3]
 MAX_MESSAGE = 4000  # characters of an error, before it is shortened for printing
 MAX_OUTPUT = 200_000  # characters of everything printed for a file
-ADDRESSES = 6 * 2**30  # bytes that a process may address, so that a damaged length cannot exhaust the machine
+ADDRESSES = 2 * 2**30  # bytes that a process may address beyond what it does, so that no length exhausts the machine
 MEMORY = 3 * 2**29  # bytes by which one file may raise the memory of the process
 UNPRINTABLE = {"Cc", "Cs", "Zl", "Zp"}  # Unicode categories: control characters, lone surrogates, line separators
 REORDERING = set("\u061c\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
@@ -137,6 +137,7 @@ def limited(seconds: float) -> Iterator[None]:
 def limit_addresses() -> None:
     """Limit the addresses of this process, where the system supports it."""
     try:
-        resource.setrlimit(resource.RLIMIT_AS, (ADDRESSES, resource.RLIM_INFINITY))
+        used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (used + ADDRESSES, resource.RLIM_INFINITY))
     except (AttributeError, ValueError, OSError):
         print("fuzzing without a memory limit", file=sys.stderr)
