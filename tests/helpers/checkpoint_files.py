@@ -1,4 +1,4 @@
-"""Checkpoints for the tests: one as the published code writes it, and one that would run code."""
+"""Checkpoints for the tests: one as the published code writes it, one that would run code, and how one is refused."""
 
 import argparse
 import hashlib
@@ -7,8 +7,11 @@ import os
 import pathlib
 from collections import OrderedDict
 
+import pytest
 import torch
 from torch import nn
+
+from util.checkpoint import CheckpointError, load_checkpoint
 
 
 class Canary:
@@ -47,3 +50,12 @@ def serve(folder, content, good_hash=True, name=None):
     name = name or f"detr-{digest}.pth"
     (folder / name).write_bytes(buffer.getvalue())
     return name
+
+
+def refusal(path):
+    """The one sentence with which loading refuses a file."""
+    with pytest.raises(CheckpointError) as caught:
+        load_checkpoint(path)
+    sentence = str(caught.value)
+    assert str(path) in sentence and "\n" not in sentence and len(sentence) < 700
+    return sentence

@@ -9,16 +9,9 @@ import zlib
 import pytest
 import torch
 
+from tests.helpers.checkpoint_files import refusal
 from training.run_folder import RunFolder
 from util.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
-
-
-def refusal(path):
-    with pytest.raises(CheckpointError) as caught:
-        load_checkpoint(path)
-    sentence = str(caught.value)
-    assert str(path) in sentence and "\n" not in sentence and len(sentence) < 700
-    return sentence
 
 
 def written(path, content):

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.helpers.checkpoint_files import Canary, published_checkpoint, small_model
+from tests.helpers.checkpoint_files import Canary, published_checkpoint, refusal, small_model
 from util.checkpoint import CheckpointError, load_checkpoint
 from util.loading import pickle_machine
 from util.loading import survey as survey_module
@@ -28,14 +28,6 @@ FORMATS = pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"]
 def written(path, content, zipped=True):
     torch.save(content, path, _use_new_zipfile_serialization=zipped)
     return path
-
-
-def refusal(path):
-    with pytest.raises(CheckpointError) as caught:
-        load_checkpoint(path)
-    sentence = str(caught.value)
-    assert str(path) in sentence and "\n" not in sentence and len(sentence) < 700
-    return sentence
 
 
 # ---- what is read ----
