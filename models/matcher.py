@@ -8,10 +8,10 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pad_sequence
 
 from util.box_ops import box_cxcywh_to_xyxy, unchecked_generalized_box_iou
 
@@ -55,30 +55,53 @@ class HungarianMatcher(nn.Module):
             FloatingPointError: a cost is not finite because a prediction or a target is not.
         """
         counts = [len(target["labels"]) for target in targets]
-        cost = self._cost(outputs, targets).cpu().numpy()  # [B, Q, T]; the only time the host waits for the device
+        cost = self._cost(outputs, targets).cpu().numpy()  # [B, T, Q]; the only time the host waits for the device
+        if not (cost < float("inf")).all():  # NaN compares as False
+            _refuse_non_finite(cost, counts)
         matches = []
         for image, count in enumerate(counts):
-            pairs = cost[image, :, :count]  # [Q, n]
-            if not (pairs < float("inf")).all():  # NaN compares as False
-                raise FloatingPointError(
-                    f"image {image} of the batch cannot be matched: a predicted logit or box, or a target box, is not "
-                    "finite (training.diagnosis.forensics.find_non_finite finds where that began)"
-                )
-            queries, objects = linear_sum_assignment(pairs)
-            matches.append((torch.from_numpy(queries), torch.from_numpy(objects)))
+            objects, queries = linear_sum_assignment(cost[image, :count])  # [n, Q]
+            order = queries.argsort()
+            matches.append((torch.from_numpy(queries[order]), torch.from_numpy(objects[order])))
         return matches
 
     def _cost(self, outputs: dict[str, Tensor], targets: Sequence[dict[str, Tensor]]) -> Tensor:
-        """Costs [B, Q, T]. In the row of an image with n objects only the first n columns are valid."""
+        """Costs [B, T, Q], only of queries and objects of the same image.
+
+        In the block of an image with n objects only the first n rows are valid; the others repeat some object. Queries
+        come last, since arithmetic is fast along a long last dimension.
+        """
         prob = at_least_float32(outputs["pred_logits"]).softmax(-1)  # [B, Q, C+1]
         boxes = at_least_float32(outputs["pred_boxes"])  # [B, Q, 4]
-        labels = pad_sequence([target["labels"] for target in targets], batch_first=True)  # [B, T]
-        target_boxes = pad_sequence([target["boxes"] for target in targets], batch_first=True).to(boxes.dtype)
+        rows = _object_rows([len(target["labels"]) for target in targets]).to(boxes.device, non_blocking=True)  # [B, T]
+        labels = torch.cat([target["labels"] for target in targets])[rows]  # [B, T]
+        target_boxes = torch.cat([target["boxes"] for target in targets])[rows].to(boxes.dtype)  # [B, T, 4]
 
-        cost_class = -prob.gather(2, labels[:, None, :].expand(-1, prob.shape[1], -1))  # [B, Q, T]
-        cost_bbox = torch.cdist(boxes, target_boxes, p=1)  # [B, Q, T]
-        cost_giou = -unchecked_generalized_box_iou(box_cxcywh_to_xyxy(boxes), box_cxcywh_to_xyxy(target_boxes))
-        return self.cost_bbox * cost_bbox + self.cost_class * cost_class + self.cost_giou * cost_giou
+        cost = torch.cdist(target_boxes, boxes, p=1).mul_(self.cost_bbox)  # [B, T, Q]
+        prob = prob.gather(2, labels[:, None, :].expand(-1, prob.shape[1], -1))  # [B, Q, T]
+        cost.sub_(prob.transpose(1, 2), alpha=self.cost_class)
+        giou = unchecked_generalized_box_iou(box_cxcywh_to_xyxy(target_boxes), box_cxcywh_to_xyxy(boxes))
+        return cost.sub_(giou, alpha=self.cost_giou)
+
+
+def _object_rows(counts: Sequence[int]) -> Tensor:
+    """For images with `counts` objects, row numbers in the concatenation of all objects, int64 [B, T].
+
+    Images with fewer than T objects repeat a row.
+    """
+    most, total = max(counts), sum(counts)
+    first = torch.tensor([0, *counts[:-1]]).cumsum(0)  # [B]
+    return (first[:, None] + torch.arange(most)).clamp(max=max(total - 1, 0))
+
+
+def _refuse_non_finite(cost: np.ndarray, counts: Sequence[int]) -> None:
+    """Name the first image whose valid costs, the first n rows of [T, Q], are not all finite."""
+    for image, count in enumerate(counts):
+        if not (cost[image, :count] < float("inf")).all():
+            raise FloatingPointError(
+                f"image {image} of the batch cannot be matched: a predicted logit or box, or a target box, is not "
+                "finite (training.diagnosis.forensics.find_non_finite finds where that began)"
+            )
 
 
 def at_least_float32(x: Tensor) -> Tensor:

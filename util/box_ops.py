@@ -5,6 +5,8 @@ Formats: xyxy = (x0, y0, x1, y1) corners; cxcywh = (centre x, centre y, width, h
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -36,9 +38,9 @@ def box_iou(boxes1: Tensor, boxes2: Tensor) -> tuple[Tensor, Tensor]:
     Returns:
         (iou [..., N, M], union area [..., N, M])
     """
-    boxes1, boxes2 = boxes1.unsqueeze(-2), boxes2.unsqueeze(-3)  # [..., N, 1, 4], [..., 1, M, 4]
-    inter = _extent_area(torch.max(boxes1[..., :2], boxes2[..., :2]), torch.min(boxes1[..., 2:], boxes2[..., 2:]))
-    union = box_area(boxes1) + box_area(boxes2) - inter  # [..., N, M]
+    first, second = _columns(boxes1, -1), _columns(boxes2, -2)
+    inter = _intersection(first, second)
+    union = box_area(boxes1)[..., :, None] + box_area(boxes2)[..., None, :] - inter  # [..., N, M]
     return inter / union, union
 
 
@@ -63,8 +65,7 @@ def generalized_box_iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
 def unchecked_generalized_box_iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
     """`generalized_box_iou` for boxes known to be valid: no check, so no device synchronization; NaN gives NaN."""
     iou, union = box_iou(boxes1, boxes2)
-    boxes1, boxes2 = boxes1.unsqueeze(-2), boxes2.unsqueeze(-3)
-    hull = _extent_area(torch.min(boxes1[..., :2], boxes2[..., :2]), torch.max(boxes1[..., 2:], boxes2[..., 2:]))
+    hull = _hull(_columns(boxes1, -1), _columns(boxes2, -2))
     return iou - (hull - union) / hull
 
 
@@ -85,9 +86,26 @@ def masks_to_boxes(masks: Tensor) -> Tensor:
     return boxes
 
 
-def _extent_area(top_left: Tensor, bottom_right: Tensor) -> Tensor:
-    """Areas [...] between corners [..., 2]; zero if the second corner is before the first."""
-    return (bottom_right - top_left).clamp(min=0).prod(dim=-1)
+def _columns(boxes: Tensor, dim: int) -> tuple[Tensor, ...]:
+    """The four numbers of boxes [..., N, 4] as tensors [..., N] with a dimension of one at `dim`.
+
+    Each is contiguous: arithmetic on every fourth number, or on pairs (x, y), takes several times as long.
+    """
+    return boxes.movedim(-1, 0).contiguous().unsqueeze(dim).unbind()
+
+
+def _intersection(first: Sequence[Tensor], second: Sequence[Tensor]) -> Tensor:
+    """Common area of boxes given by their columns; zero if they have none."""
+    width = torch.minimum(first[2], second[2]) - torch.maximum(first[0], second[0])
+    height = torch.minimum(first[3], second[3]) - torch.maximum(first[1], second[1])
+    return width.clamp(min=0) * height.clamp(min=0)
+
+
+def _hull(first: Sequence[Tensor], second: Sequence[Tensor]) -> Tensor:
+    """Area of the smallest box around both, given by their columns."""
+    width = torch.maximum(first[2], second[2]) - torch.minimum(first[0], second[0])
+    height = torch.maximum(first[3], second[3]) - torch.minimum(first[1], second[1])
+    return width.clamp(min=0) * height.clamp(min=0)
 
 
 def _refuse_degenerate(boxes: Tensor, name: str) -> None:
