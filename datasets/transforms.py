@@ -7,7 +7,8 @@ int64 [2] = (h, w), the image's current size in pixels. Every function and trans
 new pair; the given dict is not changed.
 
 Flips, branches and sizes are drawn from Python's `random`, crop positions and erasing from torch's global generator, in
-the order of the published augmentation: with both seeded, it gives the same views.
+the order of the published augmentation: with both seeded, it gives the same views. Pixels are those of torchvision's
+functions, whose import takes as long as torch's and which only `RandomErasing` needs.
 
 `n` objects, `h`, `w` height and width, `K` keypoints.
 """
@@ -18,10 +19,10 @@ import random
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
-import torchvision.transforms as T
-import torchvision.transforms.functional as F
-from PIL.Image import Image
+from PIL import ImageOps
+from PIL.Image import Image, Resampling, Transpose
 from torch import Tensor
 from torch.nn.functional import interpolate
 
@@ -43,14 +44,14 @@ def crop(image: Image, target: Target, region: tuple[int, int, int, int]) -> tup
     are dropped from every entry; in a target without boxes, those whose mask has no pixel left.
     """
     top, left, height, width = region
-    cropped_image = F.crop(image, top, left, height, width)
+    cropped_image = image.crop((left, top, left + width, top + height))
     target = target.copy()
     target["size"] = torch.tensor([height, width])
     _move_keypoints(target, shift=(-left, -top))
 
     keep = None
     if "masks" in target:
-        target["masks"] = F.crop(target["masks"], top, left, height, width)  # [n, height, width]
+        target["masks"] = _crop_masks(target["masks"], region)  # [n, height, width]
     if "boxes" in target:
         limit = torch.tensor([width, height], dtype=torch.float32)
         corners = (target["boxes"] - torch.tensor([left, top, left, top])).reshape(-1, 2, 2)  # [n, corner, xy]
@@ -75,7 +76,7 @@ def hflip(image: Image, target: Target) -> tuple[Image, Target]:
     if "masks" in target:
         target["masks"] = target["masks"].flip(-1)
     _move_keypoints(target, scale=(-1, 1), shift=(width, 0))
-    return F.hflip(image), target
+    return image.transpose(Transpose.FLIP_LEFT_RIGHT), target
 
 
 def get_size_with_aspect_ratio(image_size: tuple[int, int], size: int, max_size: int | None = None) -> tuple[int, int]:
@@ -113,7 +114,9 @@ def resize(
         new_width, new_height = size
     else:
         new_height, new_width = get_size_with_aspect_ratio(image.size, size, max_size)
-    resized = F.resize(image, [new_height, new_width])
+    resized = image
+    if image.size != (new_width, new_height):
+        resized = image.resize((new_width, new_height), Resampling.BILINEAR)
     if target is None:
         return resized, None
 
@@ -133,7 +136,7 @@ def resize(
 def pad(image: Image, target: Target | None, padding: tuple[int, int]) -> tuple[Image, Target | None]:
     """Pad the right and bottom with `padding` = (x, y) black pixels; masks are padded too, boxes do not change."""
     pad_x, pad_y = padding
-    padded = F.pad(image, [0, 0, pad_x, pad_y])
+    padded = ImageOps.expand(image, (0, 0, pad_x, pad_y))
     if target is None:
         return padded, None
     target = target.copy()
@@ -148,6 +151,18 @@ def _keep_objects(target: Target, keep: Tensor) -> None:
     for name in PER_OBJECT:
         if name in target:
             target[name] = target[name][keep]
+
+
+def _crop_masks(masks: Tensor, region: tuple[int, int, int, int]) -> Tensor:
+    """Masks [n, h, w] cropped to `region` = (top, left, height, width); outside the image there is nothing."""
+    top, left, height, width = region
+    inside = masks[:, max(top, 0) : max(top + height, 0), max(left, 0) : max(left + width, 0)]
+    if inside.shape[1:] == (height, width):
+        return inside
+    cropped = masks.new_zeros((len(masks), height, width))
+    y, x = max(-top, 0), max(-left, 0)
+    cropped[:, y : y + inside.shape[1], x : x + inside.shape[2]] = inside
+    return cropped
 
 
 def _resize_masks(masks: Tensor, height: int, width: int) -> Tensor:
@@ -165,14 +180,31 @@ def _move_keypoints(target: Target, scale: tuple[float, float] = (1, 1), shift: 
         target["keypoints"] = target["keypoints"] * factor + offset  # [n, K, 3]
 
 
+def _draw_region(image: Image, height: int, width: int) -> tuple[int, int, int, int]:
+    """(top, left, height, width) at a random position, drawn as torchvision's `RandomCrop` does.
+
+    Raises:
+        ValueError: the image is smaller.
+    """
+    if image.height < height or image.width < width:
+        raise ValueError(
+            f"a crop of {width}x{height} pixels does not fit into an image of {image.width}x{image.height}"
+        )
+    if (image.height, image.width) == (height, width):
+        return 0, 0, height, width
+    top = int(torch.randint(0, image.height - height + 1, size=(1,)))
+    left = int(torch.randint(0, image.width - width + 1, size=(1,)))
+    return top, left, height, width
+
+
 class RandomCrop:
-    """Crop to `size` = (h, w) in pixels at a random position; torchvision raises ValueError if the image is smaller."""
+    """Crop to `size` = (h, w) in pixels at a random position; ValueError if the image is smaller."""
 
     def __init__(self, size: Sequence[int]):
         self.size = size
 
     def __call__(self, img: Image, target: Target) -> tuple[Image, Target]:
-        return crop(img, target, T.RandomCrop.get_params(img, self.size))
+        return crop(img, target, _draw_region(img, *self.size))
 
 
 class RandomSizeCrop:
@@ -188,7 +220,7 @@ class RandomSizeCrop:
     def __call__(self, img: Image, target: Target) -> tuple[Image, Target]:
         width = self._draw(img.width)
         height = self._draw(img.height)
-        return crop(img, target, T.RandomCrop.get_params(img, [height, width]))
+        return crop(img, target, _draw_region(img, height, width))
 
     def _draw(self, side: int) -> int:
         longest = min(side, self.max_size)
@@ -259,17 +291,23 @@ class RandomSelect:
 
 
 class ToTensor:
-    """Convert a PIL image to float32 [3, h, w] in 0..1."""
+    """Convert an RGB image to float32 [3, h, w] in 0..1. Numbers that are not bytes keep their values."""
 
     def __call__(self, img: Image, target: Target | None) -> tuple[Tensor, Target | None]:
-        return F.to_tensor(img), target
+        pixels = np.array(img)  # a copy
+        pixels = torch.from_numpy(pixels.reshape(*pixels.shape[:2], -1)).permute(2, 0, 1).contiguous()  # [3, h, w]
+        if pixels.dtype == torch.uint8:
+            pixels = pixels.to(torch.get_default_dtype()).div_(255)
+        return pixels, target
 
 
 class RandomErasing:
     """Apply torchvision's `RandomErasing` (same parameters) to the image tensor; the target does not change."""
 
     def __init__(self, *args: Any, **kwargs: Any):
-        self.eraser = T.RandomErasing(*args, **kwargs)
+        from torchvision.transforms import RandomErasing as Eraser
+
+        self.eraser = Eraser(*args, **kwargs)
 
     def __call__(self, img: Tensor, target: Target | None) -> tuple[Tensor, Target | None]:
         return self.eraser(img), target
@@ -288,7 +326,11 @@ class Normalize:
         self.std = std
 
     def __call__(self, image: Tensor, target: Target | None = None) -> tuple[Tensor, Target | None]:
-        image = F.normalize(image, mean=self.mean, std=self.std)
+        mean, std = (
+            torch.as_tensor(values, dtype=image.dtype, device=image.device)[:, None, None]
+            for values in (self.mean, self.std)
+        )
+        image = image.sub(mean).div_(std)
         if target is None:
             return image, None
         target = target.copy()
