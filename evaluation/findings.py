@@ -5,15 +5,17 @@ Legend: n detections, m objects, K categories, S score thresholds; boxes are x, 
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from pycocotools.coco import COCO
-from scipy.sparse import coo_array, csr_array
 
 from evaluation.coco_eval import MANY_CATEGORIES, CocoEvaluator
 from evaluation.detections import Detections
 from evaluation.matching import IGNORED, UNMATCHED, match
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
 IOU = 0.5
 THRESHOLDS = np.arange(101) / 100
@@ -214,6 +216,8 @@ def confusion_counts(
     detections: Detections, objects: Objects, category_ids: list[int], threshold: float, *, iou: float = IOU
 ) -> csr_array:
     """`confusion_matrix` as a sparse matrix, for any number of categories."""
+    from scipy.sparse import coo_array
+
     label = _class_indices(detections, category_ids)
     kept = (label >= 0) & (detections.rows[:, 5] >= threshold)
     rows, label, background = detections.rows[kept], label[kept], len(category_ids)

@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
-from scipy.sparse import csr_array
 
 from evaluation.coco_eval import CocoEvaluator
 from evaluation.detections import Detections
@@ -19,6 +18,9 @@ from util.checkpoint import save_checkpoint
 from util.dist import is_main_process
 from util.files import write_atomically, write_json
 from util.logging import get_logger
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
 CHUNK = 10_000  # detections that are formatted together
 F1_NOTE = (

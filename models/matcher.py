@@ -10,7 +10,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
 from util.box_ops import box_cxcywh_to_xyxy, unchecked_generalized_box_iou
@@ -54,6 +53,8 @@ class HungarianMatcher(nn.Module):
         Raises:
             FloatingPointError: a cost is not finite because a prediction or a target is not.
         """
+        from scipy.optimize import linear_sum_assignment  # its import takes a third of a second
+
         counts = [len(target["labels"]) for target in targets]
         cost = self._cost(outputs, targets).cpu().numpy()  # [B, T, Q]; the only time the host waits for the device
         if not (cost < float("inf")).all():  # NaN compares as False

@@ -12,7 +12,7 @@ epoch. Ours, which the published code ignores:
     rng           the state of each process's generators, by rank
     world_size    number of processes
     data          fingerprint of the training data
-    versions      of Python, torch, torchvision and NumPy; the threads, processor and device that decide the last bits
+    versions      of Python, torch, NumPy and Pillow; the threads, processor and device that decide the last bits
 
 `util.loading.checkpoint_entries` checks the type of each entry of a file that is loaded.
 """
@@ -26,8 +26,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import PIL
 import torch
-import torchvision
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
@@ -162,8 +162,8 @@ class TrainingState:
         return {
             "python": platform.python_version(),
             "torch": str(torch.__version__),
-            "torchvision": torchvision.__version__,
             "numpy": np.__version__,
+            "pillow": PIL.__version__,
             "threads": str(torch.get_num_threads()),
             "processor": torch.backends.cpu.get_cpu_capability(),
             "device": torch.device(self.args.device).type,
