@@ -7,8 +7,7 @@ int64 [2] = (h, w), the image's current size in pixels. Every function and trans
 new pair; the given dict is not changed.
 
 Flips, branches and sizes are drawn from Python's `random`, crop positions and erasing from torch's global generator, in
-the order of the published augmentation: with both seeded, it gives the same views. Pixels are those of torchvision's
-functions, whose import takes as long as torch's and which only `RandomErasing` needs.
+the order of the published augmentation: with both seeded, it gives the same views.
 
 `n` objects, `h`, `w` height and width, `K` keypoints.
 """
@@ -19,13 +18,13 @@ import random
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from PIL import ImageOps
 from PIL.Image import Image, Resampling, Transpose
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from datasets.pixels import crop_masks, normalize, random_region, to_tensor
 from util.box_ops import box_xyxy_to_cxcywh
 
 Target = dict[str, Any]
@@ -51,7 +50,7 @@ def crop(image: Image, target: Target, region: tuple[int, int, int, int]) -> tup
 
     keep = None
     if "masks" in target:
-        target["masks"] = _crop_masks(target["masks"], region)  # [n, height, width]
+        target["masks"] = crop_masks(target["masks"], region)  # [n, height, width]
     if "boxes" in target:
         limit = torch.tensor([width, height], dtype=torch.float32)
         corners = (target["boxes"] - torch.tensor([left, top, left, top])).reshape(-1, 2, 2)  # [n, corner, xy]
@@ -153,18 +152,6 @@ def _keep_objects(target: Target, keep: Tensor) -> None:
             target[name] = target[name][keep]
 
 
-def _crop_masks(masks: Tensor, region: tuple[int, int, int, int]) -> Tensor:
-    """Masks [n, h, w] cropped to `region` = (top, left, height, width); outside the image there is nothing."""
-    top, left, height, width = region
-    inside = masks[:, max(top, 0) : max(top + height, 0), max(left, 0) : max(left + width, 0)]
-    if inside.shape[1:] == (height, width):
-        return inside
-    cropped = masks.new_zeros((len(masks), height, width))
-    y, x = max(-top, 0), max(-left, 0)
-    cropped[:, y : y + inside.shape[1], x : x + inside.shape[2]] = inside
-    return cropped
-
-
 def _resize_masks(masks: Tensor, height: int, width: int) -> Tensor:
     """Resize masks [n, h, w] by nearest-neighbour interpolation to bool [n, height, width]."""
     if len(masks) == 0:
@@ -180,23 +167,6 @@ def _move_keypoints(target: Target, scale: tuple[float, float] = (1, 1), shift: 
         target["keypoints"] = target["keypoints"] * factor + offset  # [n, K, 3]
 
 
-def _draw_region(image: Image, height: int, width: int) -> tuple[int, int, int, int]:
-    """(top, left, height, width) at a random position, drawn as torchvision's `RandomCrop` does.
-
-    Raises:
-        ValueError: the image is smaller.
-    """
-    if image.height < height or image.width < width:
-        raise ValueError(
-            f"a crop of {width}x{height} pixels does not fit into an image of {image.width}x{image.height}"
-        )
-    if (image.height, image.width) == (height, width):
-        return 0, 0, height, width
-    top = int(torch.randint(0, image.height - height + 1, size=(1,)))
-    left = int(torch.randint(0, image.width - width + 1, size=(1,)))
-    return top, left, height, width
-
-
 class RandomCrop:
     """Crop to `size` = (h, w) in pixels at a random position; ValueError if the image is smaller."""
 
@@ -204,7 +174,7 @@ class RandomCrop:
         self.size = size
 
     def __call__(self, img: Image, target: Target) -> tuple[Image, Target]:
-        return crop(img, target, _draw_region(img, *self.size))
+        return crop(img, target, random_region(img, *self.size))
 
 
 class RandomSizeCrop:
@@ -220,7 +190,7 @@ class RandomSizeCrop:
     def __call__(self, img: Image, target: Target) -> tuple[Image, Target]:
         width = self._draw(img.width)
         height = self._draw(img.height)
-        return crop(img, target, _draw_region(img, height, width))
+        return crop(img, target, random_region(img, height, width))
 
     def _draw(self, side: int) -> int:
         longest = min(side, self.max_size)
@@ -291,14 +261,10 @@ class RandomSelect:
 
 
 class ToTensor:
-    """Convert an RGB image to float32 [3, h, w] in 0..1. Numbers that are not bytes keep their values."""
+    """Convert a PIL image to float32 [3, h, w] in 0..1."""
 
     def __call__(self, img: Image, target: Target | None) -> tuple[Tensor, Target | None]:
-        pixels = np.array(img)  # a copy
-        pixels = torch.from_numpy(pixels.reshape(*pixels.shape[:2], -1)).permute(2, 0, 1).contiguous()  # [3, h, w]
-        if pixels.dtype == torch.uint8:
-            pixels = pixels.to(torch.get_default_dtype()).div_(255)
-        return pixels, target
+        return to_tensor(img), target
 
 
 class RandomErasing:
@@ -326,11 +292,7 @@ class Normalize:
         self.std = std
 
     def __call__(self, image: Tensor, target: Target | None = None) -> tuple[Tensor, Target | None]:
-        mean, std = (
-            torch.as_tensor(values, dtype=image.dtype, device=image.device)[:, None, None]
-            for values in (self.mean, self.std)
-        )
-        image = image.sub(mean).div_(std)
+        image = normalize(image, self.mean, self.std)
         if target is None:
             return image, None
         target = target.copy()
