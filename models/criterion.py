@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.fast.stacked_losses import StackedLosses, can_stack
 from models.matcher import at_least_float32
 from models.matching_failures import share_matching_failure
 from models.segmentation import dice_loss, sigmoid_focal_loss
@@ -100,22 +101,41 @@ class SetCriterion(nn.Module):
     ) -> dict[str, Tensor]:
         """The losses of given matches, as `forward` returns them.
 
+        The known losses of all layers are computed in one pass, see `models.fast.stacked_losses`, unless a subclass
+        computes them in its own way. They share one graph: call `backward` once, on their sum.
+
         Args:
             layers: the predictions of the last decoder layer, then those of the auxiliary layers.
             matches: for each of the layers, the matched (queries, objects) of each image.
         """
-        losses: dict[str, Tensor] = {}
+        stacked = StackedLosses(layers, targets, matches) if can_stack(layers, matches) else None
+        per_layer: list[dict[str, Tensor]] = [{} for _ in layers]
         for loss in self.losses:
-            options = {"padded_size": padded_size} if loss == "masks" else {}
-            losses |= self.get_loss(loss, layers[0], targets, matches[0], num_boxes, **options)
-        for index, (layer, indices) in enumerate(zip(layers[1:], matches[1:])):
-            for loss in self.losses:
-                if loss == "masks":  # masks are predicted for the last layer only
-                    continue
-                options = {"log": False} if loss == "labels" else {}
-                values = self.get_loss(loss, layer, targets, indices, num_boxes, **options)
-                losses |= {f"{name}_{index}": value for name, value in values.items()}
-        return losses
+            if stacked is not None and self._is_own(loss):
+                values = self._stacked_loss(loss, stacked, num_boxes)
+                for name, value in values.items():
+                    for losses, of_layer in zip(per_layer, value.unbind()):
+                        losses[name] = of_layer
+                continue
+            for index, (losses, layer, indices) in enumerate(zip(per_layer, layers, matches)):
+                if loss == "masks":
+                    if index == 0:  # masks are predicted for the last layer only
+                        losses |= self.get_loss(loss, layer, targets, indices, num_boxes, padded_size=padded_size)
+                else:
+                    options = {"log": False} if loss == "labels" and index > 0 else {}
+                    losses |= self.get_loss(loss, layer, targets, indices, num_boxes, **options)
+        last, *inner = per_layer
+        return last | {f"{name}_{i}": value for i, losses in enumerate(inner) for name, value in losses.items()}
+
+    def _is_own(self, loss: str) -> bool:
+        """Whether a group of losses is computed as this class does, and by no method of a subclass or another one."""
+        return loss in _OWN and all(getattr(getattr(self, m), "__func__", None) is f for m, f in _OWN[loss].items())
+
+    def _stacked_loss(self, loss: str, stacked: StackedLosses, num_boxes: Tensor | float) -> dict[str, Tensor]:
+        """One group of losses of all layers: name → [L], or [1] for what only the last layer has."""
+        if loss == "labels":
+            return stacked.labels(self.num_classes, self.empty_weight)
+        return stacked.boxes(num_boxes) if loss == "boxes" else stacked.cardinality()
 
     def get_loss(
         self,
@@ -170,7 +190,8 @@ class SetCriterion(nn.Module):
     ) -> dict[str, Tensor]:
         """The difference between the numbers of non-empty predictions and of objects. Logged only, without gradient."""
         logits = outputs["pred_logits"]
-        objects = torch.as_tensor([len(target["labels"]) for target in targets], device=logits.device)  # [B]
+        objects = torch.tensor([len(target["labels"]) for target in targets])  # [B]
+        objects = objects.to(logits.device, non_blocking=True)
         predicted = (logits.argmax(-1) != logits.shape[-1] - 1).sum(1)  # [B]
         return {"cardinality_error": F.l1_loss(predicted.float(), objects.float())}
 
@@ -244,6 +265,13 @@ class SetCriterion(nn.Module):
         """The number of boxes on a process, averaged over all processes and at least 1: the same divisor on each."""
         boxes = float(sum(len(target["labels"]) for target in targets))
         return mean_over_processes(boxes, device).clamp(min=1)
+
+
+# The methods that compute a group of losses for one layer, for which `StackedLosses` has a form for all layers.
+_OWN = {
+    loss: {"get_loss": SetCriterion.get_loss, method: getattr(SetCriterion, method)}
+    for loss, method in {"labels": "loss_labels", "boxes": "loss_boxes", "cardinality": "loss_cardinality"}.items()
+}
 
 
 def _query_index(indices: Matches, device: torch.device) -> tuple[Tensor, Tensor]:

@@ -114,7 +114,7 @@ def test_a_batch_without_objects_has_finite_losses_with_gradients():
     assert all(value.isfinite() for value in losses.values())
     for suffix, layer in (("", outputs), ("_0", outputs["aux_outputs"][0])):
         assert losses["loss_bbox" + suffix] == losses["loss_giou" + suffix] == 0
-        sum(losses[name + suffix] for name in WEIGHTS).backward()
+        sum(losses[name + suffix] for name in WEIGHTS).backward(retain_graph=True)  # the layers share one graph
         assert layer["pred_logits"].grad.any() and layer["pred_logits"].grad.isfinite().all()
         assert not layer["pred_boxes"].grad.any()  # they exist and are zero
 
