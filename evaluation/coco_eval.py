@@ -32,7 +32,7 @@ from evaluation.detections import (
 from evaluation.ground_truth import copy_ground_truth
 from evaluation.summary import SummarizedCOCOeval, checked_limits, summary_of
 from evaluation.tables import rows_to_show
-from util.dist import gather_to_main, run_on_main
+from util.dist import gather_to_main, get_world_size, run_on_main
 from util.logging import get_logger
 from util.text import Lines, column_width, fit
 
@@ -157,8 +157,10 @@ class CocoEvaluator:
 
     def synchronize_between_processes(self) -> None:
         """Send the detections of all processes to the main one; must be called on every process."""
-        gathered = gather_to_main(pack(self._seen))
         self._gathered = True
+        if get_world_size() == 1:
+            return
+        gathered = gather_to_main(pack(self._seen))
         if gathered is not None:
             merged: dict[int, Detections] = {}
             for packed in gathered:

@@ -5,7 +5,7 @@ request. Legend: n detections; boxes in pixels of the original image.
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import compress
 from typing import Any, NamedTuple
 
@@ -42,26 +42,27 @@ def to_columns(predictions: Predictions, kinds: Iterable[str], images: Mapping[i
         ValueError: an unknown image, or tensors that do not fit each other or the image.
         FloatingPointError: a box or a score is not finite.
     """
+    kinds = tuple(kinds)
     results = {int(image_id): result for image_id, result in predictions.items()}
-    if not results:
-        return {}
-    counts = [_count(image_id, results[image_id], kinds, images) for image_id in results]
+    counts = [_count(image_id, result, kinds, images) for image_id, result in results.items()]
     filled = [result for result, count in zip(results.values(), counts, strict=True) if count]
     rows = np.zeros((sum(counts), 7))
     if filled:
         rows[:, 0] = np.repeat(list(results), counts)
-        rows[:, 5] = _fetch([result["scores"] for result in filled]).double().numpy()
-        rows[:, 6] = _fetch([result["labels"] for result in filled]).double().numpy()
+        rows[:, 5] = _fetch([result["scores"] for result in filled])
+        rows[:, 6] = _fetch([result["labels"] for result in filled])
         if "bbox" in kinds:
-            # Width and height are computed in the model's precision, as in the published code.
-            rows[:, 1:5] = convert_to_xywh(_fetch([result["boxes"] for result in filled])).double().numpy()
+            boxes = _fetch([result["boxes"] for result in filled])
+            rows[:, 1:3] = boxes[:, :2]
+            rows[:, 3] = boxes[:, 2] - boxes[:, 0]  # in the model's precision, as in the published code
+            rows[:, 4] = boxes[:, 3] - boxes[:, 1]
         _check_finite(rows)
-    columns = {}
-    for image_id, image_rows in zip(results, np.split(rows, np.cumsum(counts)[:-1]), strict=True):
-        result = results[image_id] if len(image_rows) else {}
-        masks = _encode(image_id, result["masks"], images[image_id]) if "segm" in kinds and result else []
-        keypoints = result["keypoints"].flatten(start_dim=1).tolist() if "keypoints" in kinds and result else []
-        columns[image_id] = Detections(image_rows, masks, keypoints)
+    columns, first = {}, 0
+    for (image_id, result), count in zip(results.items(), counts, strict=True):
+        masks = _encode(image_id, result["masks"], images[image_id]) if count and "segm" in kinds else []
+        keypoints = result["keypoints"].flatten(start_dim=1).tolist() if count and "keypoints" in kinds else []
+        columns[image_id] = Detections(rows[first : first + count], masks, keypoints)
+        first += count
     return columns
 
 
@@ -78,6 +79,8 @@ def concatenate(parts: Iterable[Detections]) -> Detections:
 def keep_categories(detections: Detections, category_ids: Iterable[int]) -> Detections:
     """The detections whose category is in `category_ids`."""
     keep = np.isin(detections.rows[:, 6], list(category_ids))
+    if keep.all():  # nearly always
+        return detections
     return Detections(
         detections.rows[keep], list(compress(detections.masks, keep)), list(compress(detections.keypoints, keep))
     )
@@ -145,7 +148,7 @@ def _split(values: Any, lengths: np.ndarray) -> list[Any]:
     return [values[end - length : end] for length, end in zip(lengths.tolist(), np.cumsum(lengths).tolist())]
 
 
-def _count(image_id: int, result: Mapping[str, torch.Tensor], kinds: Iterable[str], images: Mapping[int, Any]) -> int:
+def _count(image_id: int, result: Mapping[str, torch.Tensor], kinds: Sequence[str], images: Mapping[int, Any]) -> int:
     """Number of detections of an image, after checking that its tensors agree on it."""
     if image_id not in images:
         raise ValueError(
@@ -159,20 +162,23 @@ def _count(image_id: int, result: Mapping[str, torch.Tensor], kinds: Iterable[st
     missing = [name for name in names if name not in result]
     if missing:
         raise ValueError(f"the predictions for image {image_id} lack {', '.join(missing)}: required are {names}")
-    lengths = {name: len(result[name]) for name in names}
-    if len(set(lengths.values())) > 1:
+    count = result["scores"].shape[0]
+    if any(result[name].shape[0] != count for name in names):
+        lengths = {name: len(result[name]) for name in names}
         raise ValueError(f"the predictions for image {image_id} differ in length: {lengths}")
-    return lengths["scores"]
+    return count
 
 
-def _fetch(tensors: list[torch.Tensor]) -> torch.Tensor:
+def _fetch(tensors: list[torch.Tensor]) -> np.ndarray:
     """All rows in one transfer to the CPU; half-precision types are raised to float32."""
-    rows = torch.cat([tensor.detach() for tensor in tensors])
-    return (rows.float() if rows.dtype in (torch.float16, torch.bfloat16) else rows).cpu()
+    rows = torch.cat(tensors).detach()
+    return (rows.float() if rows.dtype in (torch.float16, torch.bfloat16) else rows).cpu().numpy()
 
 
 def _check_finite(rows: np.ndarray) -> None:
     # An overlap of NaN is not below any threshold: COCO's matching would accept such a box.
+    if np.isfinite(rows).all():
+        return
     bad = np.flatnonzero(~np.isfinite(rows[:, 1:6]).all(axis=1))
     if len(bad):
         image_id, *box, score, label = rows[bad[0]].tolist()
