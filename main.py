@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 if __name__ == "__main__":  # before the imports below, which take seconds
-    from util.signals import answer_signals
+    from util.arguments import parse
+    from util.start_up.command import begin
 
-    answer_signals()
+    begin(parse)
 
 import argparse
 import sys
@@ -14,7 +15,7 @@ from models import build_model
 from training.run import Training
 from training.start import find_start, read_data
 from training.validation import Validation
-from util.arguments import get_args_parser, given_flags
+from util.arguments import get_args_parser, parse
 from util.dist import distribute, end_distributed_mode, get_rank, get_world_size
 from util.errors import (
     CheckpointError,
@@ -27,7 +28,6 @@ from util.errors import (
 from util.logging import get_logger
 from util.output.folder_lock import locks_released
 from util.signals import CommandSignals, StopRequested
-from util.text import print_any_script
 
 __all__ = ["get_args_parser", "main"]
 
@@ -73,14 +73,7 @@ def run(argv: list[str] | None = None) -> int:
         The exit code: 0, also after a stop with the state saved; 1 after an error; 143 or 130 after SIGTERM or Ctrl-C
         when there was nothing to save; 130 after a second Ctrl-C.
     """
-    parser = argparse.ArgumentParser(
-        description="Train and evaluate DETR.",
-        parents=[get_args_parser()],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    print_any_script()
-    args = parser.parse_args(argv)
-    args.given = given_flags(parser, argv)
+    args = parse(argv)
     try:
         with CommandSignals() as signals:
             signals.sentence, signals.advice = EVALUATION_STOPS if args.eval else TRAINING_STOPS

@@ -6,9 +6,10 @@
 from __future__ import annotations
 
 if __name__ == "__main__":  # before the imports below, which take seconds
-    from util.signals import answer_signals
+    from prediction.arguments import parse
+    from util.start_up.command import begin
 
-    answer_signals()
+    begin(parse)
 
 import argparse
 import os
@@ -37,7 +38,7 @@ from util.checkpoint import CheckpointError
 from util.errors import OpenFilesError, lack_of_memory, lack_of_open_files, one_sentence
 from util.output.folder_lock import FolderLock, locks_released
 from util.signals import CommandSignals, StopRequested, StopSignals
-from util.text import print_any_script, printable
+from util.text import printable
 
 LOCK = ".predict.lock"
 STOPPED = "stopped; to continue, run the same command with --resume"
@@ -191,7 +192,6 @@ def run(argv: Sequence[str] | None = None) -> int:
         The exit code: 0; 1 after an error or if an image was skipped; 130 after a requested stop, or if nothing was
         written yet, 128 + the signal's number.
     """
-    print_any_script()
     options = parse(argv)
     try:
         with CommandSignals():

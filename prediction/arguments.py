@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from util.settings import MAX_PIXELS
+from util.text import print_any_script
 
 
 def get_args_parser() -> argparse.ArgumentParser:
@@ -81,6 +82,7 @@ def get_args_parser() -> argparse.ArgumentParser:
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse a command line; exits with code 2 if flags are missing or do not go together."""
+    print_any_script()
     parser = get_args_parser()
     options = parser.parse_intermixed_args(argv)  # flags may come before IMAGES
     if options.fps and (options.inputs or options.out or options.ann):

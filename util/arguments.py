@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from util.settings import GROUPS, SCHEDULE, SETTINGS
+from util.text import print_any_script
 
 
 def get_args_parser() -> argparse.ArgumentParser:
@@ -20,6 +21,22 @@ def get_args_parser() -> argparse.ArgumentParser:
         for setting in settings:
             setting.add_to(group)
     return parser
+
+
+def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """The settings on the command line of `main.py`; `given` names those that it sets.
+
+    Ends the process after `--help`, and with code 2 if a flag is unknown or its value is not of its kind.
+    """
+    print_any_script()
+    parser = argparse.ArgumentParser(
+        description="Train and evaluate DETR.",
+        parents=[get_args_parser()],
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    args = parser.parse_args(argv)
+    args.given = given_flags(parser, argv)
+    return args
 
 
 def given_flags(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> list[str]:

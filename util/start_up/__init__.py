@@ -1,0 +1,1 @@
+"""The first moments of a command, before torch is imported."""
