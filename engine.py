@@ -14,6 +14,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from datasets.targets import check_targets
 from evaluation.coco_eval import CocoEvaluator
 from evaluation.evaluation import Evaluation
+from util.compute.precision import FLOAT32, Precision
 from util.dist import reduce_dict
 from util.logging import get_logger
 from util.meters import MetricLogger, SmoothedValue
@@ -85,6 +86,7 @@ def train_one_epoch(
     window: Window = WHOLE_EPOCH,
     print_freq: int = 10,
     monitor: Monitor = UNMONITORED,
+    precision: Precision = FLOAT32,
 ) -> dict[str, float]:
     """Train on every batch of `data_loader` once.
 
@@ -94,17 +96,19 @@ def train_one_epoch(
         optimizer: over the model's trainable parameters.
         epoch: for messages.
         max_norm: gradient norm over all parameters to clip at; 0 clips nothing.
-        lr_scheduler: stepped after every optimizer step, if given.
+        lr_scheduler: stepped after every optimizer step, if given; so not after a step that is skipped.
         window: the steps to train; `data_loader` starts with batch `window.first`.
         print_freq: steps between progress lines.
         monitor: called around every step.
+        precision: of the forward. With float16, a step whose gradients overflow is skipped.
 
     Returns:
         Each meter's mean over the epoch and all processes: `loss` (weighted total), the weighted losses by name,
         every unweighted value as `NAME_unscaled`, `class_error`, `lr`.
 
     Raises:
-        FloatingPointError: a loss or gradient is not finite on any process; no process has taken that step.
+        FloatingPointError: a loss or gradient is not finite on any process; no process has taken that step. With
+            float16 gradients may overflow, unless they do so without end.
         ValueError: an invalid target; the message names its image and annotation.
     """
     model.train()
@@ -123,23 +127,30 @@ def train_one_epoch(
         check_targets(targets, criterion.num_classes)
         samples, targets = _to_device(samples, targets, device)
         try:
-            loss_dict = criterion(model(samples), targets, padded_size=padded_size(samples))
+            with precision.autocast():
+                outputs = model(samples)
+            loss_dict = criterion(outputs, targets, padded_size=padded_size(samples))
             optimizer.zero_grad()
-            weighted_sum(loss_dict, criterion.weight_dict).backward()
+            precision.scale(weighted_sum(loss_dict, criterion.weight_dict)).backward()
+            precision.unscale(optimizer)
             grad_norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
             logs, requested = _read_losses(loss_dict, criterion.weight_dict, monitor.requests(), grad_norm=grad_norm)
-            if not math.isfinite(logs["loss"] + logs["grad_norm"]):
-                raise FloatingPointError(f"the loss is {logs['loss']}, the gradient's norm {logs['grad_norm']}")
+            accepted = precision.accepts(logs["loss"], logs["grad_norm"])
         except FloatingPointError as error:
-            what = monitor.explain(str(error), model, samples, targets, criterion, epoch, step)
+            with precision.autocast():
+                what = monitor.explain(str(error), model, samples, targets, criterion, epoch, step)
             raise FloatingPointError(what) from error
-        if max_norm > 0:
-            torch.nn.utils.clip_grads_with_norm_(parameters, max_norm, grad_norm)
-        optimizer.step()
+        if accepted:
+            if max_norm > 0:
+                torch.nn.utils.clip_grads_with_norm_(parameters, max_norm, grad_norm)
+            optimizer.step()
+        else:
+            del logs["grad_norm"]
 
         meters.update(**logs, lr=optimizer.param_groups[0]["lr"])
         monitor.observe(step, logs, optimizer, meters)
-        step_schedule()
+        if accepted:
+            step_schedule()
         monitor.respond(requested, step + 1, meters)
         if step + 1 == window.stop:
             break
@@ -163,6 +174,7 @@ def evaluate(
     evaluation: Evaluation | None = None,
     print_freq: int = 10,
     monitor: Monitor = UNMONITORED,
+    precision: Precision = FLOAT32,
 ) -> tuple[dict[str, Any], CocoEvaluator]:
     """Losses and COCO's numbers over every batch of `data_loader`.
 
@@ -174,6 +186,7 @@ def evaluate(
         evaluation: built once for many evaluations; the default builds one from the arguments above.
         print_freq: steps between progress lines.
         monitor: its requests are answered after every batch.
+        precision: of the forward.
 
     Returns:
         (stats, evaluator): the meters' means as in `train_one_epoch`; `coco_eval_bbox` and `coco_eval_masks`, the 12
@@ -192,7 +205,8 @@ def evaluate(
     for samples, targets in meters.log_every(data_loader, print_freq, "Test:", brief=True):
         check_targets(targets, criterion.num_classes)
         samples, targets = _to_device(samples, targets, device)
-        outputs = model(samples)
+        with precision.autocast():
+            outputs = model(samples)
         try:
             loss_dict = criterion(outputs, targets, padded_size=padded_size(samples))
             logs, requested = _read_losses(loss_dict, criterion.weight_dict, monitor.requests())
@@ -214,13 +228,17 @@ def padded_size(samples: Any) -> tuple[int, int]:
     return tuple(samples.tensors.shape[-2:])
 
 
-def trial_step(model: nn.Module, criterion: nn.Module, device: torch.device) -> Callable[[Any, Targets], None]:
+def trial_step(
+    model: nn.Module, criterion: nn.Module, device: torch.device, precision: Precision = FLOAT32
+) -> Callable[[Any, Targets], None]:
     """Forward, loss and backward of one batch as in training, but on this process only and without an update."""
 
     def step(samples: Any, targets: Targets) -> None:
         samples, targets = _to_device(samples, targets, device)
         num_boxes = max(1.0, float(sum(len(target["labels"]) for target in targets)))
-        losses = criterion(model(samples), targets, num_boxes=num_boxes, padded_size=padded_size(samples))
+        with precision.autocast():
+            outputs = model(samples)
+        losses = criterion(outputs, targets, num_boxes=num_boxes, padded_size=padded_size(samples))
         weighted_sum(losses, criterion.weight_dict).backward()
 
     return step

@@ -61,6 +61,7 @@ class Training:
             model,
             self.optimizer,
             self.lr_scheduler,
+            precision=validation.precision,
             steps_per_epoch=len(self.loader),
             data=fingerprint(data.train),
             categories=data.categories,
@@ -98,7 +99,7 @@ class Training:
         if args.preflight:
             forecast = preflight(
                 self.model,
-                trial_step(self.model, self.validation.criterion, self.device),
+                trial_step(self.model, self.validation.criterion, self.device, self.validation.precision),
                 worst_batch(data, args.batch_size),
                 typical_batches(data, args.batch_size, 5),
                 device=self.device,
@@ -204,6 +205,7 @@ class Training:
             window=Window(position.step, steps, position.meters),
             print_freq=self.args.print_freq,
             monitor=monitor,
+            precision=self.validation.precision,
         )
 
     def _checkpoint_names(self, epoch: int, *, is_best: bool) -> list[str]:

@@ -12,6 +12,7 @@ epoch. Ours, which the published code ignores:
     rng           the state of each process's generators, by rank
     world_size    number of processes
     data          fingerprint of the training data
+    scaler        the loss's scale in float16 (`--amp fp16`), see `util.compute.precision`; None otherwise
     versions      of Python, torch, NumPy and Pillow; the threads, processor and device that decide the last bits
 
 `util.loading.checkpoint_entries` checks the type of each entry of a file that is loaded.
@@ -34,6 +35,7 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from datasets.loader import same_data
 from training.optimizer_state import KERNELS, check_optimizer_state, check_schedule_state
 from util.arguments import named_settings
+from util.compute.precision import FLOAT32, Precision
 from util.dist import all_gather, get_rank, get_world_size
 from util.errors import CheckpointError
 from util.files import plain
@@ -82,6 +84,7 @@ class TrainingState:
     Args:
         args: the settings of the run.
         model, optimizer, lr_scheduler: what is trained, and how.
+        precision: of the forward; its scale of the loss is part of the state.
         steps_per_epoch: of the training data.
         data: fingerprint of the training data, see `datasets.loader.fingerprint`.
         categories: {"id", "name"} of the classes.
@@ -97,12 +100,14 @@ class TrainingState:
         optimizer: torch.optim.Optimizer,
         lr_scheduler: LRScheduler,
         *,
+        precision: Precision = FLOAT32,
         steps_per_epoch: int,
         data: str,
         categories: Sequence[Mapping[str, Any]] = (),
     ):
         self.args, self.categories = args, list(categories)
         self.model, self.optimizer, self.lr_scheduler = model, optimizer, lr_scheduler
+        self.precision = precision
         self.steps_per_epoch, self.data = steps_per_epoch, data
         self.position = Position(epoch=args.start_epoch, steps_taken=args.start_epoch * steps_per_epoch)
 
@@ -112,6 +117,7 @@ class TrainingState:
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "lr_scheduler": self.lr_scheduler.state_dict(),
+            "scaler": self.precision.state_dict(),
             "epoch": self.position.epoch - 1,
             "args": plain(self.args),
             "categories": self.categories,
@@ -142,6 +148,7 @@ class TrainingState:
                 self.position = self._read_position(checkpoint)
                 _load_optimizer(self.optimizer, checkpoint["optimizer"])
                 self._load_schedule(checkpoint)
+                self.precision.load_state_dict(checkpoint.get("scaler"))
                 rng = checkpoint.get("rng")
                 if rng is not None and len(rng) == get_world_size():
                     set_rng_state(rng[get_rank()])

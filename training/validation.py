@@ -17,6 +17,7 @@ from evaluation.coco_eval import format_per_class
 from evaluation.evaluation import Evaluation
 from evaluation.report import write_evaluation
 from training.run_folder import RunFolder
+from util.compute.precision import Precision
 from util.dist import is_main_process
 from util.logging import get_logger
 from util.text import Lines
@@ -31,6 +32,9 @@ class Validation:
         criterion, postprocessors: as `build_model` returns them.
         dataset: the validation images.
         folder: of the run.
+
+    Attributes:
+        precision: of the model's forward, in training too.
 
     Raises:
         ImportError, ValueError: the ground truth or the settings cannot be evaluated; found here, before any training.
@@ -47,6 +51,7 @@ class Validation:
     ):
         self.args, self.folder, self.image_folder = args, folder, dataset.img_folder
         self.model, self.criterion, self.postprocessors = model, criterion, postprocessors
+        self.precision = Precision(args.amp, args.device)
         sizes = resized_sizes(dataset, args.val_size, args.max_size) if args.eval_no_pad else None
         self.loader = build_data_loader(dataset, args.batch_size, train=False, sizes=sizes, **loading(args))
         self.ground_truth = get_coco_api_from_dataset(dataset)
@@ -72,6 +77,7 @@ class Validation:
             evaluation=self.evaluation,
             print_freq=self.args.print_freq,
             monitor=monitor,
+            precision=self.precision,
         )
         return stats
 

@@ -43,6 +43,14 @@ GROUPS: dict[str, tuple[Setting, ...]] = {
         ),
         Setting("warmup_steps", 0, int, "steps over which the learning rates rise from 0", SCHEDULE, 0),
         Setting("max_steps", None, int, "end after this many training steps", RUN, 1, trains=True),
+        Setting(
+            "amp",
+            "none",
+            None,
+            "number type of the forward: bf16 or fp16 by torch's autocast; none: float32 throughout",
+            TRAINING,
+            choices=("bf16", "fp16", "none"),
+        ),
     ),
     "model": (
         Setting("frozen_weights", None, str, "checkpoint of the box model to train a mask head on", TRAINING),

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 
+import pytest
+
+import engine
 from main import get_args_parser
 
 TINY = """
@@ -22,3 +26,17 @@ def flags(data: Path | str, *more: str) -> list[str]:
 def parse(data: Path | str, *more: str) -> argparse.Namespace:
     """The same, parsed."""
     return argparse.ArgumentParser(parents=[get_args_parser()]).parse_args(flags(data, *more))
+
+
+def signal_at(monkeypatch: pytest.MonkeyPatch, batch: int, number: int) -> None:
+    """Send this process a signal while it works on its `batch`-th batch, training and evaluation counted together."""
+    seen = []
+    check = engine.check_targets
+
+    def count(*args):
+        seen.append(None)
+        if len(seen) == batch:
+            os.kill(os.getpid(), number)
+        return check(*args)
+
+    monkeypatch.setattr(engine, "check_targets", count)

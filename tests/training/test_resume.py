@@ -5,16 +5,14 @@ from __future__ import annotations
 import argparse
 import json
 import lzma
-import os
 import signal
 from pathlib import Path
 
 import pytest
 import torch
 
-import engine
 import main
-from tests.helpers.runs import flags
+from tests.helpers.runs import flags, signal_at
 from training.run_folder import RunFolder
 from training.state import Position, TrainingState, check_same_position
 from util.checkpoint import load_checkpoint, save_checkpoint
@@ -33,20 +31,6 @@ def train(data: Path, out: Path, *more: str) -> int:
     """A tiny training with dropout and augmentation, from nothing or, with --resume in `more`, from a checkpoint."""
     run = ["--batch_size", "2", "--dropout", "0.1", "--train_sizes", "48", "64", "--epochs", "2"]
     return main.run(flags(data, *run, "--output_dir", str(out), *more))
-
-
-def signal_at(monkeypatch: pytest.MonkeyPatch, batch: int, number: int) -> None:
-    """Send this process a signal while it works on its `batch`-th batch, training and evaluation counted together."""
-    seen = []
-    check = engine.check_targets
-
-    def count(*args):
-        seen.append(None)
-        if len(seen) == batch:
-            os.kill(os.getpid(), number)
-        return check(*args)
-
-    monkeypatch.setattr(engine, "check_targets", count)
 
 
 def log_of(folder: Path) -> list[dict]:

@@ -122,6 +122,7 @@ ENTRIES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "model": (_is_weights, "a dictionary of names and tensors"),
     "optimizer": (_is_dict, "a dictionary"),
     "lr_scheduler": (_is_dict, "a dictionary"),
+    "scaler": (_is_dict, "a dictionary"),
     "epoch": (_is_epoch, "an epoch number"),
     "step": (is_count, "a number of steps"),
     "args": (_is_settings, "a dictionary of settings"),

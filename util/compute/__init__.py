@@ -1,0 +1,1 @@
+"""How the network is computed: the types of its numbers."""
