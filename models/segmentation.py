@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.fast.resized_conv import conv_of_resized
 from models.panoptic import PostProcessPanoptic
 from models.postprocess import PostProcessSegm
 from util.nested_tensor import NestedTensor, nested_tensor_from_tensor_list
@@ -127,8 +128,9 @@ class MHAttentionMap(nn.Module):
 class MaskHeadSmallConv(nn.Module):
     """Convolutions that turn attention maps into masks with the help of three finer backbone levels.
 
-    The input of the first layer is the concatenation of features and attention maps. Convolution is linear, so the
-    part of the features is computed once per image instead of once per query.
+    The input of the first layer is the concatenation of features and attention maps; that of the layers 3 to 5 is the
+    sum of the resized map and a finer level. Convolution is linear, so the parts of the features and of the levels are
+    computed once per image instead of once per query, and the resized map is never built, see `conv_of_resized`.
 
     Args:
         dim: context_dim + N.
@@ -183,35 +185,65 @@ class MaskHeadSmallConv(nn.Module):
         Returns:
             Logits [B·Q, 1, h_2, w_2].
         """
-        levels = [self.adapter1(fpns[0]), self.adapter2(fpns[1]), self.adapter3(fpns[2])]
-        shared = F.conv2d(x, self.lay1.weight[:, : self.context_dim], self.lay1.bias, padding=1)  # [B, dim, h, w]
+        maps = self.per_image(x, fpns)
         chunk = bbox_mask.shape[1]
         if self.query_chunk is not None and not self.training:
             chunk = self.query_chunk
-        masks = [self._decode(shared, part, levels) for part in bbox_mask.split(chunk, dim=1)]
+        masks = [self.decode(part, maps) for part in bbox_mask.split(chunk, dim=1)]
         return torch.cat(masks, dim=1).flatten(0, 1)
 
-    def _decode(self, shared: Tensor, bbox_mask: Tensor, levels: list[Tensor]) -> Tensor:
-        """Masks [B, q, 1, h_2, w_2] of some queries [B, q, N, h, w]."""
-        batch, queries = bbox_mask.shape[0], bbox_mask.shape[1]
-        x = F.conv2d(bbox_mask.flatten(0, 1), self.lay1.weight[:, self.context_dim :], padding=1)  # [B·q, dim, h, w]
-        x = (x.unflatten(0, [batch, queries]) + shared[:, None]).flatten(0, 1)
-        x = F.relu(self.gn1(x))
-        x = F.relu(self.gn2(self.lay2(x)))
-        x = F.relu(self.gn3(self.lay3(_add_level(x, levels[0]))))
-        x = F.relu(self.gn4(self.lay4(_add_level(x, levels[1]))))
-        x = F.relu(self.gn5(self.lay5(_add_level(x, levels[2]))))
-        return self.out_lay(x).unflatten(0, [batch, queries])
+    def per_image(self, x: Tensor, fpns: list[Tensor]) -> list[Tensor]:
+        """What the levels contribute to the outputs of layers 1, 3, 4 and 5, with the bias, the same for all queries.
+
+        Args:
+            x, fpns: as in `forward`.
+
+        Returns:
+            Four maps [B, width of the layer, h_i, w_i].
+        """
+        maps = [F.conv2d(x, self.lay1.weight[:, : self.context_dim], self.lay1.bias, padding=1)]
+        maps.append(self.lay3(self.adapter1(fpns[0])))
+        maps.append(self.lay4(self.adapter2(fpns[1])))
+        maps.append(self.lay5(self.adapter3(fpns[2])))
+        return [_convolution_format(level) for level in maps]
+
+    def decode(self, bbox_mask: Tensor, maps: list[Tensor]) -> Tensor:
+        """The masks of some queries.
+
+        Args:
+            bbox_mask: attention maps [B, q, N, h, w].
+            maps: from `per_image`.
+
+        Returns:
+            Logits [B, q, 1, h_2, w_2].
+        """
+        x = _convolution_format(bbox_mask.flatten(0, 1))
+        x = F.conv2d(x, self.lay1.weight[:, self.context_dim :], padding=1)  # [B·q, dim, h, w]
+        x = self.gn1(_add_to_queries(x, maps[0])).relu_()
+        x = self.gn2(self.lay2(x)).relu_()
+        x = self.gn3(_finer(x, self.lay3.weight, maps[1])).relu_()
+        x = self.gn4(_finer(x, self.lay4.weight, maps[2])).relu_()
+        x = self.gn5(_finer(x, self.lay5.weight, maps[3])).relu_()
+        return self.out_lay(x).unflatten(0, [bbox_mask.shape[0], bbox_mask.shape[1]])
 
 
 def _conv3x3(in_channels: int, out_channels: int) -> nn.Conv2d:
     return nn.Conv2d(in_channels, out_channels, 3, padding=1)
 
 
-def _add_level(x: Tensor, level: Tensor) -> Tensor:
-    """Resize x [B·q, c, h, w] to the size of a level [B, c, h', w'] and add the level to every query."""
-    x = F.interpolate(x, size=level.shape[-2:], mode="nearest")
+def _finer(x: Tensor, weight: Tensor, level: Tensor) -> Tensor:
+    """Convolve x [B·q, c, h, w], resized to the size of a level, and add the level's share [B, d, h', w']."""
+    return _add_to_queries(conv_of_resized(x, weight, level.shape[-2], level.shape[-1]), level)
+
+
+def _add_to_queries(x: Tensor, level: Tensor) -> Tensor:
+    """Add a map of each image [B, d, h, w] to those of all its queries [B·q, d, h, w]."""
     return (x.unflatten(0, [level.shape[0], -1]) + level[:, None]).flatten(0, 1)
+
+
+def _convolution_format(x: Tensor) -> Tensor:
+    """x in the memory format in which convolutions are fastest: on a CPU the channels of a pixel side by side."""
+    return x.contiguous(memory_format=torch.channels_last) if x.device.type == "cpu" else x
 
 
 def dice_loss(inputs: Tensor, targets: Tensor, num_boxes: Tensor | float) -> Tensor:
