@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from models.backbone import build_backbone
 from models.criterion import SetCriterion, build_weight_dict
+from models.fast.recompute import recompute_activations
 from models.matcher import build_matcher
 from models.panoptic import PostProcessPanoptic
 from models.postprocess import PostProcess, PostProcessSegm
@@ -146,6 +147,7 @@ def build(args: argparse.Namespace) -> tuple[DETR | DETRsegm, SetCriterion, dict
         num_queries=args.num_queries,
         aux_loss=args.aux_loss,
     )
+    recompute_activations(model, getattr(args, "checkpoint_activations", False))
     losses = ["labels", "boxes", "cardinality"]
     postprocessors: dict[str, nn.Module] = {"bbox": PostProcess()}
     if args.masks:

@@ -11,6 +11,7 @@ import copy
 import torch
 from torch import Tensor, nn
 
+from models.fast.recompute import recomputed
 from models.transformer_layers import TransformerDecoderLayer, TransformerEncoderLayer
 
 __all__ = [
@@ -95,6 +96,7 @@ class TransformerEncoder(nn.Module):
         self.layers = _clones(encoder_layer, num_layers)
         self.num_layers = num_layers
         self.norm = norm
+        self.recompute = False  # see `models.fast.recompute`
 
     def forward(
         self,
@@ -106,7 +108,10 @@ class TransformerEncoder(nn.Module):
         """src [S, B, D], pos [S, B, D] → memory [S, B, D]; masks as in `TransformerEncoderLayer`."""
         output = src
         for layer in self.layers:
-            output = layer(output, src_mask=mask, src_key_padding_mask=src_key_padding_mask, pos=pos)
+            if not torch.jit.is_scripting() and self.recompute:
+                output = recomputed(layer, output, mask, src_key_padding_mask, pos)
+            else:
+                output = layer(output, src_mask=mask, src_key_padding_mask=src_key_padding_mask, pos=pos)
         if self.norm is not None:
             output = self.norm(output)
         return output
@@ -127,6 +132,7 @@ class TransformerDecoder(nn.Module):
         self.num_layers = num_layers
         self.norm = norm
         self.return_intermediate = return_intermediate
+        self.recompute = False  # see `models.fast.recompute`
 
     def forward(
         self,
@@ -143,16 +149,20 @@ class TransformerDecoder(nn.Module):
         output = tgt
         states: list[Tensor] = []
         for layer in self.layers:
-            output = layer(
-                output,
-                memory,
-                tgt_mask=tgt_mask,
-                memory_mask=memory_mask,
-                tgt_key_padding_mask=tgt_key_padding_mask,
-                memory_key_padding_mask=memory_key_padding_mask,
-                pos=pos,
-                query_pos=query_pos,
-            )
+            if not torch.jit.is_scripting() and self.recompute:
+                masks = (tgt_mask, memory_mask, tgt_key_padding_mask, memory_key_padding_mask)
+                output = recomputed(layer, output, memory, *masks, pos, query_pos)
+            else:
+                output = layer(
+                    output,
+                    memory,
+                    tgt_mask=tgt_mask,
+                    memory_mask=memory_mask,
+                    tgt_key_padding_mask=tgt_key_padding_mask,
+                    memory_key_padding_mask=memory_key_padding_mask,
+                    pos=pos,
+                    query_pos=query_pos,
+                )
             states.append(output)  # the next layer gets the state without the norm
         hs = torch.stack(states) if self.return_intermediate else output.unsqueeze(0)
         if self.norm is not None:

@@ -44,6 +44,14 @@ GROUPS: dict[str, tuple[Setting, ...]] = {
         Setting("warmup_steps", 0, int, "steps over which the learning rates rise from 0", SCHEDULE, 0),
         Setting("max_steps", None, int, "end after this many training steps", RUN, 1, trains=True),
         Setting(
+            "checkpoint_activations",
+            False,
+            None,
+            "compute activations again in the backward pass: less memory, more time, the same numbers",
+            RUN,
+            trains=True,
+        ),
+        Setting(
             "amp",
             "none",
             None,
