@@ -132,7 +132,7 @@ def reduce_dict(input_dict: dict[str, torch.Tensor], average: bool = True) -> di
 
 def mean_over_processes(value: float, device: torch.device) -> torch.Tensor:
     """The average of one number over all processes, a 0-dim tensor on `device`. Every process must call it."""
-    total = torch.tensor(value, device=device)
+    total = torch.full([], value, device=device)  # a copy from the host would wait for the device
     if is_dist_avail_and_initialized():
         dist.all_reduce(total)
     return total / get_world_size()
