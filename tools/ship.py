@@ -59,8 +59,9 @@ def ship(checkpoint_path: str | os.PathLike[str], out: Path) -> tuple[int, str]:
 def stripped(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
     """The entries of a checkpoint that `ship` writes, as far as the checkpoint has them."""
     shipped = {name: checkpoint[name] for name in KEPT if name in checkpoint}
-    if isinstance(checkpoint.get("model"), Mapping):
-        shipped["model"] = {name: _plain_tensor(value) for name, value in checkpoint["model"].items()}
+    weights = checkpoint.get("model_ema") or checkpoint.get("model")  # the average detects better, where there is one
+    if isinstance(weights, Mapping):
+        shipped["model"] = {name: _plain_tensor(value) for name, value in weights.items()}
     if checkpoint.get("args"):
         shipped["args"] = {name: value for name, value in checkpoint["args"].items() if name not in DROPPED}
     return shipped

@@ -17,6 +17,7 @@ from datasets.loader import build_data_loader, fingerprint, set_epoch
 from engine import Window, train_one_epoch, trial_step
 from evaluation.evaluation import score
 from training.advice import more_objects_than_queries, too_short_training
+from training.average import WeightAverage
 from training.diagnosis.preflight import preflight
 from training.diagnosis.saved_state import find_unusable_state
 from training.diagnosis.worst_batch import objects_per_image, typical_batches, worst_batch
@@ -56,12 +57,16 @@ class Training:
         self.loader = build_data_loader(data.train, args.batch_size, train=True, **loading(args))
         self.optimizer = build_optimizer(model, args)
         self.lr_scheduler, self.per_step = build_lr_scheduler(self.optimizer, args, len(self.loader))
+        self.average = WeightAverage(model, args.ema) if args.ema else None
+        if self.average:
+            self.optimizer.register_step_post_hook(lambda *_: self.average.update())
         self.state = TrainingState(
             args,
             model,
             self.optimizer,
             self.lr_scheduler,
             precision=validation.precision,
+            average=self.average,
             steps_per_epoch=len(self.loader),
             data=fingerprint(data.train),
             categories=data.categories,
@@ -170,7 +175,7 @@ class Training:
         record = {f"train_{name}": value for name, value in stats.items()}
         best_score = position.best_score
         if evaluates:
-            test_stats = self.validation.run(monitor)
+            test_stats = self._evaluate(monitor)
             self.validation.report(epoch)
             record |= {f"test_{name}": value for name, value in test_stats.items()}
             best_score = max(best_score, score(test_stats))
@@ -188,6 +193,15 @@ class Training:
         self.folder.log(record)
         monitor.curves.epoch(record, taken)
         return last
+
+    def _evaluate(self, monitor: RunMonitor) -> dict[str, Any]:
+        """The results of the weights or, where the run keeps one, of their moving average."""
+        if self.average is None:
+            return self.validation.run(monitor)
+        decay = f"{self.average.current_decay:.6g} at step {self.average.steps:,}"
+        get_logger().info(f"evaluating the moving average of the weights (--ema; its decay is {decay})")
+        self.average.share_buffers()
+        return self.validation.run(monitor, self.average.model)
 
     def _train_steps(self, epoch: int, steps: int, monitor: RunMonitor) -> dict[str, float]:
         """Train from the current position to the end of the epoch, which has `steps` steps; the epoch's averages."""

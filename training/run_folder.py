@@ -16,7 +16,7 @@ from util.checkpoint import load_checkpoint, save_checkpoint
 from util.dist import is_main_process
 from util.errors import CheckpointError
 from util.files import append_json_line, remove_leftovers, write_atomically
-from util.loading.checkpoint_entries import model_of
+from util.loading.checkpoint_entries import model_of, without_average
 from util.logging import get_logger
 from util.output.folder_lock import FolderLock, refuse_if_locked
 
@@ -246,7 +246,7 @@ class RunFolder:
 def load_resumable(source: str | os.PathLike[str]) -> dict[str, Any]:
     """A checkpoint that a run can resume from: one that holds weights; CheckpointError if it cannot be used."""
     checkpoint = load_checkpoint(source)
-    model_of(checkpoint, str(source))
+    model_of(without_average(checkpoint), str(source))
     return checkpoint
 
 

@@ -27,7 +27,7 @@ from util.checkpoint import load_weights
 from util.compute.precision import check_precision
 from util.device import resolve_device
 from util.dist import get_rank, init_distributed_mode, run_on_main
-from util.loading.checkpoint_entries import detector_weights, model_of
+from util.loading.checkpoint_entries import detector_weights, model_of, without_average
 from util.logging import get_logger, get_sha
 from util.rng import seed_everything
 from util.settings import SETTINGS, SettledArgs
@@ -61,12 +61,15 @@ class Start:
         args, log = self.args, get_logger()
         model.to(memory_format=torch.channels_last)  # the same numbers, faster convolutions
         if self.checkpoint:
-            load_weights(model, self.checkpoint["model"], args.resume)
+            weights = model_of(self.checkpoint, args.resume) if args.eval else self.checkpoint["model"]
+            load_weights(model, weights, args.resume)
         elif self.frozen:
             source = args.frozen_weights
             load_weights(model.detr, detector_weights(model_of(self.frozen, source)), source)
         elif self.initial:
             log.info(Lines(init_weights(model, self.initial, args.init_from, categories)))
+        if any(used.get("model_ema") for used in (self.checkpoint if args.eval else {}, self.frozen, self.initial)):
+            log.info("these weights are the moving average of a run (--ema); --raw_weights: without averaging")
         trainable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
         log.info(f"trainable parameters: {trainable:,}; device: {args.device}")
 
@@ -109,6 +112,8 @@ def find_start(args: argparse.Namespace) -> Start:
     checkpoint = find_checkpoint(args, folder)
     frozen = load_resumable(args.frozen_weights) if args.frozen_weights and not checkpoint else {}
     initial = _without_states(load_resumable(args.init_from)) if args.init_from and not checkpoint else {}
+    if args.raw_weights:
+        checkpoint, frozen, initial = (without_average(each) for each in (checkpoint, frozen, initial))
     if checkpoint:
         follow_checkpoint(args, checkpoint, args.resume, EVALUATE if args.eval else RESUME)
     elif frozen:
@@ -162,5 +167,5 @@ def describe_settings(args: argparse.Namespace) -> str:
 
 def _without_states(checkpoint: dict[str, Any]) -> dict[str, Any]:
     """The checkpoint with None in place of the optimizer's state and the like, which a new run does not need."""
-    needed = ("model", "categories", "args")
+    needed = ("model", "model_ema", "categories", "args")
     return {name: value if name in needed else None for name, value in checkpoint.items()}

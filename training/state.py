@@ -12,6 +12,8 @@ epoch. Ours, which the published code ignores:
     rng           the state of each process's generators, by rank
     world_size    number of processes
     data          fingerprint of the training data
+    model_ema     the moving average of the weights (`--ema`), under the names of `model`; only where the run keeps one
+    ema_steps     how many steps the average has followed
     scaler        the loss's scale in float16 (`--amp fp16`), see `util.compute.precision`; None otherwise
     versions      of Python, torch, NumPy and Pillow; the threads, processor and device that decide the last bits
 
@@ -33,6 +35,7 @@ from torch import nn
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from datasets.loader import same_data
+from training.average import WeightAverage
 from training.optimizer_state import KERNELS, check_optimizer_state, check_schedule_state
 from util.arguments import named_settings
 from util.compute.precision import FLOAT32, Precision
@@ -85,6 +88,7 @@ class TrainingState:
         args: the settings of the run.
         model, optimizer, lr_scheduler: what is trained, and how.
         precision: of the forward; its scale of the loss is part of the state.
+        average: of the weights, if the run keeps one.
         steps_per_epoch: of the training data.
         data: fingerprint of the training data, see `datasets.loader.fingerprint`.
         categories: {"id", "name"} of the classes.
@@ -101,13 +105,14 @@ class TrainingState:
         lr_scheduler: LRScheduler,
         *,
         precision: Precision = FLOAT32,
+        average: WeightAverage | None = None,
         steps_per_epoch: int,
         data: str,
         categories: Sequence[Mapping[str, Any]] = (),
     ):
         self.args, self.categories = args, list(categories)
         self.model, self.optimizer, self.lr_scheduler = model, optimizer, lr_scheduler
-        self.precision = precision
+        self.precision, self.average = precision, average
         self.steps_per_epoch, self.data = steps_per_epoch, data
         self.position = Position(epoch=args.start_epoch, steps_taken=args.start_epoch * steps_per_epoch)
 
@@ -115,6 +120,7 @@ class TrainingState:
         """The content of a checkpoint. A collective call."""
         return {
             "model": self.model.state_dict(),
+            **(self.average.state_dict() if self.average else {}),
             "optimizer": self.optimizer.state_dict(),
             "lr_scheduler": self.lr_scheduler.state_dict(),
             "scaler": self.precision.state_dict(),
@@ -142,6 +148,8 @@ class TrainingState:
             CheckpointError: the state does not fit the model or is damaged; or processes resume at different positions.
             ValueError: nothing is left to train.
         """
+        if self.average and checkpoint:
+            self.average.load_state_dict(checkpoint, self.args.resume)
         if {"optimizer", "lr_scheduler", "epoch"} <= checkpoint.keys():
             source = self.args.resume
             try:

@@ -64,10 +64,15 @@ class Validation:
             max_dets=args.max_dets,
         )
 
-    def run(self, monitor: Monitor = UNMONITORED) -> dict[str, Any]:
-        """The losses and COCO's numbers on the validation images, see `engine.evaluate`."""
+    def run(self, monitor: Monitor = UNMONITORED, model: nn.Module | None = None) -> dict[str, Any]:
+        """The losses and COCO's numbers on the validation images, see `engine.evaluate`.
+
+        Args:
+            monitor: surrounds the loop.
+            model: to evaluate instead of the one that trains.
+        """
         stats, _ = evaluate(
-            self.model,
+            self.model if model is None else model,
             self.criterion,
             self.postprocessors,
             self.loader,

@@ -7,7 +7,7 @@ input, so callers need no second code path.
 import logging
 import os
 from argparse import Namespace
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlparse
@@ -136,6 +136,13 @@ def mean_over_processes(value: float, device: torch.device) -> torch.Tensor:
     if is_dist_avail_and_initialized():
         dist.all_reduce(total)
     return total / get_world_size()
+
+
+def broadcast_tensors(tensors: Iterable[torch.Tensor]) -> None:
+    """Overwrite the tensors of every process by those of the main one, in place. Every process must call it."""
+    if get_world_size() > 1:
+        for tensor in tensors:
+            dist.broadcast(tensor, src=0)
 
 
 def save_on_master(*args: Any, **kwargs: Any) -> None:

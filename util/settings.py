@@ -49,6 +49,15 @@ GROUPS: dict[str, tuple[Setting, ...]] = {
             None,
             "compute activations again in the backward pass: less memory, more time, the same numbers",
             RUN,
+        ),
+        Setting(
+            "ema",
+            0,
+            float,
+            "evaluate a moving average of the weights, with at most this decay per step; 0: none",
+            TRAINING,
+            0,
+            below=1,
             trains=True,
         ),
         Setting(
@@ -184,6 +193,13 @@ GROUPS: dict[str, tuple[Setting, ...]] = {
             "init_from", "", None, "start a new run from a checkpoint's weights; classes and queries may differ", RUN
         ),
         Setting("start_epoch", 0, int, "first epoch", RUN, 0, metavar="N", trains=True),
+        Setting(
+            "raw_weights",
+            False,
+            None,
+            "use a checkpoint's weights themselves, not their moving average, where it has one",
+            RUN,
+        ),
         Setting("eval", False, None, "evaluate and exit", RUN),
         Setting("num_workers", 2, int, "processes that load images", RUN, 0),
         Setting("eval_every", 1, int, "epochs between evaluations; the last is evaluated too", RUN, 1, trains=True),

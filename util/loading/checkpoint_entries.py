@@ -15,6 +15,7 @@ from torch import Tensor
 from util.errors import CheckpointError
 from util.files import is_count, is_number
 from util.loading.other_programs import names_in_groups, program_of_weights
+from util.text import printable
 
 
 def check_entries(checkpoint: Mapping[Any, Any], source: str) -> None:
@@ -33,19 +34,40 @@ def check_entries(checkpoint: Mapping[Any, Any], source: str) -> None:
 
 
 def model_of(checkpoint: Mapping[str, Any], source: str) -> dict[str, Tensor]:
-    """The weights in a checkpoint.
+    """The weights in a checkpoint that detect: their moving average where the file has one (`--ema`), else `model`.
+
+    Training goes on from `model`, with or without an average.
 
     Raises:
-        CheckpointError: `model` is missing or empty.
+        CheckpointError: `model` is missing or empty, or the average is of another model.
     """
-    check_entries({"model": checkpoint.get("model")}, source)
+    check_entries({name: checkpoint.get(name) for name in ("model", "model_ema")}, source)
     if not checkpoint.get("model"):
         names = [str(name) for name, value in checkpoint.items() if isinstance(value, Tensor)]
         advice = "these look like bare weights: save them under the key `model`" if names else "pass another file"
         program = program_of_weights(names or names_in_groups(checkpoint))
         advice = f"they look like {program}" if program else advice
         raise CheckpointError(f"{source} has no weights under `model`, as a checkpoint of a model must: {advice}")
-    return checkpoint["model"]
+    weights, average = checkpoint["model"], checkpoint.get("model_ema")
+    if not average:
+        return weights
+    differing = [name for name in {**weights, **average} if _shape(weights.get(name)) != _shape(average.get(name))]
+    if differing:
+        raise CheckpointError(
+            f"the moving average of the weights in {source} (`model_ema`) differs from `model` in the shape of "
+            f"{len(differing)} entries ({printable(differing[0])}): the file is damaged; pass --raw_weights to do "
+            "without the average, or another file"
+        )
+    return average
+
+
+def without_average(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
+    """The checkpoint of a run that kept no moving average of its weights, so that `model_of` returns `model`."""
+    return {name: value for name, value in checkpoint.items() if name not in ("model_ema", "ema_steps")}
+
+
+def _shape(value: Tensor | None) -> Any:
+    return value.shape if isinstance(value, Tensor) and not value.is_nested else None
 
 
 def has_masks(weights: Mapping[str, Tensor]) -> bool:
@@ -120,6 +142,8 @@ def _is_progress(value: Any) -> bool:
 # Entry → (check, what it must be). `training.state` documents the meaning.
 ENTRIES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "model": (_is_weights, "a dictionary of names and tensors"),
+    "model_ema": (_is_weights, "a dictionary of names and tensors"),
+    "ema_steps": (is_count, "a number of steps"),
     "optimizer": (_is_dict, "a dictionary"),
     "lr_scheduler": (_is_dict, "a dictionary"),
     "scaler": (_is_dict, "a dictionary"),
