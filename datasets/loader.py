@@ -7,6 +7,7 @@ import random
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from itertools import islice
 from multiprocessing import queues
 from typing import Any
@@ -62,6 +63,7 @@ def build_data_loader(
     seed: int = 0,
     pin_memory: bool = False,
     sizes: Sequence[Size | None] | None = None,
+    pad_multiple: int = 1,
 ) -> DataLoader:
     """Batches of `collate_fn` over this rank's share of `dataset`, `batch_size` images on each rank.
 
@@ -75,6 +77,7 @@ def build_data_loader(
         pin_memory: see `torch.utils.data.DataLoader`.
         sizes: for evaluation, (h, w) of each image after the transforms: batches then hold images of one size, without
             padding, see `datasets.same_size`.
+        pad_multiple: batches are padded to multiples of this many pixels; without effect where `sizes` are given.
 
     Raises:
         ValueError: an empty data set, a batch size below 1, or, in training, fewer images than one batch.
@@ -98,10 +101,11 @@ def build_data_loader(
                 f"{batch_size}, and training drops short batches: pass --batch_size {len(sampler)} or less"
             )
         batching = {"batch_size": batch_size, "sampler": sampler, "drop_last": train}
+    collate = _collate_in_worker if num_workers > 0 else collate_fn
     return DataLoader(
         dataset,
         **batching,
-        collate_fn=_collate_in_worker if num_workers > 0 else collate_fn,
+        collate_fn=partial(collate, pad_multiple=pad_multiple if sizes is None else 1),
         num_workers=num_workers,
         persistent_workers=num_workers > 0,
         worker_init_fn=_set_up_worker,
@@ -175,9 +179,9 @@ def _end_worker(error: Exception, batch: Any) -> None:
     os._exit(1)
 
 
-def _collate_in_worker(batch: Sequence[tuple[Tensor, dict[str, Any]]]) -> Any:
+def _collate_in_worker(batch: Sequence[tuple[Tensor, dict[str, Any]]], *, pad_multiple: int) -> Any:
     """`collate_fn`, if there are file descriptors left to send the batch; OpenFilesError otherwise."""
-    samples, targets = collate_fn(batch)
+    samples, targets = collate_fn(batch, pad_multiple=pad_multiple)
     tensors = 2 + sum(isinstance(value, Tensor) for target in targets for value in target.values())
     duplicates = []
     try:

@@ -105,8 +105,8 @@ class Training:
             forecast = preflight(
                 self.model,
                 trial_step(self.model, self.validation.criterion, self.device, self.validation.precision),
-                worst_batch(data, args.batch_size),
-                typical_batches(data, args.batch_size, 5),
+                worst_batch(data, args.batch_size, pad_multiple=args.pad_multiple),
+                typical_batches(data, args.batch_size, 5, pad_multiple=args.pad_multiple),
                 device=self.device,
                 optimizer=self.optimizer,
                 steps=steps - steps_taken,

@@ -123,4 +123,9 @@ class Validation:
 
 def loading(args: argparse.Namespace) -> dict[str, Any]:
     """The options that all loaders of a run share."""
-    return {"num_workers": args.num_workers, "seed": args.seed, "pin_memory": args.device.startswith("cuda")}
+    return {
+        "num_workers": args.num_workers,
+        "seed": args.seed,
+        "pin_memory": args.device.startswith("cuda"),
+        "pad_multiple": args.pad_multiple,
+    }

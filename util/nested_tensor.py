@@ -46,11 +46,12 @@ class NestedTensor:
         return str(self.tensors)
 
 
-def nested_tensor_from_tensor_list(tensor_list: list[Tensor]) -> NestedTensor:
+def nested_tensor_from_tensor_list(tensor_list: list[Tensor], pad_multiple: int = 1) -> NestedTensor:
     """Pad images on the right and at the bottom to the largest height and width among them.
 
     Args:
         tensor_list: images [C, h_i, w_i] with the same channel count, type and device, or one tensor [B, C, H, W].
+        pad_multiple: both sides are rounded up to a multiple of this many pixels.
 
     Returns:
         NestedTensor of [B, C, H, W] and a mask that is True on padding.
@@ -67,8 +68,8 @@ def nested_tensor_from_tensor_list(tensor_list: list[Tensor]) -> NestedTensor:
                 f"[{tensor_list[0].shape[0]}, height, width]: add or remove dimensions before batching"
             )
     channels = tensor_list[0].shape[0]
-    height = max([image.shape[1] for image in tensor_list])
-    width = max([image.shape[2] for image in tensor_list])
+    height = _round_up(max([image.shape[1] for image in tensor_list]), pad_multiple)
+    width = _round_up(max([image.shape[2] for image in tensor_list]), pad_multiple)
     tensors = tensor_list[0].new_zeros([len(tensor_list), channels, height, width])  # [B, C, H, W]
     mask = torch.ones([len(tensor_list), height, width], dtype=torch.bool, device=tensors.device)  # [B, H, W]
     for index, image in enumerate(tensor_list):
@@ -77,10 +78,14 @@ def nested_tensor_from_tensor_list(tensor_list: list[Tensor]) -> NestedTensor:
     return NestedTensor(tensors, mask)
 
 
-def collate_fn(batch: Sequence[tuple[Tensor, dict]]) -> tuple[NestedTensor, tuple[dict, ...]]:
-    """[(image [C, h, w], target)] → (NestedTensor, targets), for a DataLoader."""
+def _round_up(side: int, multiple: int) -> int:
+    return (side + multiple - 1) // multiple * multiple
+
+
+def collate_fn(batch: Sequence[tuple[Tensor, dict]], *, pad_multiple: int = 1) -> tuple[NestedTensor, tuple[dict, ...]]:
+    """[(image [C, h, w], target)] → (NestedTensor, targets), for a DataLoader; see `nested_tensor_from_tensor_list`."""
     images, targets = zip(*batch)
-    return nested_tensor_from_tensor_list(images), targets
+    return nested_tensor_from_tensor_list(images, pad_multiple=pad_multiple), targets
 
 
 def interpolate(

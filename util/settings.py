@@ -172,7 +172,17 @@ GROUPS: dict[str, tuple[Setting, ...]] = {
         Setting("max_size", 1333, int, "limit of the long side, in pixels", INPUT, 1, MAX_SIDE),
         Setting("val_size", 800, int, "short side in evaluation, in pixels", INPUT, 1, MAX_SIDE),
         Setting("no_crop", False, None, "no random crops in training", TRAINING, trains=True),
-        Setting("eval_no_pad", False, None, "evaluate in batches of images of equal size", TRAINING),
+        Setting(
+            "pad_multiple",
+            1,
+            int,
+            "pad batches to multiples of this many pixels, so that they have fewer shapes; results change slightly, "
+            "since DETR is sensitive to padding",
+            TRAINING,
+            1,
+            1024,
+        ),
+        Setting("eval_no_pad", False, None, "evaluate in batches of images of equal size, without padding", TRAINING),
         Setting("skip_bad_images", False, None, "skip image files that cannot be read", RUN),
         Setting("max_bad_images", 10, int, "stop when more images than this were skipped", RUN, 0),
         Setting("max_pixels", MAX_PIXELS, int, "refuse image files with more pixels than this", RUN, 1),

@@ -251,3 +251,13 @@ def test_the_fingerprint_changes_with_the_classes(data):
 def test_fingerprints_of_another_form_are_not_compared():
     assert same_data("2:0123abcd", "2:0123abcd") and same_data("0123abcd", "2:ffffffff")
     assert not same_data("2:0123abcd", "2:ffffffff") and not same_data("0123abcd", "ffffffff")
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_batches_are_padded_to_multiples_in_training_and_evaluation_but_not_where_images_have_one_size(num_workers):
+    def shapes(**options):
+        loader = build_data_loader(Numbers(4), 2, num_workers=num_workers, pad_multiple=16, **options)
+        return {tuple(samples.tensors.shape[2:]) for samples, _ in loader}
+
+    assert shapes(train=True) == shapes(train=False) == {(16, 16)}
+    assert shapes(train=False, sizes=[(1, 1)] * 4) == {(1, 1)}

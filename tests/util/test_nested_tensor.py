@@ -37,6 +37,14 @@ def test_a_batch_tensor_counts_as_a_list_of_its_images():
     assert batch.mask.shape == (2, 4, 5) and not batch.mask.any()
 
 
+def test_sides_are_rounded_up_to_a_multiple_and_the_mask_covers_what_is_added():
+    images = [torch.ones(3, 8, 5), torch.ones(3, 4, 9)]
+    plain, batch = nested_tensor_from_tensor_list(images), nested_tensor_from_tensor_list(images, pad_multiple=4)
+    assert batch.tensors.shape == (2, 3, 8, 12)  # 8 is a multiple already
+    assert torch.equal(batch.tensors[..., :9], plain.tensors) and not batch.tensors[..., 9:].any()
+    assert torch.equal(batch.mask[..., :9], plain.mask) and batch.mask[..., 9:].all()
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64, torch.uint8])
 def test_the_images_type_is_kept(dtype):
     images = [torch.ones(3, 2, 5, dtype=dtype), torch.ones(3, 4, 3, dtype=dtype)]

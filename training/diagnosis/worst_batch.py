@@ -18,7 +18,7 @@ Batch = tuple[NestedTensor, tuple[T.Target, ...]]
 Limits = tuple[int, int | None]  # a short side and the limit of the long side, pixels
 
 
-def worst_batch(dataset: AnnotatedImages, batch_size: int) -> Batch:
+def worst_batch(dataset: AnnotatedImages, batch_size: int, *, pad_multiple: int = 1) -> Batch:
     """The images with the most objects, stretched to the size of the largest batch that training can draw.
 
     No batch of the training has more pixels, including padding, or more objects. Images are stretched instead of
@@ -27,6 +27,7 @@ def worst_batch(dataset: AnnotatedImages, batch_size: int) -> Batch:
     Args:
         dataset: with the transforms of `make_coco_transforms("train", ...)`.
         batch_size: B; a smaller data set gives a batch of all its images.
+        pad_multiple: batches are padded to multiples of this many pixels.
 
     Returns:
         (samples [B, 3, H, W], targets), normalised as in training.
@@ -50,10 +51,12 @@ def worst_batch(dataset: AnnotatedImages, batch_size: int) -> Batch:
 
     stretched = copy.copy(dataset)
     stretched._transforms = T.Compose([stretch, T.ToTensor(), T.Normalize(T.IMAGENET_MEAN, T.IMAGENET_STD)])
-    return collate_fn([stretched[index] for index in fullest])
+    return collate_fn([stretched[index] for index in fullest], pad_multiple=pad_multiple)
 
 
-def typical_batches(dataset: AnnotatedImages, batch_size: int, count: int, *, seed: int = 0) -> list[Batch]:
+def typical_batches(
+    dataset: AnnotatedImages, batch_size: int, count: int, *, seed: int = 0, pad_multiple: int = 1
+) -> list[Batch]:
     """`count` batches of images drawn with `seed`, as training sees them in the data set's current epoch.
 
     The global random generators are not used.
@@ -61,7 +64,10 @@ def typical_batches(dataset: AnnotatedImages, batch_size: int, count: int, *, se
     order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(seed)).tolist()
     batch_size = min(batch_size, len(order))
     drawn = [order[k % len(order)] for k in range(count * batch_size)]
-    return [collate_fn([dataset[i] for i in drawn[k : k + batch_size]]) for k in range(0, len(drawn), batch_size)]
+    return [
+        collate_fn([dataset[i] for i in drawn[k : k + batch_size]], pad_multiple=pad_multiple)
+        for k in range(0, len(drawn), batch_size)
+    ]
 
 
 def objects_per_image(dataset: AnnotatedImages) -> np.ndarray:
