@@ -1,0 +1,128 @@
+"""All rows, one after the other, and the table: `python -m benchmarks.run_all --out docs/benchmarks.md`.
+
+The measurements are saved as JSON beside the table after every row. `--only` measures some rows again and keeps the
+others; `--rebuild` writes the table from the JSON alone. In an existing file only the part between the two markers
+changes, and all else in it stays.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from benchmarks import criterion, inference, panoptic, startup, training_step
+from benchmarks.common.command import Options, add_options, fail, options_of
+from benchmarks.common.machine import describe_machine
+from benchmarks.common.results import Row, read_rows, row_of, write_rows
+from benchmarks.common.rounds import REPOSITORY, environment, progress
+from benchmarks.common.table import machine_of, markdown_of, summary_of
+
+ROWS: dict[str, Callable[[Options], Row]] = {
+    inference.KEY: inference.run,
+    training_step.KEY: training_step.run,
+    panoptic.KEY: panoptic.run,
+    training_step.MASKS: training_step.run_masks,
+    criterion.KEY: criterion.run,
+    "loading": lambda options: by_script("loading", "Loading: the training pipeline"),
+    "evaluator": lambda options: by_script("evaluator", "Evaluator", *(["--images", "300"] if options.quick else [])),
+    startup.KEY: startup.run,
+    "beside_other_work": lambda options: by_script("beside_other_work", "Beside other work"),
+    training_step.ONE_THREAD: training_step.run_one_thread,
+}
+CPU_ONLY = {"loading", "evaluator", startup.KEY, "beside_other_work", training_step.ONE_THREAD}
+BEGIN, END = "<!-- measurements: begin -->", "<!-- measurements: end -->"
+HEADING = "# Benchmarks"
+
+
+def by_script(name: str, title: str, *arguments: str) -> Row:
+    """A row from a script with a command line of its own: the rows that it writes with `--json`, or what it prints."""
+    if not (REPOSITORY / "benchmarks" / f"{name}.py").exists():
+        return Row(name, title, notes=["Not measured: there is no script for it."])
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "row.json")
+        command = [sys.executable, "-m", f"benchmarks.{name}", *arguments]
+        writes_json = "--json" in (REPOSITORY / "benchmarks" / f"{name}.py").read_text(encoding="utf-8")
+        done = subprocess.run(
+            [*command, "--json", str(file)] if writes_json else command,
+            cwd=REPOSITORY,
+            env=environment(REPOSITORY, None),
+            stdout=subprocess.PIPE,
+            text=True,
+            timeout=900,
+        )
+        if done.returncode:
+            return Row(name, title, notes=[f"Not measured: the script ended with exit code {done.returncode}."])
+        if file.exists():
+            row = read_rows(file)[0]
+            row.key = name
+            return row
+    return Row(name, title, notes=["```", *done.stdout.strip().splitlines(), "```"])
+
+
+def measure_row(key: str, options: Options) -> Row:
+    """One row; what goes wrong is a note in it."""
+    if options.device != "cpu" and key in CPU_ONLY:
+        return Row(key, key.replace("_", " ").capitalize(), notes=["Not measured: a row of the CPU."])
+    try:
+        return ROWS[key](options)
+    except Exception as error:  # a row that fails must not cost the others
+        return Row(key, key.replace("_", " ").capitalize(), notes=[f"Not measured: {error!r}"[:400]])
+
+
+def document(rows: Sequence[Row]) -> str:
+    """The part between the markers."""
+    parts = [BEGIN, "## Summary", summary_of(rows), "## Machine", machine_of(rows), "## Rows", *map(markdown_of, rows)]
+    return "\n\n".join(part.strip("\n") for part in [*parts, END]) + "\n"
+
+
+def write_document(path: Path, rows: Sequence[Row]) -> None:
+    """Write the tables into a file, whose other parts stay as they are."""
+    text = path.read_text(encoding="utf-8") if path.exists() else f"{HEADING}\n\n{BEGIN}\n{END}\n"
+    before, found, rest = text.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    if not found:
+        before = f"{text.rstrip()}\n\n"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rest = "\n" + after.lstrip("\n") if after.strip() else ""
+    path.write_text(before + document(rows) + rest, encoding="utf-8")
+
+
+def merged(earlier: Sequence[Row], new: Sequence[Row]) -> list[Row]:
+    """All rows in the order of `ROWS`; new ones replace earlier ones."""
+    found = {row.key: row for row in [*earlier, *new]}
+    return [found[key] for key in ROWS if key in found]
+
+
+def main() -> int:
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_options(parser)
+    parser.add_argument("--only", nargs="+", metavar="ROW", choices=list(ROWS), help=", ".join(ROWS))
+    parser.add_argument("--out", type=Path, required=True, help="a Markdown file, or a folder for benchmarks.md")
+    parser.add_argument("--rebuild", action="store_true", help="measure nothing; write the table from the JSON")
+    args = parser.parse_args()
+    path = args.out if args.out.suffix == ".md" else args.out / "benchmarks.md"
+    raw = path.with_suffix(".json")
+    rows, machine, options = read_rows(raw), describe_machine(), options_of(args)
+    if args.rebuild and not rows:
+        return fail(f"there are no measurements in {raw}: run without --rebuild first")
+    start = time.perf_counter()
+    for key in [] if args.rebuild else args.only or ROWS:
+        progress(f"{key} ({time.perf_counter() - start:.0f} s)")
+        row = measure_row(key, options)
+        row.machine = row.machine or machine
+        rows = merged(rows, [row_of(asdict(row))])
+        write_rows(raw, rows)
+    write_document(path, rows)
+    progress(f"wrote {path} and {raw} ({time.perf_counter() - start:.0f} s)")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
