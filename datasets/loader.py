@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
+from datasets.aspect_batches import AspectBatches
 from datasets.same_size import Size, same_size_batches
 from util.dist import get_rank, get_world_size
 from util.errors import OpenFilesError, lack_of_open_files, one_sentence
@@ -63,6 +64,7 @@ def build_data_loader(
     seed: int = 0,
     pin_memory: bool = False,
     sizes: Sequence[Size | None] | None = None,
+    aspects: Sequence[float] | None = None,
     pad_multiple: int = 1,
 ) -> DataLoader:
     """Batches of `collate_fn` over this rank's share of `dataset`, `batch_size` images on each rank.
@@ -77,6 +79,8 @@ def build_data_loader(
         pin_memory: see `torch.utils.data.DataLoader`.
         sizes: for evaluation, (h, w) of each image after the transforms: batches then hold images of one size, without
             padding, see `datasets.same_size`.
+        aspects: for training, height over width of each image: batches then hold images of like aspect ratio, see
+            `datasets.aspect_batches`.
         pad_multiple: batches are padded to multiples of this many pixels; without effect where `sizes` are given.
 
     Raises:
@@ -87,19 +91,23 @@ def build_data_loader(
         raise ValueError(f"--batch_size must be at least 1, got {batch_size}")
     if images == 0:
         raise ValueError("the data set has no images: add some under `images` in its annotation file")
+    share = -(-images // get_world_size())
+    if train and share < batch_size:
+        shared = f" ({share} for each of {get_world_size()} processes)" if get_world_size() > 1 else ""
+        raise ValueError(
+            f"the training set has {images} image{'s' * (images > 1)}{shared}, fewer than one batch of "
+            f"{batch_size}, and training drops short batches: pass --batch_size {share} or less"
+        )
     if sizes is not None:
         batching = {"batch_sampler": same_size_batches(sizes, batch_size, get_rank(), get_world_size())}
+    elif aspects is not None:
+        place = {"rank": get_rank(), "world_size": get_world_size()}
+        batching = {"batch_sampler": AspectBatches(aspects, batch_size, **place, seed=seed)}
     else:
         # Also used in a single process: the order is the same, and shuffling leaves torch's global generator alone.
         sampler = _ResumableSampler(
             dataset, num_replicas=get_world_size(), rank=get_rank(), shuffle=train, seed=seed, drop_last=False
         )
-        if train and len(sampler) < batch_size:
-            share = f" ({len(sampler)} for each of {get_world_size()} processes)" if get_world_size() > 1 else ""
-            raise ValueError(
-                f"the training set has {images} image{'s' * (images > 1)}{share}, fewer than one batch of "
-                f"{batch_size}, and training drops short batches: pass --batch_size {len(sampler)} or less"
-            )
         batching = {"batch_size": batch_size, "sampler": sampler, "drop_last": train}
     collate = _collate_in_worker if num_workers > 0 else collate_fn
     return DataLoader(
@@ -125,11 +133,14 @@ def set_epoch(loader: DataLoader, epoch: int, first_step: int = 0) -> None:
         epoch: the epoch that comes next.
         first_step: the batch to start with, to resume inside an epoch.
     """
-    for sampler in (loader.sampler, getattr(loader.batch_sampler, "sampler", None)):
+    batching = loader.batch_sampler
+    for sampler in (loader.sampler, batching, getattr(batching, "sampler", None)):
         if hasattr(sampler, "set_epoch"):
             sampler.set_epoch(epoch)
         if isinstance(sampler, _ResumableSampler):
             sampler.start = first_step * (loader.batch_size or 1)
+        elif isinstance(sampler, AspectBatches):
+            sampler.start = first_step
     _set_dataset_epoch(loader.dataset, epoch)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from datasets.aspect_batches import aspect_ratios
 from datasets.loader import build_data_loader, fingerprint, set_epoch
 from engine import Window, train_one_epoch, trial_step
 from evaluation.evaluation import score
@@ -54,7 +55,8 @@ class Training:
         self.model, self.dataset = model, data.train
         args = self.args
         self.device = torch.device(args.device)
-        self.loader = build_data_loader(data.train, args.batch_size, train=True, **loading(args))
+        aspects = aspect_ratios(data.train) if args.group_by_aspect else None
+        self.loader = build_data_loader(data.train, args.batch_size, train=True, aspects=aspects, **loading(args))
         self.optimizer = build_optimizer(model, args)
         self.lr_scheduler, self.per_step = build_lr_scheduler(self.optimizer, args, len(self.loader))
         self.average = WeightAverage(model, args.ema) if args.ema else None

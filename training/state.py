@@ -220,11 +220,15 @@ class TrainingState:
         world_size = checkpoint.get("world_size", get_world_size())
         if world_size != get_world_size():
             changes.append(f"the number of processes is {get_world_size()}, it was {world_size}")
+        settings = checkpoint.get("args", {})
         for name in ("batch_size", "seed"):
             now = getattr(self.args, name)
-            before = checkpoint.get("args", {}).get(name, now)
+            before = settings.get(name, now)
             if now != before:
                 changes.append(f"--{name} is {now}, it was {before}")
+        grouped = getattr(self.args, "group_by_aspect", False)
+        if settings and grouped != settings.get("group_by_aspect", False):
+            changes.append(f"--group_by_aspect is {'on' if grouped else 'off'}, it was {'off' if grouped else 'on'}")
         return changes
 
     def _refuse_finished(self) -> None:

@@ -171,6 +171,14 @@ GROUPS: dict[str, tuple[Setting, ...]] = {
         ),
         Setting("max_size", 1333, int, "limit of the long side, in pixels", INPUT, 1, MAX_SIDE),
         Setting("val_size", 800, int, "short side in evaluation, in pixels", INPUT, 1, MAX_SIDE),
+        Setting(
+            "group_by_aspect",
+            False,
+            None,
+            "train on batches of images of like aspect ratio, which need less padding",
+            TRAINING,
+            trains=True,
+        ),
         Setting("no_crop", False, None, "no random crops in training", TRAINING, trains=True),
         Setting(
             "pad_multiple",

@@ -35,7 +35,7 @@ def padded_sizes(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
     return seen
 
 
-@pytest.mark.parametrize("switch", ["--checkpoint_activations", "--pad_multiple 48"])
+@pytest.mark.parametrize("switch", ["--checkpoint_activations", "--pad_multiple 48", "--group_by_aspect"])
 def test_a_stop_goes_on_to_the_bit(shapes, tmp_path, monkeypatch, switch):
     assert train(shapes, tmp_path / "whole", *switch.split()) == 0
     with monkeypatch.context() as patch:
@@ -44,6 +44,15 @@ def test_a_stop_goes_on_to_the_bit(shapes, tmp_path, monkeypatch, switch):
     assert load_checkpoint(tmp_path / "halves" / "checkpoint.pth")["step"] == 3
     assert train(shapes, tmp_path / "halves", *switch.split(), "--resume", "auto") == 0
     assert differences(tmp_path / "halves", tmp_path / "whole") == []
+
+
+def test_grouping_that_begins_inside_an_epoch_is_named_and_begins_it_anew(shapes, tmp_path, monkeypatch, capsys):
+    with monkeypatch.context() as patch:
+        signal_at(patch, 3, signal.SIGTERM)
+        assert train(shapes, tmp_path) == 0
+    assert train(shapes, tmp_path, "--group_by_aspect", "--resume", "auto", "--epochs", "1") == 0
+    said = capsys.readouterr().out
+    assert "--group_by_aspect is on, it was off" in said and "from its beginning" in said
 
 
 def test_recomputed_activations_give_the_plain_run(shapes, tmp_path):
