@@ -20,6 +20,7 @@ from datasets.annotations.layout import Part, check_not_empty, locate
 from datasets.annotations.masks import segmentation_to_mask
 from datasets.annotations.picture_checks import check_pictures
 from datasets.annotations.segmentations import check_segmentations
+from datasets.fast.compose import FastCompose
 from util.settings import MAX_PIXELS, TRAIN_SIZES
 
 MAX_SIZE = 1333
@@ -206,7 +207,7 @@ def make_coco_transforms(
         reduced, sides = ([max(1, round(side * scale)) for side in sides] for sides in ((400, 500, 600), (384, 600)))
         cropped = T.Compose([T.RandomResize(reduced, LONGEST_REDUCED * max(reduced)), T.RandomSizeCrop(*sides), resize])
         resize = T.RandomSelect(resize, cropped)
-    return T.Compose([T.RandomHorizontalFlip(), resize, normalize])
+    return FastCompose([T.RandomHorizontalFlip(), resize, normalize])
 
 
 def build(image_set: str, args: Namespace) -> CocoDetection:

@@ -292,20 +292,22 @@ class Normalize:
         self.std = std
 
     def __call__(self, image: Tensor, target: Target | None = None) -> tuple[Tensor, Target | None]:
-        image = normalize(image, self.mean, self.std)
+        return normalize(image, self.mean, self.std), self.scale_boxes(target, image.shape[:-3:-1])
+
+    def scale_boxes(self, target: Target | None, size: tuple[int, int]) -> Target | None:
+        """The target's part of it, for an image of `size` = (w, h)."""
         if target is None:
-            return image, None
+            return None
         target = target.copy()
         if "boxes" in target:
-            height, width = image.shape[-2:]
-            size = torch.tensor([width, height, width, height], dtype=torch.float32)
-            target["boxes"] = box_xyxy_to_cxcywh(target["boxes"]) / size  # [n, 4]
+            boxes = box_xyxy_to_cxcywh(target["boxes"])
+            target["boxes"] = boxes / torch.tensor([*size, *size], dtype=torch.float32)  # [n, 4]
             empty = (target["boxes"][:, 2:] == 0).any(dim=1)  # [n]
             if "thin" in target:
                 empty &= ~target["thin"]
             if empty.any():
                 _keep_objects(target, ~empty)
-        return image, target
+        return target
 
 
 class Compose:
