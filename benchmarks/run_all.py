@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from benchmarks import criterion, inference, panoptic, startup, training_step
+from benchmarks import criterion, device_waits, inference, panoptic, startup, training_step
 from benchmarks.common.command import Options, add_options, fail, options_of
 from benchmarks.common.machine import describe_machine
 from benchmarks.common.results import Row, read_rows, row_of, write_rows
@@ -32,6 +32,7 @@ ROWS: dict[str, Callable[[Options], Row]] = {
     "loading": lambda options: by_script("loading", "Loading: the training pipeline"),
     "evaluator": lambda options: by_script("evaluator", "Evaluator", *(["--images", "300"] if options.quick else [])),
     startup.KEY: startup.run,
+    device_waits.KEY: device_waits.run,
     "beside_other_work": lambda options: by_script("beside_other_work", "Beside other work"),
     training_step.ONE_THREAD: training_step.run_one_thread,
 }

@@ -9,7 +9,9 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -171,11 +173,33 @@ def numbers_of(*tensors: Tensor) -> list[float]:
     return [value for t in tensors for value in (t.double().abs().mean().item(), t.double().flatten()[-1].item())]
 
 
-def report(work: Work, seconds: list[float], check: Sequence[float] = (), **details: Any) -> None:
+@contextmanager
+def counted_waits(work: Work) -> Iterator[list[str]]:
+    """Context that yields a list of all places inside it where the host waits for a CUDA device; empty elsewhere."""
+    found: list[str] = []
+    if not work.device.startswith("cuda"):
+        yield found
+        return
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
+            yield found
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    told = (w for w in caught if "synchroniz" in str(w.message))
+    found += [f"{Path(w.filename).name}:{w.lineno}" for w in told if "Prototype" not in str(w.message)]
+
+
+def report(
+    work: Work, seconds: list[float], check: Sequence[float] = (), waits: Sequence[str] = (), **details: Any
+) -> None:
     """Print the result as the last line, where `rounds.run_fresh` reads it."""
     device = torch.cuda.get_device_name() if work.device.startswith("cuda") else work.device
     details |= {"device": device, "torch": torch.__version__, "threads": torch.get_num_threads()}
     result = {"seconds": seconds, "peak": peak_memory(work.device), "check": list(check), "details": details}
+    if waits:
+        result["values"] = {"waits": len(waits)}
     print(json.dumps(result))
 
 

@@ -13,6 +13,7 @@ from transformers.loss.loss_for_object_detection import ForObjectDetectionLoss
 from benchmarks.common.work import (
     Work,
     autocast,
+    counted_waits,
     made_images,
     made_predictions,
     made_targets,
@@ -119,8 +120,9 @@ TASKS: dict[str, Callable[[Work], tuple[list[float], list[float]]]] = {
 def main() -> None:
     """Do the work of the command line."""
     work = read_work()
-    seconds, check = TASKS[work.task](work)
-    report(work, seconds, check, transformers=transformers.__version__)
+    with counted_waits(work) as waits:
+        seconds, check = TASKS[work.task](work)
+    report(work, seconds, check, waits, transformers=transformers.__version__)
 
 
 if __name__ == "__main__":

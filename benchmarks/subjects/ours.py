@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from benchmarks.common.work import (
     Work,
     autocast,
+    counted_waits,
     made_images,
     made_predictions,
     made_targets,
@@ -30,6 +31,7 @@ from engine import Monitor, train_one_epoch, weighted_sum
 from models import build_model
 from training.optim import build_optimizer
 from util.arguments import get_args_parser
+from util.compute.precision import Precision
 from util.nested_tensor import NestedTensor
 
 MAX_NORM = 0.1  # the published clipping
@@ -58,7 +60,7 @@ def build(work: Work) -> tuple[nn.Module, nn.Module, argparse.Namespace]:
         model, criterion, _ = build_model(args)
     set_norms(model)
     if work.form == "plain":
-        to_plain(model)
+        to_plain(model, criterion)
     elif work.form == "optimized":
         model = optimized(model.eval())
     return model, criterion, args
@@ -85,7 +87,8 @@ def inference(work: Work) -> tuple[list[float], list[float]]:
         with autocast(work):
             return model(samples)
 
-    return repeated(work, step), numbers_of(*map(step().get, ("pred_logits", "pred_boxes")))
+    seconds, outputs = repeated(work, step), step()
+    return seconds, numbers_of(*(value for value in outputs.values() if isinstance(value, Tensor)))
 
 
 class Clock(Monitor):
@@ -115,6 +118,7 @@ def training(work: Work) -> tuple[list[float], list[float]]:
         MAX_NORM,
         print_freq=steps + 1,
         monitor=clock,
+        precision=Precision(args.amp, work.device),
     )
     seconds = [end - start for start, end in zip(clock.times, clock.times[1:])]
     return seconds[-work.repeats :], clock.losses[-1:]
@@ -144,8 +148,9 @@ TASKS: dict[str, Callable[[Work], tuple[list[float], list[float]]]] = {
 def main() -> None:
     """Do the work of the command line."""
     work = read_work()
-    seconds, check = TASKS[work.task](work)
-    report(work, seconds, check)
+    with counted_waits(work) as waits:
+        seconds, check = TASKS[work.task](work)
+    report(work, seconds, check, waits)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from benchmarks.common.work import (
     Work,
     autocast,
+    counted_waits,
     made_images,
     made_predictions,
     made_targets,
@@ -138,8 +139,9 @@ TASKS: dict[str, Callable[[Work], tuple[list[float], list[float]]]] = {
 def main() -> None:
     """Do the work of the command line."""
     work = read_work()
-    seconds, check = TASKS[work.task](work)
-    report(work, seconds, check, code=inspect.getfile(importlib.import_module(MODELS)))
+    with counted_waits(work) as waits:
+        seconds, check = TASKS[work.task](work)
+    report(work, seconds, check, waits, code=inspect.getfile(importlib.import_module(MODELS)))
 
 
 if __name__ == "__main__":
