@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.fast.masks_on_demand import masks_of
 from models.fast.stacked_losses import StackedLosses, can_stack
 from models.matcher import at_least_float32
 from models.matching_failures import share_matching_failure
@@ -79,8 +80,7 @@ class SetCriterion(nn.Module):
             FloatingPointError: predictions cannot be matched, and there is no other process to wait for this one.
         """
         self._check_targets(targets)
-        last = {name: value for name, value in outputs.items() if name != "aux_outputs"}
-        layers = [last, *outputs.get("aux_outputs", [])]
+        layers = [outputs, *outputs.get("aux_outputs", [])]
         try:
             matches = self._match(layers, targets)
         except FloatingPointError:
@@ -88,7 +88,7 @@ class SetCriterion(nn.Module):
                 return share_matching_failure(self, layers, targets, padded_size)
             raise
         if num_boxes is None:
-            num_boxes = self._count_boxes(targets, last["pred_logits"].device)
+            num_boxes = self._count_boxes(targets, outputs["pred_logits"].device)
         return self.compute_losses(layers, targets, matches, num_boxes, padded_size)
 
     def compute_losses(
@@ -227,8 +227,7 @@ class SetCriterion(nn.Module):
         Predictions with more padding give the same losses if `padded_size` states the size that they cover.
         """
         size = [max(target["masks"].shape[axis] for target in targets) for axis in (-2, -1)]  # H, W
-        logits = outputs["pred_masks"]
-        logits = at_least_float32(logits[_query_index(indices, logits.device)])  # [M, h, w]
+        logits = at_least_float32(masks_of(outputs, [queries for queries, _ in indices]))  # [M, h, w]
         logits = F.interpolate(logits[:, None], size=padded_size or size, mode="bilinear", align_corners=False)
         logits = logits[:, 0, : size[0], : size[1]].flatten(1)  # [M, H·W]
         masks = [_padded(target["masks"], size) for target in targets]

@@ -7,15 +7,21 @@ map. A mask has the size of the finest backbone level, a quarter of the padded i
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.fast.masks_on_demand import MasksOnDemand
 from models.fast.resized_conv import conv_of_resized
 from models.panoptic import PostProcessPanoptic
 from models.postprocess import PostProcessSegm
 from util.nested_tensor import NestedTensor, nested_tensor_from_tensor_list
+
+if TYPE_CHECKING:
+    from models.detr import DetectorOutput
 
 __all__ = [
     "DETRsegm",
@@ -40,13 +46,18 @@ class DETRsegm(nn.Module):
         query_chunk: the largest number of queries whose masks are computed at once outside of training. Memory grows
             with it: by 22 MB per query for an image of 800 × 1333 and ResNet-50 (25: 0.6 GB, all 100: 2.3 GB). None:
             all at once.
+        defer_masks: in training compute masks when they are read, and for the loss only those of matched queries. The
+            losses and gradients are the same. False: all of them in every forward pass, as published.
 
     Raises:
         ValueError: the backbone returns only one level, or the group norms of the mask head cannot divide a width.
     """
 
-    def __init__(self, detr: nn.Module, freeze_detr: bool = False, *, query_chunk: int | None = 25):
+    def __init__(
+        self, detr: nn.Module, freeze_detr: bool = False, *, query_chunk: int | None = 10, defer_masks: bool = True
+    ):
         super().__init__()
+        self.defer_masks = defer_masks
         self.detr = detr
         self.freeze_detr = freeze_detr
         if freeze_detr:
@@ -68,7 +79,13 @@ class DETRsegm(nn.Module):
         return self
 
     def forward(self, samples: NestedTensor) -> dict[str, Tensor]:
-        """The outputs of `DETR` and `pred_masks`, logits [B, Q, H/4, W/4] over the padded image."""
+        """The outputs of `DETR` and `pred_masks`, logits [B, Q, H/4, W/4] over the padded image.
+
+        In training the masks are computed when they are read, see `on_demand`.
+        """
+        if not torch.jit.is_scripting():
+            if self.training and self.defer_masks and not torch.compiler.is_compiling():
+                return self.on_demand(samples)
         if not isinstance(samples, NestedTensor):
             samples = nested_tensor_from_tensor_list(samples)
         found = self.detr.detect(samples)
@@ -78,6 +95,35 @@ class DETRsegm(nn.Module):
         outputs = found.outputs
         outputs["pred_masks"] = masks[:, 0].unflatten(0, [attention.shape[0], attention.shape[1]])
         return outputs
+
+    @torch.jit.unused
+    def on_demand(self, samples: NestedTensor | Tensor | list[Tensor]) -> MasksOnDemand:
+        """The outputs of `forward`, whose masks are computed when they are read, all or those of some queries."""
+        if not isinstance(samples, NestedTensor):
+            samples = nested_tensor_from_tensor_list(samples)
+        found = self.detr.detect(samples)
+
+        def masks_of(queries: Sequence[Tensor] | None) -> Tensor:
+            chosen = [torch.arange(found.queries.shape[1])] * len(found.queries) if queries is None else queries
+            masks = self._masks_of(found, chosen)
+            return masks if queries is not None else masks.unflatten(0, [len(found.queries), -1])
+
+        return MasksOnDemand(found.outputs, masks_of, found.memory.device.type)
+
+    def _masks_of(self, found: DetectorOutput, queries: Sequence[Tensor]) -> Tensor:
+        """Masks [Σ n_i, H/4, W/4] of some queries of each image; the others' are not computed."""
+        maps = self.mask_head.per_image(found.projected, [found.features[i].tensors for i in (2, 1, 0)])
+        count = sum(len(chosen) for chosen in queries)
+        if count == 0:  # one mask that is not returned keeps the graph, with gradients of 0 for all weights
+            queries = [torch.zeros(1, dtype=torch.int64), *queries[1:]]
+        masks = []
+        for image, chosen in enumerate(queries):
+            if len(chosen):
+                own = slice(image, image + 1)
+                picked = found.queries[own].index_select(1, chosen.to(found.queries.device, non_blocking=True))
+                attention = self.bbox_attention(picked, found.memory[own], found.mask[own])  # [1, n_i, N, h, w]
+                masks.append(self.mask_head.decode(attention, [level[own] for level in maps])[0, :, 0])
+        return torch.cat(masks)[:count]
 
 
 class MHAttentionMap(nn.Module):
@@ -185,12 +231,7 @@ class MaskHeadSmallConv(nn.Module):
         Returns:
             Logits [B·Q, 1, h_2, w_2].
         """
-        maps = self.per_image(x, fpns)
-        chunk = bbox_mask.shape[1]
-        if self.query_chunk is not None and not self.training:
-            chunk = self.query_chunk
-        masks = [self.decode(part, maps) for part in bbox_mask.split(chunk, dim=1)]
-        return torch.cat(masks, dim=1).flatten(0, 1)
+        return self.decode(bbox_mask, self.per_image(x, fpns)).flatten(0, 1)
 
     def per_image(self, x: Tensor, fpns: list[Tensor]) -> list[Tensor]:
         """What the levels contribute to the outputs of layers 1, 3, 4 and 5, with the bias, the same for all queries.
@@ -208,7 +249,7 @@ class MaskHeadSmallConv(nn.Module):
         return [_convolution_format(level) for level in maps]
 
     def decode(self, bbox_mask: Tensor, maps: list[Tensor]) -> Tensor:
-        """The masks of some queries.
+        """The masks of some queries, outside of training at most `query_chunk` of each image at once.
 
         Args:
             bbox_mask: attention maps [B, q, N, h, w].
@@ -217,6 +258,12 @@ class MaskHeadSmallConv(nn.Module):
         Returns:
             Logits [B, q, 1, h_2, w_2].
         """
+        if self.query_chunk is None or self.training:
+            return self._decode(bbox_mask, maps)
+        return torch.cat([self._decode(part, maps) for part in bbox_mask.split(self.query_chunk, dim=1)], dim=1)
+
+    def _decode(self, bbox_mask: Tensor, maps: list[Tensor]) -> Tensor:
+        """Logits [B, q, 1, h_2, w_2]."""
         x = _convolution_format(bbox_mask.flatten(0, 1))
         x = F.conv2d(x, self.lay1.weight[:, self.context_dim :], padding=1)  # [B·q, dim, h, w]
         x = self.gn1(_add_to_queries(x, maps[0])).relu_()
