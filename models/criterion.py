@@ -13,11 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.fast.mask_losses import mask_losses
 from models.fast.masks_on_demand import masks_of
 from models.fast.stacked_losses import StackedLosses, can_stack
 from models.matcher import at_least_float32
 from models.matching_failures import share_matching_failure
-from models.segmentation import dice_loss, sigmoid_focal_loss
 from util.box_ops import box_cxcywh_to_xyxy, unchecked_generalized_box_iou
 from util.dist import is_dist_avail_and_initialized, mean_over_processes
 from util.meters import accuracy
@@ -228,14 +228,9 @@ class SetCriterion(nn.Module):
         """
         size = [max(target["masks"].shape[axis] for target in targets) for axis in (-2, -1)]  # H, W
         logits = at_least_float32(masks_of(outputs, [queries for queries, _ in indices]))  # [M, h, w]
-        logits = F.interpolate(logits[:, None], size=padded_size or size, mode="bilinear", align_corners=False)
-        logits = logits[:, 0, : size[0], : size[1]].flatten(1)  # [M, H·W]
-        masks = [_padded(target["masks"], size) for target in targets]
-        masks = _matched(masks, indices).flatten(1).to(logits.dtype)
-        return {
-            "loss_mask": sigmoid_focal_loss(logits, masks, num_boxes),
-            "loss_dice": dice_loss(logits, masks, num_boxes),
-        }
+        masks = _matched([_padded(target["masks"], size) for target in targets], indices)  # [M, H, W]
+        focal, dice = mask_losses(logits, masks, num_boxes, padded_size or size)
+        return {"loss_mask": focal, "loss_dice": dice}
 
     def _match(self, layers: list[dict[str, Tensor]], targets: Sequence[dict[str, Tensor]]) -> list[Matches]:
         """Match each layer separately, but in one call, so that the host waits for the device only once."""
