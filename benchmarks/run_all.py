@@ -8,12 +8,13 @@ changes, and all else in it stays.
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import json
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 from benchmarks import criterion, device_waits, inference, panoptic, startup, training_step
@@ -33,7 +34,7 @@ ROWS: dict[str, Callable[[Options], Row]] = {
     "evaluator": lambda options: by_script("evaluator", "Evaluator", *(["--images", "300"] if options.quick else [])),
     startup.KEY: startup.run,
     device_waits.KEY: device_waits.run,
-    "beside_other_work": lambda options: by_script("beside_other_work", "Beside other work"),
+    "beside_other_work": lambda options: beside_other_work(options),
     training_step.ONE_THREAD: training_step.run_one_thread,
 }
 CPU_ONLY = {"loading", "evaluator", startup.KEY, "beside_other_work", training_step.ONE_THREAD}
@@ -41,29 +42,44 @@ BEGIN, END = "<!-- measurements: begin -->", "<!-- measurements: end -->"
 HEADING = "# Benchmarks"
 
 
-def by_script(name: str, title: str, *arguments: str) -> Row:
-    """A row from a script with a command line of its own: the rows that it writes with `--json`, or what it prints."""
-    if not (REPOSITORY / "benchmarks" / f"{name}.py").exists():
+def by_script(name: str, title: str, *arguments: str, raw: str = "") -> Row:
+    """A row from a script with a command line of its own: the row that it writes with `--json`, or what it prints.
+
+    Args:
+        name: of the script in `benchmarks`, and of the row.
+        arguments: of the script.
+        raw: a flag of the script that takes a file for its measurements, one JSON a line.
+    """
+    script = REPOSITORY / "benchmarks" / f"{name}.py"
+    if not script.exists():
         return Row(name, title, notes=["Not measured: there is no script for it."])
     with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder, "row.json")
+        rows, lines = Path(folder, "row.json"), Path(folder, "raw.jsonl")
         command = [sys.executable, "-m", f"benchmarks.{name}", *arguments]
-        writes_json = "--json" in (REPOSITORY / "benchmarks" / f"{name}.py").read_text(encoding="utf-8")
+        if "--json" in script.read_text(encoding="utf-8"):
+            command += ["--json", str(rows)]
+        if raw:
+            command += [raw, str(lines)]
+        environment_of_scripts = environment(REPOSITORY, None)
         done = subprocess.run(
-            [*command, "--json", str(file)] if writes_json else command,
-            cwd=REPOSITORY,
-            env=environment(REPOSITORY, None),
-            stdout=subprocess.PIPE,
-            text=True,
-            timeout=900,
+            command, cwd=REPOSITORY, env=environment_of_scripts, stdout=subprocess.PIPE, text=True, timeout=900
         )
         if done.returncode:
             return Row(name, title, notes=[f"Not measured: the script ended with exit code {done.returncode}."])
-        if file.exists():
-            row = read_rows(file)[0]
-            row.key = name
-            return row
-    return Row(name, title, notes=["```", *done.stdout.strip().splitlines(), "```"])
+        if rows.exists():
+            return dataclasses.replace(read_rows(rows)[0], key=name)
+        printed = done.stdout.strip().splitlines()
+        kept = [json.loads(line) for line in lines.read_text(encoding="utf-8").splitlines()] if lines.exists() else []
+    fence = [] if printed and printed[0].startswith("|") else ["```"]
+    return Row(name, title, notes=[*fence, *printed, *fence], raw=kept)
+
+
+def beside_other_work(options: Options) -> Row:
+    """The row of a busy machine."""
+    title = "A training step of the demo's model beside other work, in seconds"
+    short = ("--seconds", "0.5", "--workers", "0", "--busy", "0", "1") if options.quick else ()
+    runs = str(options.turns)
+    return by_script("beside_other_work", title, "--runs", runs, *short, raw="--results")
 
 
 def measure_row(key: str, options: Options) -> Row:
@@ -118,7 +134,7 @@ def main() -> int:
         progress(f"{key} ({time.perf_counter() - start:.0f} s)")
         row = measure_row(key, options)
         row.machine = row.machine or machine
-        rows = merged(rows, [row_of(asdict(row))])
+        rows = merged(rows, [row_of(dataclasses.asdict(row))])
         write_rows(raw, rows)
     write_document(path, rows)
     progress(f"wrote {path} and {raw} ({time.perf_counter() - start:.0f} s)")

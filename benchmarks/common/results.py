@@ -64,7 +64,9 @@ class Row:
         title: what the work is.
         baseline: names of the measurements that ratios are relative to.
         measurements: one for each piece of code.
-        notes: sentences below the table.
+        notes: lines below the table.
+        headline: what the summary says of a row without baseline.
+        raw: measurements in another form, only kept.
         machine: see `common.machine`.
     """
 
@@ -73,6 +75,8 @@ class Row:
     baseline: list[str] = field(default_factory=list)
     measurements: list[Measurement] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    headline: str = ""
+    raw: list[Any] = field(default_factory=list)
     machine: dict[str, Any] = field(default_factory=dict)
 
     def find(self, name: str) -> Measurement | None:

@@ -11,7 +11,8 @@ SAME = 1e-4  # relative difference up to which results count as the same
 
 def markdown_of(row: Row) -> str:
     """A heading, a table with a line for each measurement, and notes."""
-    return "\n".join([f"### {row.title}", "", *_table(row), *_notes(row), ""])
+    table = _table(row) if row.measurements else []
+    return "\n".join([f"### {row.title}", "", *table, *_notes(row), ""])
 
 
 def summary_of(rows: Iterable[Row]) -> str:
@@ -19,6 +20,8 @@ def summary_of(rows: Iterable[Row]) -> str:
     lines = ["| work | ours | seconds | faster than | less memory than |", "|---|---|---|---|---|"]
     for row in rows:
         ours = [m for m in row.measurements if m.name not in row.baseline and m.seconds and not m.details.get("other")]
+        if row.headline:
+            lines.append(f"| [{row.title}](#{anchor(row.title)}) | | | {row.headline} | |")
         if not ours or not row.baseline:
             continue
         best = min(ours, key=lambda found: found.seconds)
