@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.fast.recompute import recomputed_stage
 from models.position_encoding import build_position_encoding
 from models.resnet import SPECS, NormLayer, build_resnet
 from util.checkpoint import load_checkpoint, load_weights
@@ -88,12 +89,13 @@ class IntermediateLayers(nn.ModuleDict):
         last = max(names.index(name) for name in return_layers)
         super().__init__({name: children[name] for name in names[: last + 1]})
         self.return_layers = dict(return_layers)
+        self.recompute = False  # see `models.fast.recompute`
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """[B, 3, H, W] -> {key: [B, C, h, w]}, finest level first."""
         outputs: dict[str, Tensor] = {}
         for name, layer in self.items():
-            x = layer(x)
+            x = recomputed_stage(layer, x) if not torch.jit.is_scripting() and self.recompute else layer(x)
             if name in self.return_layers:
                 outputs[self.return_layers[name]] = x
         return outputs

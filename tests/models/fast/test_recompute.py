@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from models import build_model
+from models.backbone import Backbone
 from models.fast.recompute import recompute_activations
 from models.transformer import Transformer
 from tests.helpers.runs import parse
@@ -21,6 +22,7 @@ KINDS = {
     "DC5": ["--dilation"],
     "masks": ["--masks", "--hidden_dim", "128", "--nheads", "8"],
     "masks on a frozen detector": ["--masks", "--hidden_dim", "128", "--nheads", "8", "--frozen_weights", "a file"],
+    "batch norms": ["--backbone_norm", "bn"],
     "frozen norms": ["--backbone", "resnet18", "--backbone_norm", "frozen_bn", "--trainable_layers", "3"],
     "frozen backbone": ["--backbone", "resnet18", "--backbone_norm", "frozen_bn", "--lr_backbone", "0"],
 }
@@ -59,7 +61,8 @@ def step(model: nn.Module) -> tuple[list[Tensor], list[Tensor | None], Tensor]:
     values = [outputs["pred_logits"], outputs["pred_boxes"], *(o["pred_boxes"] for o in outputs["aux_outputs"])]
     values += [outputs["pred_masks"]] if "pred_masks" in outputs else []
     sum(value.square().sum() for value in values).backward()
-    return values, [parameter.grad for parameter in model.parameters()], torch.rand(())
+    buffers = [buffer.double() for buffer in model.buffers()]  # statistics of batch norms
+    return values + buffers, [parameter.grad for parameter in model.parameters()], torch.rand(())
 
 
 @pytest.mark.parametrize("flags", KINDS.values(), ids=KINDS)
@@ -86,6 +89,15 @@ def test_the_transformer_keeps_only_what_enters_its_layers():
     assert bytes_kept(transformer, *inputs)[1] < 0.1 * plain
     recompute_activations(transformer, False)
     assert bytes_kept(transformer, *inputs)[1] == plain
+
+
+@pytest.mark.parametrize("norm", ["frozen_bn", "bn", "gn"])
+def test_the_backbone_keeps_little(norm):
+    body = Backbone("resnet50", True, False, False, norm=norm, trainable_layers=4).body.train()
+    image = torch.rand(1, 3, 64, 64)
+    plain = bytes_kept(body, image)[1]
+    recompute_activations(body)
+    assert bytes_kept(body, image)[1] < 0.45 * plain
 
 
 def test_nothing_is_recomputed_without_gradients():
