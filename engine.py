@@ -14,6 +14,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from datasets.targets import check_targets
 from evaluation.coco_eval import CocoEvaluator
 from evaluation.evaluation import Evaluation
+from util.compute.accumulation import Parts, add_shares
 from util.compute.precision import FLOAT32, Precision
 from util.dist import reduce_dict
 from util.logging import get_logger
@@ -62,11 +63,13 @@ class Monitor:
             meters: of the epoch so far; None in an evaluation.
         """
 
-    def explain(
-        self, what: str, model: nn.Module, samples: Any, targets: Targets, criterion: nn.Module, epoch: int, step: int
-    ) -> str:
-        """The message for numbers that are not finite; `what` says which. All processes call it after the same step."""
-        return f"{what}, in epoch {epoch}, step {step}, images {_image_ids(targets)}"
+    def explain(self, what: str, model: nn.Module, parts: Parts, criterion: nn.Module, epoch: int, step: int) -> str:
+        """The message for numbers that are not finite; `what` says which. All processes call it after the same step.
+
+        Args:
+            parts: the step's batches, on the device.
+        """
+        return f"{what}, in epoch {epoch}, step {step}, images {_image_ids(parts.targets)}"
 
 
 WHOLE_EPOCH = Window()
@@ -92,7 +95,8 @@ def train_one_epoch(
 
     Args:
         model, criterion: on `device`.
-        data_loader: batches of (NestedTensor, targets), see `datasets.loader`.
+        data_loader: batches of (NestedTensor, targets), see `datasets.loader`; or the `Parts` of each step, whose
+            losses and gradients add up to those of one large batch, see `util.compute.accumulation`.
         optimizer: over the model's trainable parameters.
         epoch: for messages.
         max_norm: gradient norm over all parameters to clip at; 0 clips nothing.
@@ -123,22 +127,20 @@ def train_one_epoch(
     length = min((n for n in (length_of(data_loader), window.stop) if n is not None), default=None)
     header = f"Epoch: [{epoch}]"
     batches = meters.log_every(data_loader, print_freq, header, start=window.first, length=length, brief=True)
-    for step, (samples, targets) in enumerate(batches, start=window.first):
-        check_targets(targets, criterion.num_classes)
-        samples, targets = _to_device(samples, targets, device)
+    for step, batch in enumerate(batches, start=window.first):
+        parts = Parts.of(batch)
+        check_targets(parts.targets, criterion.num_classes)
+        optimizer.zero_grad()
         try:
-            with precision.autocast():
-                outputs = model(samples)
-            loss_dict = criterion(outputs, targets, padded_size=padded_size(samples))
-            optimizer.zero_grad()
-            precision.scale(weighted_sum(loss_dict, criterion.weight_dict)).backward()
+            loss_dict = _losses_and_gradients(model, criterion, parts, device, precision)
             precision.unscale(optimizer)
             grad_norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
             logs, requested = _read_losses(loss_dict, criterion.weight_dict, monitor.requests(), grad_norm=grad_norm)
             accepted = precision.accepts(logs["loss"], logs["grad_norm"])
         except FloatingPointError as error:
+            parts = Parts(_to_device(*part, device) for part in parts)
             with precision.autocast():
-                what = monitor.explain(str(error), model, samples, targets, criterion, epoch, step)
+                what = monitor.explain(str(error), model, parts, criterion, epoch, step)
             raise FloatingPointError(what) from error
         if accepted:
             if max_norm > 0:
@@ -247,6 +249,26 @@ def trial_step(
 def weighted_sum(loss_dict: dict[str, Tensor], weight_dict: dict[str, float]) -> Tensor:
     """The loss to optimise: the named losses times their weights. Values without a weight are only logged."""
     return sum(loss_dict[name] * weight for name, weight in weight_dict.items() if name in loss_dict)
+
+
+def _losses_and_gradients(
+    model: nn.Module, criterion: nn.Module, parts: Parts, device: torch.device, precision: Precision
+) -> dict[str, Tensor]:
+    """Forward, loss and backward of each part of a step. The gradients add up in the parameters.
+
+    Returns:
+        What the criterion gives for the batch of all parts, without gradients.
+    """
+    several = {"whole": parts.targets} if len(parts) > 1 else {}
+    sums: dict[str, Tensor] = {}
+    for samples, targets in parts.in_turn(model):
+        samples, targets = _to_device(samples, targets, device)
+        with precision.autocast():
+            outputs = model(samples)
+        loss_dict = criterion(outputs, targets, padded_size=padded_size(samples), **several)
+        precision.scale(weighted_sum(loss_dict, criterion.weight_dict)).backward()
+        sums = add_shares(sums, loss_dict)
+    return sums
 
 
 def _new_meters() -> MetricLogger:

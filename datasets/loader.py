@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from datasets.aspect_batches import AspectBatches
 from datasets.same_size import Size, same_size_batches
+from util.compute.accumulation import StepLoader
 from util.dist import get_rank, get_world_size
 from util.errors import OpenFilesError, lack_of_open_files, one_sentence
 from util.nested_tensor import collate_fn
@@ -123,16 +124,18 @@ def build_data_loader(
     )
 
 
-def set_epoch(loader: DataLoader, epoch: int, first_step: int = 0) -> None:
+def set_epoch(loader: DataLoader | StepLoader, epoch: int, first_step: int = 0) -> None:
     """Set the epoch of the sampler (order) and the data set (augmentation); call it before iterating.
 
     Data sets inside `Subset` and `ConcatDataset` and persistent workers are updated too.
 
     Args:
-        loader: from `build_data_loader`.
+        loader: from `build_data_loader`, or one that yields several of its batches for each step.
         epoch: the epoch that comes next.
-        first_step: the batch to start with, to resume inside an epoch.
+        first_step: the batch, or step, to start with, to resume inside an epoch.
     """
+    if isinstance(loader, StepLoader):
+        loader, first_step = loader.batches, first_step * loader.accumulate
     batching = loader.batch_sampler
     for sampler in (loader.sampler, batching, getattr(batching, "sampler", None)):
         if hasattr(sampler, "set_epoch"):

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.fast.batch_parts import shares_of_means, with_masks_of_whole
 from models.fast.mask_losses import mask_losses
 from models.fast.masks_on_demand import masks_of
 from models.fast.stacked_losses import StackedLosses, can_stack
@@ -56,6 +57,7 @@ class SetCriterion(nn.Module):
         *,
         num_boxes: Tensor | float | None = None,
         padded_size: tuple[int, int] | None = None,
+        whole: Sequence[dict[str, Tensor]] | None = None,
     ) -> dict[str, Tensor]:
         """All losses and logged values.
 
@@ -68,6 +70,8 @@ class SetCriterion(nn.Module):
             num_boxes: the divisor of the box losses. None: the number of boxes on a process, averaged over all
                 processes, which must then all call this. With a number there is no communication.
             padded_size: (height, width) that `pred_masks` cover; None: the largest of the targets' masks.
+            whole: targets, on any device, of the whole batch that `outputs` and `targets` are a part of. Each value is
+                then the part's share: the shares of all parts add up to the values of the whole batch.
 
         Returns:
             `loss_ce`, `loss_bbox`, `loss_giou` and, for the masks of the last layer, `loss_mask` and `loss_dice` (to be
@@ -88,8 +92,8 @@ class SetCriterion(nn.Module):
                 return share_matching_failure(self, layers, targets, padded_size)
             raise
         if num_boxes is None:
-            num_boxes = self._count_boxes(targets, outputs["pred_logits"].device)
-        return self.compute_losses(layers, targets, matches, num_boxes, padded_size)
+            num_boxes = self._count_boxes(whole or targets, outputs["pred_logits"].device)
+        return self.compute_losses(layers, targets, matches, num_boxes, padded_size, whole)
 
     def compute_losses(
         self,
@@ -98,6 +102,7 @@ class SetCriterion(nn.Module):
         matches: Sequence[Matches],
         num_boxes: Tensor | float,
         padded_size: tuple[int, int] | None = None,
+        whole: Sequence[dict[str, Tensor]] | None = None,
     ) -> dict[str, Tensor]:
         """The losses of given matches, as `forward` returns them.
 
@@ -120,10 +125,14 @@ class SetCriterion(nn.Module):
             for index, (losses, layer, indices) in enumerate(zip(per_layer, layers, matches)):
                 if loss == "masks":
                     if index == 0:  # masks are predicted for the last layer only
-                        losses |= self.get_loss(loss, layer, targets, indices, num_boxes, padded_size=padded_size)
+                        covering = targets if whole is None else with_masks_of_whole(targets, whole, padded_size)
+                        losses |= self.get_loss(loss, layer, covering, indices, num_boxes, padded_size=padded_size)
                 else:
                     options = {"log": False} if loss == "labels" and index > 0 else {}
                     losses |= self.get_loss(loss, layer, targets, indices, num_boxes, **options)
+        if whole is not None:
+            shares = shares_of_means(layers[0]["pred_logits"], targets, whole, self.empty_weight)
+            per_layer = [{name: v * shares.get(name, 1) for name, v in losses.items()} for losses in per_layer]
         last, *inner = per_layer
         return last | {f"{name}_{i}": value for i, losses in enumerate(inner) for name, value in losses.items()}
 

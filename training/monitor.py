@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from engine import Monitor
-from training.diagnosis.forensics import report_non_finite
+from training.diagnosis.forensics import first_non_finite, report_non_finite
 from training.tensorboard import TensorBoardWriter
+from util.compute.accumulation import Parts
 from util.meters import MetricLogger
 from util.signals import StopSignals
 
@@ -59,16 +59,8 @@ class RunMonitor(Monitor):
             self.signals.save = False
             self.save("stop" in requested, step, meters)
 
-    def explain(
-        self,
-        what: str,
-        model: nn.Module,
-        samples: Any,
-        targets: Sequence[dict[str, Tensor]],
-        criterion: nn.Module,
-        epoch: int,
-        step: int,
-    ) -> str:
+    def explain(self, what: str, model: nn.Module, parts: Parts, criterion: nn.Module, epoch: int, step: int) -> str:
+        samples, targets = parts[0] if len(parts) == 1 else first_non_finite(model, parts, criterion)
         return report_non_finite(
             what, model, samples, targets, criterion, epoch=epoch, step=step, output_dir=self.output_dir
         )

@@ -29,6 +29,7 @@ from training.start import Data, Start
 from training.state import Position, TrainingState
 from training.tensorboard import TensorBoardWriter
 from training.validation import Validation, loading
+from util.compute.accumulation import StepLoader
 from util.dist import get_world_size, is_main_process, run_on_main
 from util.logging import get_logger
 from util.meters import MetricLogger
@@ -56,7 +57,8 @@ class Training:
         args = self.args
         self.device = torch.device(args.device)
         aspects = aspect_ratios(data.train) if args.group_by_aspect else None
-        self.loader = build_data_loader(data.train, args.batch_size, train=True, aspects=aspects, **loading(args))
+        batches = build_data_loader(data.train, args.batch_size, train=True, aspects=aspects, **loading(args))
+        self.loader = StepLoader(batches, args.accumulate) if args.accumulate > 1 else batches
         self.optimizer = build_optimizer(model, args)
         self.lr_scheduler, self.per_step = build_lr_scheduler(self.optimizer, args, len(self.loader))
         self.average = WeightAverage(model, args.ema) if args.ema else None
@@ -93,7 +95,7 @@ class Training:
             more_objects_than_queries(objects_per_image(data), args.num_queries, data.ids),
             too_short_training(
                 steps,
-                args.batch_size * get_world_size(),
+                args.batch_size * args.accumulate * get_world_size(),
                 len(data),
                 backbone=args.backbone,
                 lr=args.lr,
@@ -112,6 +114,7 @@ class Training:
                 device=self.device,
                 optimizer=self.optimizer,
                 steps=steps - steps_taken,
+                accumulate=args.accumulate,
             )
             get_logger().info(forecast)
 

@@ -221,9 +221,9 @@ class TrainingState:
         if world_size != get_world_size():
             changes.append(f"the number of processes is {get_world_size()}, it was {world_size}")
         settings = checkpoint.get("args", {})
-        for name in ("batch_size", "seed"):
-            now = getattr(self.args, name)
-            before = settings.get(name, now)
+        for name in ("batch_size", "accumulate", "seed"):
+            now = getattr(self.args, name, 1)
+            before = settings.get(name, 1 if name == "accumulate" else now)
             if now != before:
                 changes.append(f"--{name} is {now}, it was {before}")
         grouped = getattr(self.args, "group_by_aspect", False)

@@ -207,4 +207,6 @@ def length_of(iterable: Iterable[Any]) -> int | None:
 
 def _count_images(batch: Any) -> int:
     first = batch[0] if isinstance(batch, list | tuple) and batch else None
-    return len(first.tensors) if hasattr(first, "tensors") else 0
+    if hasattr(first, "tensors"):
+        return len(first.tensors)
+    return sum(map(_count_images, batch)) if isinstance(first, list | tuple) else 0  # the batches of one step

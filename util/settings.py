@@ -29,6 +29,7 @@ GROUPS: dict[str, tuple[Setting, ...]] = {
         Setting("lr", 1e-4, float, "learning rate, except for the backbone", SCHEDULE, 0),
         Setting("lr_backbone", 1e-5, float, "learning rate of the backbone; 0 freezes it", SCHEDULE, 0),
         Setting("batch_size", 2, int, "images per process and step", RUN, 1),
+        Setting("accumulate", 1, int, "batches per step, whose gradients equal those of one large batch", RUN, 1),
         Setting("weight_decay", 1e-4, float, "weight decay of AdamW", SCHEDULE, 0),
         Setting("epochs", 300, int, "epochs to train", RUN, 1, trains=True),
         Setting("lr_drop", 200, int, "epochs between drops of the learning rate to a tenth", SCHEDULE, 1),

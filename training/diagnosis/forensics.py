@@ -81,6 +81,22 @@ def find_non_finite(
     )
 
 
+def first_non_finite(
+    model: nn.Module, batches: Sequence[tuple[Samples, Targets]], criterion: nn.Module | None = None
+) -> tuple[Samples, Targets]:
+    """The first batch in which `find_non_finite` finds anything or fails; the last batch if there is none.
+
+    No other process is involved: each has batches, and a culprit, of its own.
+    """
+    for samples, targets in batches[:-1]:
+        try:
+            if find_non_finite(model, samples, targets, criterion).kind != "nothing":
+                return samples, targets
+        except Exception:  # `report_non_finite` meets it again and says what it was
+            return samples, targets
+    return batches[-1]
+
+
 def save_batch(
     path: str | os.PathLike[str],
     samples: Samples,

@@ -32,6 +32,7 @@ def preflight(
     *,
     device: torch.device,
     steps: int,
+    accumulate: int = 1,
     optimizer: torch.optim.Optimizer | None = None,
     repeats: int = 2,
 ) -> str:
@@ -49,6 +50,7 @@ def preflight(
         typical: at least one ordinary batch, timed once each, for the forecast.
         device: the device that `step` computes on.
         steps: planned steps of the training.
+        accumulate: batches per step.
         optimizer: optimizer of the model's parameters.
         repeats: see `worst`.
 
@@ -82,6 +84,7 @@ def preflight(
     if failed:
         raise ValueError(f"the trial of the largest batch failed on {'; '.join(failed)}")
     slow, usual, peak = (max(column) for column in zip(*(numbers for _, numbers in outcomes)))
+    slow, usual = slow * accumulate, usual * accumulate
     return _describe(worst, len(typical), slow, usual, peak, device, steps, len(outcomes))
 
 
