@@ -1,6 +1,7 @@
 """Threads sleep soon after their work, unless the user's environment decides how they wait."""
 
 import os
+import platform
 import re
 import subprocess
 import sys
@@ -11,13 +12,16 @@ from tests.helpers.paths import REPOSITORY
 from util.start_up import threads
 from util.start_up.threads import DECIDED_BY, SPIN_COUNT, wait_briefly
 
-on_linux = pytest.mark.skipif(sys.platform != "linux", reason="torch brings GNU OpenMP along on Linux")
+on_linux = pytest.mark.skipif(
+    sys.platform != "linux" or platform.machine() != "x86_64", reason="what is decided is for x86 on Linux"
+)
 UNDECIDED = {name: value for name, value in os.environ.items() if name not in DECIDED_BY}
 
 
 @pytest.fixture
 def linux(monkeypatch):
     monkeypatch.setattr(threads.sys, "platform", "linux")
+    monkeypatch.setattr(threads.platform, "machine", lambda: "x86_64")
 
 
 def test_the_waiting_loop_is_shortened(linux):
@@ -34,9 +38,12 @@ def test_the_users_environment_wins(name, linux):
     assert environment == {name: "PASSIVE"}
 
 
-@pytest.mark.parametrize("platform", ["darwin", "win32"])
-def test_other_systems_are_left_alone(platform, monkeypatch):
-    monkeypatch.setattr(threads.sys, "platform", platform)
+@pytest.mark.parametrize(
+    ("system", "processor"), [("darwin", "arm64"), ("darwin", "x86_64"), ("win32", "AMD64"), ("linux", "aarch64")]
+)
+def test_other_systems_are_left_alone(system, processor, monkeypatch):
+    monkeypatch.setattr(threads.sys, "platform", system)
+    monkeypatch.setattr(threads.platform, "machine", lambda: processor)
     environment = {}
     wait_briefly(environment)
     assert environment == {}
