@@ -20,7 +20,9 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +53,7 @@ def environment_of(policy: str) -> dict[str, str]:
 
 
 def measure(options: argparse.Namespace) -> None:
-    """One run: each policy, once in each condition, in turns."""
+    """One run: each policy in each condition, in turns."""
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.data or temporary
         command = [sys.executable, "-m", "benchmarks.subjects.timed_steps"]
@@ -65,23 +67,30 @@ def measure(options: argparse.Namespace) -> None:
         try:
             for subject in subjects.values():
                 subject.stdout.readline()  # it is ready
-            for workers in options.workers:
-                for busy in options.busy:
-                    others = [subprocess.Popen([sys.executable, "-c", FOREVER]) for _ in range(busy)]
-                    try:
+            for _ in range(options.turns):
+                for workers, busy in product(options.workers, options.busy):
+                    with busy_processes(busy):
                         for policy, subject in subjects.items():
-                            seconds = ask(subject, {"workers": workers, "busy": busy})
+                            seconds = ask(subject, {"workers": workers})
                             case = {"model": options.model, "policy": policy, "workers": workers, "busy": busy}
                             with options.results.open("a", encoding="utf-8") as file:
                                 file.write(json.dumps({**case, "seconds": seconds}) + "\n")
-                    finally:
-                        for other in others:
-                            other.kill()
-                            other.wait()
         finally:
             for subject in subjects.values():
                 subject.stdin.close()
                 subject.wait()
+
+
+@contextmanager
+def busy_processes(count: int) -> Iterator[None]:
+    """A context in which `count` processes compute without a pause."""
+    others = [subprocess.Popen([sys.executable, "-c", FOREVER]) for _ in range(count)]
+    try:
+        yield
+    finally:
+        for other in others:
+            other.kill()
+            other.wait()
 
 
 def ask(subject: subprocess.Popen[str], question: dict[str, Any]) -> list[float]:
@@ -101,7 +110,7 @@ def table(results: Path) -> str:
         )
     columns = sorted({busy for row in medians.values() for busy in row})
     titles = ["alone" if busy == 0 else f"beside {busy} busy" for busy in columns]
-    lines = [f"| model | workers | policy | {' | '.join(titles)} | runs |", "|" + "---|" * (len(columns) + 4)]
+    lines = [f"| model | workers | policy | {' | '.join(titles)} | times |", "|" + "---|" * (len(columns) + 4)]
     for (model, workers, policy), row in sorted(medians.items()):
         cells = []
         for busy in columns:
@@ -120,6 +129,7 @@ def run(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--workers", nargs="+", type=int, default=[0, 2], help="loader workers (default 0 2)")
     parser.add_argument("--busy", nargs="+", type=int, default=[0, 1, 2], help="processes beside it (default 0 1 2)")
     parser.add_argument("--seconds", type=float, default=1.5, help="of each measurement, beside the first steps")
+    parser.add_argument("--turns", type=int, default=1, help="measurements of each policy and condition in a run")
     parser.add_argument("--runs", type=int, default=1, help="each with fresh processes; 0 only prints the table")
     parser.add_argument(
         "--data", type=Path, metavar="FOLDER", help="draws the pictures there, once; else anew each run"
