@@ -16,6 +16,7 @@ from training.run import Training
 from training.start import find_start, read_data
 from training.validation import Validation
 from util.arguments import get_args_parser, parse
+from util.compute.compilation import compiled
 from util.dist import distribute, end_distributed_mode, get_rank, get_world_size
 from util.errors import (
     CheckpointError,
@@ -57,7 +58,7 @@ def main(args: argparse.Namespace) -> None:
     data = read_data(start)
     model, criterion, postprocessors = build_model(data.args)
     start.prepare_model(model, data.categories)
-    together = distribute(model, data.args)
+    together = compiled(distribute(model, data.args), data.args.compile)
     validation = Validation(data.args, together, criterion, postprocessors, data.val, start.folder)
     if data.args.eval:
         validation.run()

@@ -30,6 +30,7 @@ from training.state import Position, TrainingState
 from training.tensorboard import TensorBoardWriter
 from training.validation import Validation, loading
 from util.compute.accumulation import StepLoader
+from util.compute.compilation import compiled
 from util.dist import get_world_size, is_main_process, run_on_main
 from util.logging import get_logger
 from util.meters import MetricLogger
@@ -63,6 +64,7 @@ class Training:
         self.lr_scheduler, self.per_step = build_lr_scheduler(self.optimizer, args, len(self.loader))
         self.average = WeightAverage(model, args.ema) if args.ema else None
         if self.average:
+            self.averaged_model = compiled(self.average.model, args.compile)
             self.optimizer.register_step_post_hook(lambda *_: self.average.update())
         self.state = TrainingState(
             args,
@@ -106,9 +108,10 @@ class Training:
             if warning and is_main_process():
                 get_logger().warning(warning)
         if args.preflight:
+            tried = self.validation.model if get_world_size() == 1 else self.model  # compiled, if the training is
             forecast = preflight(
                 self.model,
-                trial_step(self.model, self.validation.criterion, self.device, self.validation.precision),
+                trial_step(tried, self.validation.criterion, self.device, self.validation.precision),
                 worst_batch(data, args.batch_size, pad_multiple=args.pad_multiple),
                 typical_batches(data, args.batch_size, 5, pad_multiple=args.pad_multiple),
                 device=self.device,
@@ -206,7 +209,7 @@ class Training:
         decay = f"{self.average.current_decay:.6g} at step {self.average.steps:,}"
         get_logger().info(f"evaluating the moving average of the weights (--ema; its decay is {decay})")
         self.average.share_buffers()
-        return self.validation.run(monitor, self.average.model)
+        return self.validation.run(monitor, self.averaged_model)
 
     def _train_steps(self, epoch: int, steps: int, monitor: RunMonitor) -> dict[str, float]:
         """Train from the current position to the end of the epoch, which has `steps` steps; the epoch's averages."""

@@ -24,6 +24,7 @@ from training.run_folder import RunFolder, load_resumable
 from training.tensorboard import require_tensorboard
 from util.arguments import check_args, check_flags
 from util.checkpoint import load_weights
+from util.compute.compilation import check_compiler
 from util.compute.precision import check_precision
 from util.device import resolve_device
 from util.dist import get_rank, init_distributed_mode, run_on_main
@@ -122,6 +123,8 @@ def find_start(args: argparse.Namespace) -> Start:
         follow_checkpoint(args, initial, args.init_from, INIT)
     check_args(args)
     check_precision(args.amp, torch.device(args.device))
+    if args.compile:
+        check_compiler(torch.device(args.device))
     check_backbone(args.backbone, args.backbone_norm, wanted_weights(args))
     seed_everything(args.seed + get_rank())
     log.info(Lines(f"git: {get_sha()}\n{describe_settings(args)}"))

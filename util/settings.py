@@ -69,6 +69,7 @@ GROUPS: dict[str, tuple[Setting, ...]] = {
             TRAINING,
             choices=("bf16", "fp16", "none"),
         ),
+        Setting("compile", False, None, "compile the network by torch.compile, in the first steps", RUN),
     ),
     "model": (
         Setting("frozen_weights", None, str, "checkpoint of the box model to train a mask head on", TRAINING),

@@ -1,1 +1,1 @@
-"""How the network is computed: the types of its numbers."""
+"""How the network is computed: the types of its numbers, compilation."""

@@ -1,0 +1,64 @@
+"""The network compiled into fused kernels by `torch.compile` (`--compile`)."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import sys
+
+import torch
+from torch import nn
+
+BACKEND = "inductor"
+
+
+def compiled(model: nn.Module, wanted: bool) -> nn.Module:
+    """`model`, wrapped so that its forward and backward are compiled at the first call; unchanged if not `wanted`.
+
+    Batches differ in size, so the heights, widths and numbers of images are variables of the compiled code from the
+    first batch on. It is compiled again only for another mode (training, evaluation), for a batch of one image, and for
+    other types under autocast.
+
+    Weights and hooks stay those of `model`, and so does its `state_dict`, whose names the wrapper would change. A model
+    for several processes is wrapped in DistributedDataParallel first: the compiled backward is then cut where gradients
+    are exchanged.
+    """
+    if not wanted:
+        return model
+    from torch.fx.experimental import _config
+
+    _config.use_duck_shape = False  # if the first batch is square, height and width are variables of their own still
+    return torch.compile(model, backend=BACKEND, dynamic=True)
+
+
+def check_compiler(device: torch.device) -> None:
+    """Refuse `--compile` where torch finds none of the programs that it calls.
+
+    Raises:
+        ValueError: names what is missing and how to install it.
+    """
+    if BACKEND != "inductor":
+        return
+    if device.type == "cuda" and importlib.util.find_spec("triton") is None:
+        raise ValueError(
+            "--compile needs the package triton on cuda: install it (pip install triton), or omit --compile"
+        )
+    variable, usual = _compiler(device.type)
+    named = os.environ.get(variable)
+    if not any(shutil.which(name) for name in ([named] if named else usual)):
+        missing = f"there is no {named}, which the variable {variable} names" if named else f"there is no {usual[0]}"
+        language = "C" if variable == "CC" else "C++"
+        raise ValueError(
+            f"--compile needs a {language} compiler, and {missing}: install one (such as apt install g++), name it in "
+            f"{variable}, or omit --compile"
+        )
+
+
+def _compiler(device_type: str) -> tuple[str, list[str]]:
+    """(the variable that names the compiler, the programs that torch looks for without it)."""
+    if sys.platform == "win32":
+        return "CXX", ["cl"]
+    if device_type == "cuda":  # triton compiles its launchers
+        return "CC", ["gcc", "clang", "cc"]
+    return "CXX", ["clang++"] if sys.platform == "darwin" else ["g++"]
