@@ -1,7 +1,8 @@
 """Training steps whose waits for the device are counted: `python -m tests.helpers.device.steps FOLDER`.
 
-Prints {scenario: {"steps": number, "found": [waits], "loss": number}} as JSON. Without `--device`, on the pretended
-device; with `--device cuda`, on a real one, where torch's own watch over synchronizations is asked as well.
+Prints {scenario: {"steps": number, "batches": number, "found": [waits], "told": [warnings], "loss": number}} as JSON.
+Without `--device`, on the pretended device; with `--device cuda`, on a real one, where torch's own watch over
+synchronizations is asked as well: `told` are its warnings.
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ from engine import Window, train_one_epoch
 from models import build_model
 from tests.helpers.device.waits import Waits
 from tests.helpers.runs import parse
+from training.average import WeightAverage
 from training.optim import build_lr_scheduler, build_optimizer
+from util.compute.accumulation import StepLoader
 from util.compute.precision import Precision
 from util.meters import MetricLogger
 
@@ -39,6 +42,10 @@ SCENARIOS: dict[str, tuple[str, ...]] = {
     "bf16": ("--amp", "bf16"),
     "bf16 masks": (*MASKS, "--amp", "bf16"),
     "fp16": ("--amp", "fp16"),
+    "average": ("--ema", "0.99"),
+    "recomputed": ("--checkpoint_activations",),
+    "parts": ("--batch_size", "2", "--accumulate", "2"),
+    "masks in parts": (*MASKS, "--batch_size", "2", "--accumulate", "2"),
 }
 
 
@@ -84,7 +91,8 @@ def count(data: Path, device: torch.device, flags: tuple[str, ...], planted: str
     torch.manual_seed(0)
     args = parse(data, "--num_classes", "4", "--lr_schedule", "cosine", *flags)
     model, criterion, _ = build_model(args)
-    loader = build_data_loader(build_dataset("train", args), 4, train=True)
+    loader = build_data_loader(build_dataset("train", args), args.batch_size, train=True)
+    loader = StepLoader(loader, args.accumulate) if args.accumulate > 1 else loader
     precision = Precision(args.amp, device)
     pretended = device.type == "pretended"
     if pretended:
@@ -99,12 +107,18 @@ def count(data: Path, device: torch.device, flags: tuple[str, ...], planted: str
     optimizer = build_optimizer(model, args)
     for group in optimizer.param_groups:
         group["fused"] = True  # as on cuda
+    if args.ema:
+        average = WeightAverage(model, args.ema)
+        optimizer.register_step_post_hook(lambda *_: average.update())
     scheduler, _ = build_lr_scheduler(optimizer, args, len(loader))
     steps = STEPS
     if planted is not None:
         steps = 1
         place, wait = plants({"model": model, "criterion": criterion, "optimizer": optimizer})[planted]
         place(lambda *call: _nothing(wait()))
+    watched = device.type == "cuda"
+    if watched:
+        torch.cuda.set_sync_debug_mode("warn")
     try:
         with warnings.catch_warnings(record=True) as caught, Waits() as waits:
             warnings.simplefilter("always")
@@ -121,9 +135,17 @@ def count(data: Path, device: torch.device, flags: tuple[str, ...], planted: str
                 precision=precision,
             )
     finally:
+        if watched:
+            torch.cuda.set_sync_debug_mode("default")
         patch.stopall()
     told = [str(w.message).splitlines()[0] for w in caught if "synchroniz" in str(w.message)]
-    return {"steps": steps, "found": waits.found, "told": told, "loss": stats["loss"]}
+    return {
+        "steps": steps,
+        "batches": steps * args.accumulate,
+        "found": waits.found,
+        "told": told,
+        "loss": stats["loss"],
+    }
 
 
 def _nothing(_: Any) -> None:

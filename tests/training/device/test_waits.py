@@ -43,9 +43,9 @@ def places(found: list[str]) -> list[str]:
 
 
 @pytest.mark.parametrize("scenario", [name for name in SCENARIOS if name != "fp16"])
-def test_a_step_waits_twice(counted, scenario):
+def test_a_step_waits_twice_and_once_more_for_each_further_batch(counted, scenario):
     found = counted[scenario]["found"]
-    assert len(found) == 2 * counted[scenario]["steps"], found
+    assert len(found) == counted[scenario]["steps"] + counted[scenario]["batches"], found
     assert set(places(found)) == ALLOWED
 
 
