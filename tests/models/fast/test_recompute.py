@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from models import build_model
 from models.backbone import Backbone
@@ -74,6 +76,21 @@ def test_outputs_gradients_and_random_numbers_are_those_of_the_plain_form(flags)
         if one is not None:
             torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-14)
     assert torch.equal(recomputed[2], plain[2])
+
+
+@pytest.fixture
+def process_group(tmp_path):
+    dist.init_process_group("gloo", f"file://{tmp_path}/meeting_point", rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+def test_a_model_that_all_processes_run_gets_the_same_gradients(process_group):
+    plain = step(made_model())
+    model = made_model("--checkpoint_activations")
+    recomputed = step(DistributedDataParallel(model))
+    for one, other in zip(recomputed[1], plain[1], strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-14)
 
 
 def test_the_transformer_keeps_only_what_enters_its_layers():
