@@ -22,7 +22,7 @@ from benchmarks.common.command import Options, add_options, fail, options_of
 from benchmarks.common.machine import describe_machine
 from benchmarks.common.results import Row, read_rows, row_of, write_rows
 from benchmarks.common.rounds import REPOSITORY, environment, progress
-from benchmarks.common.table import machine_of, markdown_of, summary_of
+from benchmarks.common.table import machine_of, markdown_of, replace_part, summary_of
 
 ROWS: dict[str, Callable[[Options], Row]] = {
     inference.KEY: inference.run,
@@ -39,7 +39,6 @@ ROWS: dict[str, Callable[[Options], Row]] = {
 }
 CPU_ONLY = {"loading", "evaluator", startup.KEY, "beside_other_work", training_step.ONE_THREAD}
 BEGIN, END = "<!-- measurements: begin -->", "<!-- measurements: end -->"
-HEADING = "# Benchmarks"
 
 
 def by_script(name: str, title: str, *arguments: str, raw: str = "") -> Row:
@@ -94,20 +93,8 @@ def measure_row(key: str, options: Options) -> Row:
 
 def document(rows: Sequence[Row]) -> str:
     """The part between the markers."""
-    parts = [BEGIN, "## Summary", summary_of(rows), "## Machine", machine_of(rows), "## Rows", *map(markdown_of, rows)]
-    return "\n\n".join(part.strip("\n") for part in [*parts, END]) + "\n"
-
-
-def write_document(path: Path, rows: Sequence[Row]) -> None:
-    """Write the tables into a file, whose other parts stay as they are."""
-    text = path.read_text(encoding="utf-8") if path.exists() else f"{HEADING}\n\n{BEGIN}\n{END}\n"
-    before, found, rest = text.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    if not found:
-        before = f"{text.rstrip()}\n\n"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    rest = "\n" + after.lstrip("\n") if after.strip() else ""
-    path.write_text(before + document(rows) + rest, encoding="utf-8")
+    parts = ["## Summary", summary_of(rows), "## Machine", machine_of(rows), "## Rows", *map(markdown_of, rows)]
+    return "\n\n".join(part.strip("\n") for part in parts)
 
 
 def merged(earlier: Sequence[Row], new: Sequence[Row]) -> list[Row]:
@@ -136,7 +123,7 @@ def main() -> int:
         row.machine = row.machine or machine
         rows = merged(rows, [row_of(dataclasses.asdict(row))])
         write_rows(raw, rows)
-    write_document(path, rows)
+    replace_part(path, BEGIN, END, document(rows))
     progress(f"wrote {path} and {raw} ({time.perf_counter() - start:.0f} s)")
     return 0
 

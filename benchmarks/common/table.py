@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 from benchmarks.common.results import Measurement, Row
 
@@ -29,6 +30,18 @@ def summary_of(rows: Iterable[Row]) -> str:
         cells = [f"[{row.title}](#{anchor(row.title)})", best.name, seconds_text(best.seconds), faster, leaner]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def replace_part(path: Path, begin: str, end: str, text: str, heading: str = "# Benchmarks") -> None:
+    """Write `text` between two markers of a file, whose other parts stay; without markers it goes to the end."""
+    content = path.read_text(encoding="utf-8") if path.exists() else f"{heading}\n"
+    before, found, rest = content.partition(begin)
+    if not found:
+        before = f"{content.rstrip()}\n\n"
+    after = rest.partition(end)[2].lstrip("\n")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    parts = [f"{before}{begin}\n", text.strip("\n"), f"{end}\n", *([after] if after else [])]
+    path.write_text("\n".join(parts), encoding="utf-8")
 
 
 def anchor(title: str) -> str:

@@ -32,6 +32,7 @@ from models import build_model
 from training.optim import build_optimizer
 from util.arguments import get_args_parser
 from util.compute.precision import Precision
+from util.dist import distribute, end_distributed_mode, init_distributed_mode
 from util.nested_tensor import NestedTensor
 
 MAX_NORM = 0.1  # the published clipping
@@ -106,6 +107,8 @@ class Clock(Monitor):
 def training(work: Work) -> tuple[list[float], list[float]]:
     """(seconds, the last loss) of steps of the training loop."""
     model, criterion, args = build(work)
+    init_distributed_mode(args)  # with one process it does nothing
+    model = distribute(model, args)
     batch = (NestedTensor(*made_images(work)), made_targets(work))
     clock, steps = Clock(work.device), work.warmup + work.repeats
     train_one_epoch(
@@ -120,6 +123,7 @@ def training(work: Work) -> tuple[list[float], list[float]]:
         monitor=clock,
         precision=Precision(args.amp, work.device),
     )
+    end_distributed_mode()
     seconds = [end - start for start, end in zip(clock.times, clock.times[1:])]
     return seconds[-work.repeats :], clock.losses[-1:]
 

@@ -7,13 +7,15 @@ by layer. This is close to what the published code computes, but it is not that 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.attention import MultiheadAttention
 from models.criterion import SetCriterion
-from models.segmentation import MaskHeadSmallConv
+from models.segmentation import MaskHeadSmallConv, dice_loss, sigmoid_focal_loss
 
 
 class SeparateNorm(nn.Module):
@@ -50,10 +52,28 @@ class EveryQuery(nn.Module):
 
 
 class LayerByLayer(SetCriterion):
-    """The criterion with a pass for each decoder layer."""
+    """The criterion with a pass for each decoder layer, and with all masks in their full size at once."""
 
     def _is_own(self, loss: str) -> bool:
         return False
+
+    def loss_masks(
+        self,
+        outputs: dict[str, Tensor],
+        targets: Sequence[dict[str, Tensor]],
+        indices: Sequence[tuple[Tensor, Tensor]],
+        num_boxes: Tensor | float,
+        padded_size: tuple[int, int] | None = None,
+    ) -> dict[str, Tensor]:
+        """As the base class, for images of one size."""
+        chosen = [masks[queries] for masks, (queries, _) in zip(outputs["pred_masks"], indices)]
+        truth = torch.cat([target["masks"][objects] for target, (_, objects) in zip(targets, indices)])  # [M, H, W]
+        logits = F.interpolate(torch.cat(chosen)[:, None], size=truth.shape[-2:], mode="bilinear")[:, 0].flatten(1)
+        truth = truth.flatten(1).to(logits.dtype)
+        return {
+            "loss_mask": sigmoid_focal_loss(logits, truth, num_boxes),
+            "loss_dice": dice_loss(logits, truth, num_boxes),
+        }
 
 
 def to_plain(model: nn.Module, criterion: nn.Module) -> None:
@@ -68,5 +88,7 @@ def to_plain(model: nn.Module, criterion: nn.Module) -> None:
             module.fused = False
         if hasattr(module, "folded"):  # the backbone's fast form
             module.folded = False
+        if hasattr(module, "defer_masks"):
+            module.defer_masks = False
     model.to(memory_format=torch.contiguous_format)
     criterion.__class__ = LayerByLayer
