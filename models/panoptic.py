@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
+from models.fast.masks_on_demand import masks_of
 from models.matcher import at_least_float32
 from util.pictures.segment_png import encode_png
 
@@ -46,7 +47,8 @@ class PostProcessPanoptic(nn.Module):
         """The panoptic map of each image.
 
         Args:
-            outputs: `pred_logits` [B, Q, C+1] and `pred_masks` logits [B, Q, H/4, W/4].
+            outputs: `pred_logits` [B, Q, C+1] and `pred_masks` logits [B, Q, H/4, W/4]. Of masks on demand only
+                the kept ones are computed, see `DETRsegm.on_demand`.
             processed_sizes: (height, width) of each image as the model saw it, without padding.
             target_sizes: (height, width) of each returned map; None: the processed sizes.
             padded_size: (height, width) of the batch; None: the largest height and width of the processed sizes.
@@ -61,19 +63,30 @@ class PostProcessPanoptic(nn.Module):
         """
         processed = _size_pairs(processed_sizes)
         targets = processed if target_sizes is None else _size_pairs(target_sizes)
-        logits, masks = outputs["pred_logits"], outputs["pred_masks"]
+        logits = outputs["pred_logits"]
         if not len(processed) == len(targets) == len(logits):
             raise ValueError(
                 f"{len(processed)} processed and {len(targets)} target sizes for {len(logits)} images: pass one of "
                 "each per image"
             )
         padded = padded_size or tuple(max(sides) for sides in zip(*processed))
-        scores, labels = at_least_float32(logits).softmax(-1).max(-1)  # [B, Q]
-        keep = (labels != logits.shape[-1] - 1) & (scores > self.threshold)
+        labels, keep = self.kept(logits)
+        queries = [row.nonzero()[:, 0] for row in keep]  # of each image
+        masks = masks_of(outputs, queries).split([len(chosen) for chosen in queries])
         return [
-            self._panoptic_map(labels[i][keep[i]].tolist(), masks[i][keep[i]], padded, processed[i], targets[i])
-            for i in range(len(logits))
+            self._panoptic_map(labels[i][chosen].tolist(), own, padded, processed[i], targets[i])
+            for i, (chosen, own) in enumerate(zip(queries, masks))
         ]
+
+    @torch.no_grad()
+    def kept(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """The most probable class of each query [B, Q], and whether the query's mask enters the map, bool [B, Q].
+
+        Args:
+            logits: [B, Q, C+1].
+        """
+        scores, labels = at_least_float32(logits).softmax(-1).max(-1)
+        return labels, (labels != logits.shape[-1] - 1) & (scores > self.threshold)
 
     def _panoptic_map(
         self, labels: list[int], masks: Tensor, padded: tuple[int, int], size: tuple[int, int], target: tuple[int, int]

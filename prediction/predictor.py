@@ -17,6 +17,7 @@ from datasets.coco import make_coco_transforms
 from datasets.same_size import same_size_batches
 from datasets.transforms import get_size_with_aspect_ratio
 from models.attention_maps import record_attention
+from models.fast.masks_on_demand import masks_of
 from models.load import load_detector
 from models.panoptic import PostProcessPanoptic
 from prediction.attention_pictures import attention_sheet
@@ -25,7 +26,7 @@ from prediction.panoptic_map import PanopticMap
 from prediction.result import Prediction, class_name
 from util.settings import MAX_PIXELS
 
-OUTPUTS = ("pred_logits", "pred_boxes", "pred_masks")
+Masked = tuple[Tensor, dict[str, Tensor]]  # of one image: queries [n], and their outputs [1, n, ...] with masks
 
 
 class Predictor:
@@ -107,14 +108,15 @@ class Predictor:
         found: dict[int, Prediction] = {}
         for batch in same_size_batches(sizes, batch_size) if rgb_images else []:
             outputs, results = self._detect([rgb_images[index] for index in batch])
+            chosen = [self._best_queries(result, threshold, top_k, class_ids) for result in results]
+            panoptic_maps = self._panoptic_postprocessor(panoptic_threshold)
+            masked = self._masked(outputs, [queries for queries, _ in chosen], panoptic_maps)
             for row, index in enumerate(batch):
-                image, result = rgb_images[index], results[row]
-                queries, best = self._best_queries(result, threshold, top_k, class_ids)
-                kept = {name: values[queries] for name, values in result.items()}
+                image, (queries, best) = rgb_images[index], chosen[row]
+                kept = {name: values[queries] for name, values in results[row].items()}
                 names = [class_name(label, self.names) for label in kept["labels"].tolist()]
-                own = {name: outputs[name][row : row + 1] for name in OUTPUTS if name in outputs}
-                masks = self._masks(own, queries, image) if "segm" in self.postprocessors else None
-                panoptic = self._panoptic(own, image, panoptic_threshold, class_ids) if self.is_panoptic else None
+                masks = self._masks(masked[row], queries, image) if masked else None
+                panoptic = self._panoptic(masked[row], image, panoptic_maps, class_ids) if panoptic_maps else None
                 more = {"masks": masks, "panoptic": panoptic, "best_score": best}
                 found[index] = Prediction(image, **kept, names=names, queries=queries, **more)
         return [found[index] for index in range(len(rgb_images))]
@@ -181,9 +183,9 @@ class Predictor:
     def _detect(self, images: Sequence[Image.Image]) -> tuple[dict[str, Tensor], list[dict[str, Tensor]]]:
         """The model's outputs for images of equal resized size, and for each image the detections of all queries."""
         sizes = torch.tensor([(image.height, image.width) for image in images], device=self.device)
-        outputs = self.model(self._batch(images))
-        if not all(outputs[name].isfinite().all() for name in OUTPUTS if name in outputs):
-            raise FloatingPointError("the model's outputs are not finite: use another checkpoint")
+        forward = getattr(self.model, "on_demand", self.model)  # masks only of the queries that are kept
+        outputs = forward(self._batch(images))
+        _check_finite(outputs["pred_logits"], outputs["pred_boxes"])
         results = self.postprocessors["bbox"](outputs, sizes)
         return outputs, [{name: values.cpu() for name, values in result.items()} for result in results]
 
@@ -205,24 +207,57 @@ class Predictor:
         order = scores.where(keep, -1.0).argsort(descending=True, stable=True)
         return order[: int(keep.sum())][:top_k], float(scores[wanted].max()) if wanted.any() else 0.0
 
-    def _masks(self, outputs: Mapping[str, Tensor], queries: Tensor, image: Image.Image) -> Tensor:
+    @torch.inference_mode()
+    def _masked(
+        self, outputs: dict[str, Tensor], chosen: Sequence[Tensor], panoptic_maps: PostProcessPanoptic | None
+    ) -> list[Masked]:
+        """For each image the queries that need a mask, those of detections and of the panoptic map; or an empty list.
+
+        Args:
+            outputs: of the model for a batch.
+            chosen: for each image the queries of its detections.
+        """
+        if "segm" not in self.postprocessors:
+            return []
+        logits = outputs["pred_logits"]
+        needed = torch.zeros(logits.shape[:2], dtype=torch.bool)  # [B, Q]
+        for row, queries in enumerate(chosen):
+            needed[row, queries] = True
+        if panoptic_maps is not None:
+            needed |= panoptic_maps.kept(logits)[1].cpu()
+        queries = [row.nonzero()[:, 0] for row in needed]
+        masks = masks_of(outputs, queries)
+        _check_finite(masks)
+        return [
+            (own, {"pred_logits": logits[row, own.to(logits.device)][None], "pred_masks": own_masks[None]})
+            for row, (own, own_masks) in enumerate(zip(queries, masks.split([len(own) for own in queries])))
+        ]
+
+    def _masks(self, masked: Masked, queries: Tensor, image: Image.Image) -> Tensor:
         """Masks bool [n, H, W] of the given queries only: each has as many pixels as the image."""
         if not len(queries):
             return torch.zeros(0, image.height, image.width, dtype=torch.bool)
-        kept, resized = {"pred_masks": outputs["pred_masks"][:, queries]}, self.resized(image.size)
+        available, outputs = masked
+        places = torch.searchsorted(available, queries).to(self.device)
+        kept, resized = {"pred_masks": outputs["pred_masks"][:, places]}, self.resized(image.size)
         sizes = [(image.height, image.width)], [resized]
         return self.postprocessors["segm"]([{}], kept, *sizes, padded_size=resized)[0]["masks"][:, 0].bool().cpu()
 
+    def _panoptic_postprocessor(self, threshold: float | None) -> PostProcessPanoptic | None:
+        postprocess = self.postprocessors.get("panoptic")
+        if postprocess is None or threshold is None:
+            return postprocess
+        return PostProcessPanoptic(postprocess.is_thing_map, threshold)
+
     def _panoptic(
-        self,
-        outputs: Mapping[str, Tensor],
-        image: Image.Image,
-        threshold: float | None,
-        class_ids: Sequence[int] | None,
+        self, masked: Masked, image: Image.Image, maps: PostProcessPanoptic, class_ids: Sequence[int] | None
     ) -> PanopticMap:
-        postprocess, resized = self.postprocessors["panoptic"], self.resized(image.size)
-        if threshold is not None:
-            postprocess = PostProcessPanoptic(postprocess.is_thing_map, threshold)
-        result = postprocess(outputs, [resized], [(image.height, image.width)], padded_size=resized)[0]
+        resized = self.resized(image.size)
+        result = maps(masked[1], [resized], [(image.height, image.width)], padded_size=resized)[0]
         segment_ids = decode_segment_map(result["png_string"])
         return PanopticMap.of(segment_ids, result["segments_info"], self.names, class_ids)
+
+
+def _check_finite(*outputs: Tensor) -> None:
+    if not all(output.isfinite().all() for output in outputs):
+        raise FloatingPointError("the model's outputs are not finite: use another checkpoint")

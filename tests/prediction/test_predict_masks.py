@@ -160,6 +160,20 @@ def test_a_model_that_is_not_panoptic_gives_no_map(tmp_path: Path):
     assert found.masks.shape == (6, 40, 60) and found.panoptic is None
 
 
+def test_only_masks_that_are_needed_are_computed(checkpoint: Path, tmp_path: Path):
+    predictor, calls = Predictor(checkpoint, "cpu"), []
+    predictor.model.mask_head.lay2.register_forward_pre_hook(lambda module, args: calls.append(len(args[0])))
+    picture = write_picture(tmp_path / "a.png")
+    everything = predictor(picture, threshold=0, panoptic_threshold=0.0)
+    assert sum(calls) == 12, "all queries"
+    for threshold, panoptic_threshold in [(0.0, 1.0), (1.0, 0.0)]:
+        calls.clear()
+        found = predictor([picture, picture], threshold=threshold, top_k=2, panoptic_threshold=panoptic_threshold)[1]
+        assert sum(calls) == (2 * len(found) if panoptic_threshold else 2 * 12)
+        differing = (found.masks != everything.masks[: len(found)]).sum().item()
+        assert differing <= 0.01 * found.masks.numel(), "but for pixels that rounding decides"
+
+
 def test_masks_that_are_not_finite_are_an_error(checkpoint: Path, tmp_path: Path):
     broken = Predictor(checkpoint, "cpu")
     torch.nn.init.constant_(broken.model.mask_head.out_lay.bias, float("nan"))

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from models.fast.masks_on_demand import MasksOnDemand, masks_of
+from models.panoptic import PostProcessPanoptic
 from models.segmentation import DETRsegm
 from tests.helpers.golden_cases import weighted_sum
 from tests.helpers.golden_rules import targets
@@ -129,6 +130,21 @@ def test_a_compiler_sees_a_plain_forward_pass(model, monkeypatch):
     monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
     outputs = model(images())
     assert type(outputs) is dict and "pred_masks" in outputs
+
+
+def test_a_panoptic_map_computes_the_masks_that_enter_it():
+    model = build("--dataset_file coco_panoptic")[0].double()
+    samples = [image.double() for image in images()]  # so that rounding decides no pixel
+    with torch.no_grad():
+        plain = model(samples)
+        scores = plain["pred_logits"].softmax(-1).max(-1).values.flatten()
+        postprocess = PostProcessPanoptic({label: label < 3 for label in range(6)}, scores.median().item())
+        kept = postprocess.kept(plain["pred_logits"])[1].sum(1).tolist()
+        assert 0 < sum(kept) < 14
+        calls = decoded(model)
+        found = postprocess(model.on_demand(samples), SIZES)
+    assert calls == [count for count in kept if count]
+    assert found == postprocess(plain, SIZES)
 
 
 # --- Training ---------------------------------------------------------------------------------------------------------
