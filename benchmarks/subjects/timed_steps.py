@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from datasets import build_dataset
 from datasets.loader import build_data_loader
@@ -49,40 +50,50 @@ def random_batches(images: int = 2, boxes: int = 12) -> Iterator[Any]:
         yield samples, targets
 
 
+def step_times(
+    model: nn.Module,
+    criterion: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    batches: Iterator[Any],
+    max_norm: float,
+) -> Iterator[float]:
+    """Seconds of one training step after the other."""
+    while True:
+        start = time.perf_counter()
+        samples, targets = next(batches)
+        losses = criterion(model(samples), targets)
+        loss = sum(losses[name] * weight for name, weight in criterion.weight_dict.items())
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), max_norm)
+        optimizer.step()
+        yield time.perf_counter() - start
+
+
 def main(name: str, folder: Path, seconds: float) -> None:
     """Answer the requests on standard input."""
     torch.manual_seed(0)
-    flags = ["--coco_path", str(folder), *(FLAGS if name == "demo" else RESNET50)]
-    args = parse(flags)
+    args = parse(["--coco_path", str(folder), *(FLAGS if name == "demo" else RESNET50)])
     model, criterion, _ = build_model(args)
     model.train()
     optimizer = build_optimizer(model, args)
-    batches: dict[int, Iterator[Any]] = {}
+    data = build_dataset("train", args) if name == "demo" else None
+    steps: dict[int, Iterator[float]] = {}
     print("ready", flush=True)
     for line in sys.stdin:
         workers = json.loads(line)["workers"]
-        if workers not in batches and name == "resnet50":
-            batches[workers] = random_batches()
-        elif workers not in batches:
-            data = build_dataset("train", args)
-            loader = build_data_loader(data, args.batch_size, train=True, num_workers=workers)
-            batches[workers] = endless(loader)
+        if workers not in steps:
+            loader = data and build_data_loader(data, args.batch_size, train=True, num_workers=workers)
+            batches = endless(loader) if loader else random_batches()
+            steps[workers] = step_times(model, criterion, optimizer, batches, args.clip_max_norm)
+            next(steps[workers])  # imports, memory, the start of the workers
         times: list[float] = []
-        steps = 0
-        start = before = time.perf_counter()
-        while sum(times) < seconds:
-            samples, targets = next(batches[workers])
-            losses = criterion(model(samples), targets)
-            loss = sum(losses[name] * weight for name, weight in criterion.weight_dict.items())
-            optimizer.zero_grad()
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), args.clip_max_norm)
-            optimizer.step()
-            float(loss.detach())
-            now = time.perf_counter()
-            if steps >= WARM_UP or now - start > seconds:
-                times.append(now - before)
-            before, steps = now, steps + 1
+        start = time.perf_counter()
+        for count, took in enumerate(steps[workers]):
+            if count >= WARM_UP or time.perf_counter() - start > seconds:
+                times.append(took)
+            if sum(times) >= seconds:
+                break
         print(json.dumps(times), flush=True)
 
 
