@@ -13,6 +13,8 @@ import pytest
 
 from tests.helpers.paths import REPOSITORY
 
+EXTRAS = ("convert", "export", "fonts", "openvino", "submitit", "tensorboard")
+
 
 def requirements(name: str) -> set[str]:
     """The requirements in a file, without references to other files."""
@@ -57,5 +59,5 @@ def test_the_requirements_are_installed(wheel: zipfile.ZipFile):
 
 def test_each_extra_is_tested_with_the_same_versions(wheel: zipfile.ZipFile):
     extras = [line.split(";") for line in metadata(wheel).get_all("Requires-Dist") if "extra ==" in line]
-    assert {marker.split('"')[1] for _, marker in extras} == {"convert", "export", "fonts", "submitit", "tensorboard"}
+    assert {marker.split('"')[1] for _, marker in extras} == set(EXTRAS)
     assert {canonical(requirement) for requirement, _ in extras} <= requirements("requirements-dev.txt")

@@ -1,22 +1,22 @@
-"""Export a checkpoint to a file that runs without this library: ONNX, or torch.export's .pt2.
+"""Export a checkpoint to files that run without this library: ONNX, torch.export's .pt2, OpenVINO's .xml.
 
 python -m tools.export RUN/checkpoint.pth detr.onnx
-python -m tools.export RUN/checkpoint.pth detr.pt2
+python -m tools.export RUN/checkpoint.pth detr.onnx detr.pt2 detr.xml
 
 Inputs: `image`, float32 [B, 3, H, W], normalised with ImageNet's mean and standard deviation; `mask`, bool [B, H, W],
 True where padded. Outputs: `logits` [B, Q, C+1]; `boxes` [B, Q, 4], cxcywh fractions; with a mask head also `masks`,
 logits [B, Q, H/4, W/4]. B is arbitrary, H and W are at least 64.
-The file is compared with the model at two sizes and two batch sizes, and deleted if it differs.
+Each file is compared with the model at two sizes and two batch sizes, and deleted if it differs.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -24,19 +24,16 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from datasets.coco import MAX_SIZE, VAL_SIZE
-from models.load import Detector, load_detector
-from tools.command import refuse_input, run_tool, say, tool_parser
+from models.load import load_detector
+from tools.command import run_tool, say, tool_parser
+from tools.exporting.forms import OUTPUTS, Runs, check_output, load_form, put_in_place, write_form
 from util.checkpoint import CheckpointError
 from util.nested_tensor import NestedTensor
 
-OPSET = 18
-OUTPUTS = ("logits", "boxes", "masks")  # masks only with a mask head
 TOLERANCE = 1e-3  # absolute, for each output
 MIN_SIDE = 64  # pixels; below, a feature map can be one cell wide, which torch.export treats as a special case
 CHECKED_SIZES = ((128, 160), (171, 97))  # (height, width)
 CHECKED_BATCHES = (1, 2)
-
-Runs = Callable[[Tensor, Tensor], tuple[Tensor, ...]]
 
 
 class ImageAndMask(nn.Module):
@@ -52,35 +49,50 @@ class ImageAndMask(nn.Module):
         return tuple(outputs[f"pred_{name}"] for name in OUTPUTS if f"pred_{name}" in outputs)
 
 
-def export(checkpoint: str | Path, out: Path) -> float:
-    """Write a checkpoint's detector to `out`; the suffix, .onnx or .pt2, sets the format.
+def export(checkpoint: str | Path, outs: Sequence[Path]) -> dict[Path, float]:
+    """Write a checkpoint's detector to each of `outs`; the suffix, .onnx, .pt2 or .xml, sets the form.
 
-    The metadata entry `detr` of an ONNX file holds the class names and the sizes for resizing images, as JSON.
+    The entry `detr` of an ONNX file's metadata, and of `rt_info` in OpenVINO's form, holds the class names and the
+    sizes for resizing images, as JSON. The weights of OpenVINO's form are in a .bin file beside the .xml.
 
     Returns:
-        The largest difference between the outputs of the file and of the model.
+        File → the largest difference between its outputs and the model's.
 
     Raises:
-        ValueError: another suffix, or `out` is the checkpoint itself.
-        CheckpointError: the checkpoint cannot be read, or the file's outputs differ and it was deleted.
+        ValueError: another suffix, or a file that would be lost.
+        ImportError: the package that writes or runs a form is missing.
+        CheckpointError: the checkpoint cannot be read, or a file's outputs differ and it was deleted.
     """
-    writers = {".onnx": _write_onnx, ".pt2": _write_pt2}
-    if out.suffix not in writers:
-        raise ValueError(f"{out} must end in .onnx or .pt2, which sets the format")
-    refuse_input(out, checkpoint)
+    for out in outs:
+        check_output(out, checkpoint)
     detector = load_detector(checkpoint, "cpu")
     getattr(detector.model, "detr", detector.model).aux_loss = False
     model = ImageAndMask(detector.model).eval()
+    about = {
+        "classes": {category["id"]: category["name"] for category in detector.categories},
+        "size": detector.args.val_size or VAL_SIZE,
+        "max_size": detector.args.max_size or MAX_SIZE,
+    }
+    program = _trace(model)
+    differences = {}
+    for out in outs:
+        with _folder_beside(out) as folder:
+            unchecked = folder / out.name
+            write_form(program, unchecked, about)
+            differences[out] = check(model, load_form(unchecked))
+            put_in_place(unchecked, out)
+    return differences
+
+
+@contextmanager
+def _folder_beside(out: Path) -> Iterator[Path]:
+    """A folder on the same file system, for files that are not checked yet."""
     folder = out.with_name(f".{out.name}.{os.getpid()}")
     folder.mkdir(parents=True)
     try:
-        unchecked = folder / out.name
-        runs = writers[out.suffix](_trace(model), unchecked, detector)
-        difference = check(model, runs)
-        os.replace(unchecked, out)
+        yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    return difference
 
 
 def check(model: nn.Module, runs: Runs) -> float:
@@ -121,52 +133,17 @@ def _trace(model: nn.Module) -> ExportedProgram:
     return torch.export.export(model, _example(2, 96, 128), dynamic_shapes=shapes)
 
 
-def _write_onnx(program: ExportedProgram, path: Path, detector: Detector) -> Runs:
-    import onnxruntime
-
-    outputs = list(OUTPUTS[: len(program.graph_signature.user_outputs)])
-    onnx_program = torch.onnx.export(
-        program,
-        (),
-        None,
-        dynamo=True,
-        opset_version=OPSET,
-        verbose=False,
-        input_names=["image", "mask"],
-        output_names=outputs,
-    )
-    about = {
-        "classes": {category["id"]: category["name"] for category in detector.categories},
-        "size": detector.args.val_size or VAL_SIZE,
-        "max_size": detector.args.max_size or MAX_SIZE,
-    }
-    onnx_program.model.metadata_props["detr"] = json.dumps(about)
-    onnx_program.save(path)
-    session = onnxruntime.InferenceSession(path.read_bytes())
-
-    def runs(image: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
-        found = session.run(outputs, {"image": image.numpy(), "mask": mask.numpy()})
-        return tuple(map(torch.from_numpy, found))
-
-    return runs
-
-
-def _write_pt2(program: ExportedProgram, path: Path, detector: Detector) -> Runs:
-    torch.export.save(program, path)
-    return torch.export.load(path).module()
-
-
 def main(options: argparse.Namespace) -> None:
-    """Export, and print how closely the file agrees with the model."""
-    difference = export(options.checkpoint, options.out)
-    say(f"wrote {options.out}: its outputs agree with the model's within {difference:.1e}")
+    """Export, and print how closely each file agrees with the model."""
+    for out, difference in export(options.checkpoint, options.outs).items():
+        say(f"wrote {out}: its outputs agree with the model's within {difference:.1e}")
 
 
 def run(argv: Sequence[str] | None = None) -> int:
     """The command; returns the exit code."""
     parser = tool_parser(__doc__)
     parser.add_argument("checkpoint", help="a file or an http(s) address")
-    parser.add_argument("out", type=Path, help="the file to write, .onnx or .pt2")
+    parser.add_argument("outs", nargs="+", type=Path, metavar="out", help="a file to write: .onnx, .pt2 or .xml")
     return run_tool(parser, main, argv, packages='".[export]"')
 
 

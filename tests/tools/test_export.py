@@ -4,6 +4,7 @@ import ast
 import io
 import json
 import warnings
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from models.load import load_detector
 from tests.helpers.runs import parse
 from tools import onnx_example
 from tools.export import ImageAndMask, run
+from tools.exporting.forms import load_form
 from util.checkpoint import CheckpointError, save_checkpoint
 from util.nested_tensor import NestedTensor
 from util.rng import seed_everything
@@ -40,7 +42,7 @@ def checkpoint(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def onnx_file(checkpoint) -> Path:
     path = checkpoint.with_name("tiny.onnx")
-    assert run([str(checkpoint), str(path)]) == 0
+    assert run([str(checkpoint), str(path), str(path.with_suffix(".pt2"))]) == 0
     return path
 
 
@@ -76,9 +78,8 @@ def test_the_onnx_file_reads_the_mask_and_has_opset_18(onnx_file):
     assert {opset.domain: opset.version for opset in onnx.load(onnx_file).opset_import}[""] >= 18
 
 
-def test_a_pt2_file_computes_the_same(checkpoint, model):
-    path = checkpoint.with_name("tiny.pt2")
-    assert run([str(checkpoint), str(path)]) == 0
+def test_a_pt2_file_written_by_the_same_command_computes_the_same(onnx_file, model):
+    path = onnx_file.with_suffix(".pt2")
     image, mask = inputs(1, 70, 100)
     with torch.no_grad():
         for output, expected in zip(torch.export.load(path).module()(image, mask), model(image, mask)):
@@ -86,12 +87,12 @@ def test_a_pt2_file_computes_the_same(checkpoint, model):
 
 
 def test_a_file_that_computes_something_else_is_deleted(checkpoint, tmp_path, monkeypatch, capsys):
-    def write_badly(program, path, detector):
-        path.write_bytes(b"wrong")
+    def runs_badly(path):
         return lambda image, mask: (torch.zeros(len(image), 6, 4), torch.zeros(len(image), 6, 4))
 
     monkeypatch.setattr(tools.export, "_trace", lambda model: None)
-    monkeypatch.setattr(tools.export, "_write_pt2", write_badly)
+    monkeypatch.setattr(tools.export, "write_form", lambda program, path, about: path.write_bytes(b"wrong"))
+    monkeypatch.setattr(tools.export, "load_form", runs_badly)
     assert run([str(checkpoint), str(tmp_path / "out.pt2")]) == 1
     assert "gives different results from the model" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
@@ -112,7 +113,7 @@ def test_the_check_covers_two_sizes_and_two_batch_sizes(model):
 
 def test_another_suffix_is_rejected_before_anything_is_read(tmp_path, capsys):
     assert run([str(tmp_path / "none.pth"), str(tmp_path / "out.bin")]) == 1
-    assert "must end in .onnx or .pt2" in capsys.readouterr().err
+    assert "must end in .onnx, .pt2 or .xml" in capsys.readouterr().err
 
 
 def test_the_checkpoint_itself_is_not_overwritten(tmp_path, capsys):
@@ -179,21 +180,16 @@ def test_the_file_names_the_classes_and_sizes(onnx_file):
     assert about == {"classes": {"1": "cat", "2": "dog"}, "size": 96, "max_size": 128}
 
 
-@pytest.mark.parametrize("ending", [".onnx", ".pt2"])
-def test_a_model_with_a_mask_head_gives_masks_too(ending, tmp_path, recwarn):
+def test_a_model_with_a_mask_head_gives_masks_in_every_form(tmp_path):
     seed_everything(0)
     flags = "--num_classes 3 --dec_layers 1 --masks --hidden_dim 128 --nheads 8 --num_queries 3".split()
     args = parse("", *flags)
     model = build_model(args)[0].eval()
     save_checkpoint(tmp_path / "masks.pth", {"model": model.state_dict(), "args": args})
-    path = tmp_path / f"masks{ending}"
-    assert run([str(tmp_path / "masks.pth"), str(path)]) == 0
+    paths = [tmp_path / f"masks{ending}" for ending in (".onnx", ".pt2", ".xml")[: 3 if find_spec("openvino") else 2]]
+    assert run([str(tmp_path / "masks.pth"), *map(str, paths)]) == 0
     image, mask = inputs(2, 70, 130)
-    if ending == ".onnx":
-        session = onnxruntime.InferenceSession(path)
-        masks = torch.from_numpy(session.run(["masks"], {"image": image.numpy(), "mask": mask.numpy()})[0])
-    else:
-        masks = torch.export.load(path).module()(image, mask)[2]
     with torch.no_grad():
         expected = model(NestedTensor(image, mask))["pred_masks"]
-    torch.testing.assert_close(masks, expected, rtol=0, atol=1e-3)
+        for path in paths:
+            torch.testing.assert_close(load_form(path)(image, mask)[2], expected, rtol=0, atol=1e-3)
