@@ -268,6 +268,7 @@ def _losses_and_gradients(
         loss_dict = criterion(outputs, targets, padded_size=padded_size(samples), **several)
         precision.scale(weighted_sum(loss_dict, criterion.weight_dict)).backward()
         sums = add_shares(sums, loss_dict)
+        del outputs, loss_dict  # not to be kept beside those of the next part
     return sums
 
 

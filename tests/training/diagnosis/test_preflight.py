@@ -59,6 +59,12 @@ def test_the_forecast_rests_on_ordinary_batches_and_is_bounded_by_the_largest(mo
     assert "evaluations" in text.rpartition("Not included:")[2]
 
 
+def test_a_step_of_several_batches_takes_their_time(monkeypatch):
+    text = run(Clock(monkeypatch).step, steps=1800, accumulate=4)
+    assert "at most 5 objects in one: 8 s per step" in text and "3 ordinary batches: 2 s per step" in text
+    assert "1,800 steps in about 1:00:00; 4:00:00 if every batch were the largest" in text
+
+
 def test_the_slowest_process_and_the_largest_memory_are_reported(monkeypatch):
     clock = Clock(monkeypatch)
     monkeypatch.setattr(training.diagnosis.preflight, "all_gather", lambda own: [own, ("", (8.0, 1.0, 2**50))])
