@@ -30,31 +30,23 @@ def recomputed(function: Callable[..., Any], *inputs: Any) -> Any:
     """`function(*inputs)`; of what it computes on the way nothing is kept for the backward pass."""
     if not torch.is_grad_enabled():
         return function(*inputs)
-    modules = [part for module in (function, *inputs) if isinstance(module, nn.Module) for part in module.modules()]
-    norms = [part for part in modules if isinstance(part, nn.BatchNorm2d) and part.training]
+    parts = function.modules() if isinstance(function, nn.Module) else ()
+    norms = [part for part in parts if isinstance(part, nn.BatchNorm2d) and part.training]
     options = {"context_fn": lambda: (nullcontext(), _kept_statistics(norms))} if norms else {}
     return checkpoint(function, *inputs, use_reentrant=False, **options)
 
 
-def recomputed_stage(
-    stage: nn.Module, x: Tensor, run_block: Callable[[nn.Module, Tensor], Tensor] = nn.Module.__call__
-) -> Tensor:
-    """`stage(x)`; of a sequence of n blocks, each computed by `run_block`, only about √n feature maps are kept.
+def recomputed_stage(stage: nn.Module, x: Tensor) -> Tensor:
+    """`stage(x)`; of a sequence of n blocks only about √n feature maps are kept.
 
     A block's input is larger than all else that it keeps, so that recomputing single blocks would save little. Of a
     stage that is no sequence everything is kept.
     """
     if not isinstance(stage, nn.Sequential):
         return stage(x)
-
-    def run(blocks: nn.Sequential, x: Tensor) -> Tensor:
-        for block in blocks:
-            x = run_block(block, x)
-        return x
-
     length = math.ceil(math.sqrt(len(stage)))
     for first in range(0, len(stage), length):
-        x = recomputed(run, stage[first : first + length], x)
+        x = recomputed(stage[first : first + length], x)
     return x
 
 
