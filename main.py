@@ -58,7 +58,7 @@ def main(args: argparse.Namespace) -> None:
     data = read_data(start)
     model, criterion, postprocessors = build_model(data.args)
     start.prepare_model(model, data.categories)
-    together = compiled(distribute(model, data.args), data.args.compile)
+    together = distribute(compiled(model, data.args.compile), data.args)
     validation = Validation(data.args, together, criterion, postprocessors, data.val, start.folder)
     if data.args.eval:
         validation.run()

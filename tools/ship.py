@@ -18,18 +18,21 @@ from torch import Tensor
 from models.load import load_detector
 from tools.command import run_tool, say, tool_parser
 from util.checkpoint import load_checkpoint, save_checkpoint
+from util.loading.checkpoint_entries import without_average
 
 KEPT = ("epoch", "best_score", "best_ap", "categories", "versions")
 # Settings that describe where and how a run was done, not its result.
 DROPPED = frozenset(
     "coco_path coco_panoptic_path train_ann train_images val_ann val_images train_panoptic val_panoptic output_dir "
     "resume init_from frozen_weights device num_workers print_freq tensorboard preflight given world_size dist_url "
-    "distributed rank gpu dist_backend eval start_epoch".split()
+    "distributed rank gpu dist_backend eval start_epoch compile raw_weights".split()
 )
 
 
-def ship(checkpoint_path: str | os.PathLike[str], out: Path) -> tuple[int, str]:
+def ship(checkpoint_path: str | os.PathLike[str], out: Path, *, raw_weights: bool = False) -> tuple[int, str]:
     """Write the weights of a checkpoint in float32, with their settings, classes and versions.
+
+    Where the checkpoint has a moving average of its weights (`main.py --ema`), the file holds the average alone.
 
     The file can be loaded by `models.load.load_detector`, which is checked first. The optimizer, everything else that
     only serves to resume training, and the settings in `DROPPED` are dropped.
@@ -37,6 +40,7 @@ def ship(checkpoint_path: str | os.PathLike[str], out: Path) -> tuple[int, str]:
     Args:
         checkpoint_path: a file, or an http(s) address.
         out: the file to write; it is written completely or not at all.
+        raw_weights: leave the average out instead.
 
     Returns:
         The size in bytes and the SHA-256, in hexadecimal digits.
@@ -49,7 +53,8 @@ def ship(checkpoint_path: str | os.PathLike[str], out: Path) -> tuple[int, str]:
     source = os.fspath(checkpoint_path)
     if out.exists() and Path(source).exists() and out.samefile(source):
         raise ValueError(f"{out} is the checkpoint itself, which training may still need: choose another output file")
-    shipped = stripped(load_checkpoint(source))
+    loaded = load_checkpoint(source)
+    shipped = stripped(without_average(loaded) if raw_weights else loaded)
     load_detector(shipped, "cpu")
     save_checkpoint(out, shipped)
     content = out.read_bytes()
@@ -74,7 +79,7 @@ def _plain_tensor(value: Tensor) -> Tensor:
 
 def main(options: argparse.Namespace) -> None:
     """Write the file, and print its size and hash."""
-    size, digest = ship(options.checkpoint, options.out)
+    size, digest = ship(options.checkpoint, options.out, raw_weights=options.raw_weights)
     say(f"wrote {options.out}: {size:,} bytes, sha256 {digest}")
 
 
@@ -83,6 +88,7 @@ def run(argv: Sequence[str] | None = None) -> int:
     parser = tool_parser(__doc__)
     parser.add_argument("checkpoint", help="a file or an http(s) address")
     parser.add_argument("out", type=Path, metavar="OUT.pth", help="the file to write")
+    parser.add_argument("--raw_weights", action="store_true", help="the weights themselves, not their moving average")
     return run_tool(parser, main, argv)
 
 

@@ -20,14 +20,16 @@ def compiled(model: nn.Module, wanted: bool) -> nn.Module:
     first batch on. It is compiled again only for another mode (training, evaluation), for a batch of one image, and for
     other types under autocast.
 
-    Weights and hooks stay those of `model`, and so does its `state_dict`, whose names the wrapper would change. A model
-    for several processes is wrapped in DistributedDataParallel first: the compiled backward is then cut where gradients
-    are exchanged.
+    The weights are those of `model`, whose `state_dict` keeps its names; the wrapper's have a prefix. Several processes
+    wrap the compiled model in DistributedDataParallel. The graph is not cut where they exchange gradients, since torch
+    (2.14) cannot do that where sizes are variables: so they exchange them after the backward, not during it.
     """
     if not wanted:
         return model
+    import torch._dynamo
     from torch.fx.experimental import _config
 
+    torch._dynamo.config.optimize_ddp = False
     _config.use_duck_shape = False  # if the first batch is square, height and width are variables of their own still
     return torch.compile(model, backend=BACKEND, dynamic=True)
 

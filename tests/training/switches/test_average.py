@@ -14,7 +14,7 @@ from models.load import load_detector
 from tests.helpers.processes import run_together
 from tests.helpers.runs import flags, signal_at
 from tools.reliability.tiny_run import differences
-from tools.ship import stripped
+from tools.ship import ship, stripped
 from training.average import WeightAverage
 from util.checkpoint import load_checkpoint, save_checkpoint
 
@@ -135,6 +135,12 @@ def test_those_that_detect_use_the_average(averaged):
     assert equal(load_detector(checkpoint, "cpu").model.state_dict(), checkpoint["model_ema"])
     assert equal(stripped(checkpoint)["model"], checkpoint["model_ema"])
     assert not stripped(checkpoint).keys() & {"model_ema", "ema_steps"}
+
+
+def test_a_file_of_the_weights_themselves_can_be_made(averaged, tmp_path):
+    ship(averaged / "checkpoint.pth", tmp_path / "raw.pth", raw_weights=True)
+    raw = load_checkpoint(tmp_path / "raw.pth")
+    assert equal(load_detector(raw, "cpu").model.state_dict(), load_checkpoint(averaged / "checkpoint.pth")["model"])
 
 
 def test_a_new_run_starts_from_the_average(shapes, averaged, tmp_path, monkeypatch):

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import main
+from tests.helpers.processes import run_together
 from tests.helpers.runs import flags
 from util.checkpoint import load_checkpoint
 from util.compute import compilation
@@ -33,6 +34,26 @@ def test_a_run_is_the_same_and_so_are_the_names_in_its_checkpoint(shapes: Path, 
         assert list(plain[entry]) == list(same[entry])
         assert all(torch.equal(value, same[entry][name]) for name, value in plain[entry].items())
     assert (tmp_path / "plain" / "log.txt").read_text() == (tmp_path / "compiled" / "log.txt").read_text()
+
+
+def use_eager_backend() -> None:
+    """Trace the network, and run the traced operators as they are: no compiler, the same numbers."""
+    compilation.BACKEND = "eager"
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_checkpoint(folder / "checkpoint.pth")["model"]
+
+
+def test_two_processes_train_the_same_together(shapes: Path, tmp_path: Path):
+    for name, more in (("plain", []), ("compiled", ["--compile"])):
+        command = flags(shapes, *RUN, "--batch_size", "2", "--output_dir", str(tmp_path / name), *more)
+        ((first, second),) = run_together(2, [command], tmp_path / f"work_{name}", use_eager_backend)
+        assert (first[0], second[0]) == (0, 0), first[1] + second[1]
+    plain, same = weights(tmp_path / "plain"), weights(tmp_path / "compiled")
+    assert list(plain) == list(same)
+    for name, value in plain.items():  # other buckets of gradients may be summed in another order
+        torch.testing.assert_close(same[name], value, rtol=1e-5, atol=1e-6)
 
 
 def test_a_missing_compiler_is_one_sentence(shapes: Path, tmp_path: Path, monkeypatch, capsys):
