@@ -26,7 +26,7 @@ from typing import Any
 from benchmarks.common.command import Options, add_options, options_of
 from benchmarks.common.growth_plot import draw_growth
 from benchmarks.common.machine import describe_machine
-from benchmarks.common.rounds import REPOSITORY, environment, progress, run_fresh
+from benchmarks.common.rounds import REPOSITORY, environment, progress, result_in, run_fresh
 from benchmarks.common.table import replace_part, seconds_text
 
 FITTED = 3  # points
@@ -226,7 +226,7 @@ def run_together(work: dict[str, Any], processes: int) -> dict[str, Any]:
     outputs = [process.communicate(timeout=600) for process in running]
     if running[0].returncode:
         raise RuntimeError((outputs[0][1].strip().splitlines() or ["no message"])[-1][:300])
-    return json.loads(outputs[0][0].strip().splitlines()[-1])
+    return result_in(outputs[0][0])
 
 
 def exponent(points: Sequence[dict[str, Any]], what: str, base: float = 0) -> float | None:

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from benchmarks import criterion, device_waits, inference, panoptic, startup, training_step
+from benchmarks import criterion, device_waits, inference, panoptic, profile, startup, training_step
 from benchmarks.common.command import Options, add_options, fail, options_of
 from benchmarks.common.machine import describe_machine
 from benchmarks.common.results import Row, read_rows, row_of, write_rows
@@ -36,6 +36,7 @@ ROWS: dict[str, Callable[[Options], Row]] = {
     device_waits.KEY: device_waits.run,
     "beside_other_work": lambda options: beside_other_work(options),
     training_step.ONE_THREAD: training_step.run_one_thread,
+    profile.KEY: profile.run,
 }
 CPU_ONLY = {"loading", "evaluator", startup.KEY, "beside_other_work", training_step.ONE_THREAD}
 BEGIN, END = "<!-- measurements: begin -->", "<!-- measurements: end -->"

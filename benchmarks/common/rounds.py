@@ -74,13 +74,13 @@ def _add_round(contestant: Contestant, measurement: Measurement, turn: int, limi
     measurement.values |= result.get("values", {})
     measurement.check = result.get("check", [])
     measurement.details |= result.get("details", {})
-    median = measurement.medians()[-1] if result["seconds"] else float("nan")
+    median = f"{measurement.medians()[-1]:.4g} s, " if result["seconds"] else ""
     memory, took = (result.get("peak") or 0) / 1e9, time.perf_counter() - start
-    progress(f"  round {turn + 1}: {contestant.name}: {median:.4g} s, {memory:.2f} GB ({took:.0f} s)")
+    progress(f"  round {turn + 1}: {contestant.name}: {median}{memory:.2f} GB ({took:.0f} s)")
 
 
 def run_fresh(command: Sequence[str], folder: Path, threads: int | None, limit: float) -> dict[str, Any]:
-    """Run a command and return the JSON of the last line that it prints.
+    """Run a command and return the result that it prints as a line of JSON, see `work.report`.
 
     Raises:
         RuntimeError: it failed, took too long or printed something else; one sentence.
@@ -93,10 +93,15 @@ def run_fresh(command: Sequence[str], folder: Path, threads: int | None, limit: 
         raise RuntimeError(f"it took more than {limit:.0f} s") from None
     if done.returncode:
         raise RuntimeError(_last_line(done.stderr) or f"it ended with exit code {done.returncode}")
-    try:
-        return json.loads(_last_line(done.stdout))
-    except json.JSONDecodeError:
-        raise RuntimeError("it printed no result") from None
+    return result_in(done.stdout)
+
+
+def result_in(output: str) -> dict[str, Any]:
+    """The result among the lines of a process, see `work.report`; RuntimeError if there is none."""
+    for line in reversed(output.splitlines()):  # libraries may print after it
+        if line.startswith('{"seconds"'):
+            return json.loads(line)
+    raise RuntimeError("it printed no result")
 
 
 def environment(folder: Path, threads: int | None) -> dict[str, str]:

@@ -10,7 +10,7 @@ import json
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -192,15 +192,19 @@ def counted_waits(work: Work) -> Iterator[list[str]]:
 
 
 def report(
-    work: Work, seconds: list[float], check: Sequence[float] = (), waits: Sequence[str] = (), **details: Any
+    work: Work,
+    seconds: list[float],
+    check: Sequence[float] = (),
+    waits: Sequence[str] = (),
+    values: Mapping[str, float] | None = None,
+    **details: Any,
 ) -> None:
-    """Print the result as the last line, where `rounds.run_fresh` reads it."""
+    """Print the result as one line, where `rounds.run_fresh` reads it."""
     device = torch.cuda.get_device_name() if work.device.startswith("cuda") else work.device
     details |= {"device": device, "torch": torch.__version__, "threads": torch.get_num_threads()}
     result = {"seconds": seconds, "peak": peak_memory(work.device), "check": list(check), "details": details}
-    if waits:
-        result["values"] = {"waits": len(waits)}
-    print(json.dumps(result))
+    numbers = {**(values or {}), **({"waits": len(waits)} if waits else {})}
+    print(json.dumps({**result, "values": numbers}))
 
 
 def _rectangles(boxes: Tensor, height: int, width: int) -> Tensor:

@@ -31,6 +31,7 @@ from engine import Monitor, train_one_epoch, weighted_sum
 from models import build_model
 from training.optim import build_optimizer
 from util.arguments import get_args_parser
+from util.compute.compilation import compiled
 from util.compute.precision import Precision
 from util.dist import distribute, end_distributed_mode, init_distributed_mode
 from util.nested_tensor import NestedTensor
@@ -80,8 +81,7 @@ def inference(work: Work) -> tuple[list[float], list[float]]:
     """(seconds, numbers of the result) of forward passes."""
     model, _, _ = build(work)
     model, samples = model.eval(), NestedTensor(*made_images(work))
-    if work.compile:
-        model = torch.compile(model)
+    model = compiled(model, work.compile)
 
     @torch.inference_mode()
     def step() -> Mapping[str, Tensor]:
@@ -108,7 +108,7 @@ def training(work: Work) -> tuple[list[float], list[float]]:
     """(seconds, the last loss) of steps of the training loop."""
     model, criterion, args = build(work)
     init_distributed_mode(args)  # with one process it does nothing
-    model = distribute(model, args)
+    model = compiled(distribute(model, args), args.compile)
     batch = (NestedTensor(*made_images(work)), made_targets(work))
     clock, steps = Clock(work.device), work.warmup + work.repeats
     train_one_epoch(
