@@ -2,7 +2,7 @@
 
 Threads that wait in a loop start the next piece of work at once, but they take the processor from whatever runs beside
 them, loader workers included, and then have no time left when work comes. GNU OpenMP's default is a few milliseconds,
-in which a training step beside one busy process takes three to nine times as long. Threads that sleep at once cost a
+in which a training step beside one busy process takes three to six times as long. Threads that sleep at once cost a
 small network half its speed. `SPIN_COUNT` is in between; `python -m benchmarks.beside_other_work` measures it.
 """
 
@@ -13,7 +13,7 @@ import platform
 import sys
 from collections.abc import MutableMapping
 
-SPIN_COUNT = 1500  # rounds of the waiting loop, of 25 ns on the processor where this was measured
+SPIN_COUNT = 2000  # rounds of the waiting loop, of 25 ns on the processor where this was measured
 # Whoever sets one of these has decided how threads wait, or where they run.
 DECIDED_BY = (
     "GOMP_SPINCOUNT",
