@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.fast import dropout as fast
+
 
 class MultiheadAttention(nn.Module):
     """Scaled dot-product attention in `num_heads` subspaces.
@@ -69,13 +71,14 @@ class MultiheadAttention(nn.Module):
         mask = self._merge_masks(attn_mask, key_padding_mask, q.shape[0], q.dtype)
         dropout = self.dropout if self.training else 0.0
         weights: Tensor | None = None
-        if self.fused and not need_weights:
+        # PyTorch has no fused kernel with dropout for CPUs
+        if self.fused and not need_weights and not (dropout > 0.0 and q.device.type == "cpu"):
             out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)  # [B, H, L, d]
         else:
             scores = (q / math.sqrt(q.shape[-1])) @ k.transpose(-2, -1)  # [B, H, L, S]
             if mask is not None:
                 scores = scores + mask
-            weights = F.dropout(scores.softmax(dim=-1), p=dropout)
+            weights = fast.dropout(scores.softmax(dim=-1), dropout, self.training)
             out = weights @ v  # [B, H, L, d]
         out = out.permute(2, 0, 1, 3).flatten(2)  # [L, B, D]
         return self.out_proj(out), weights if need_weights else None

@@ -14,7 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.fast.folded_norm import can_fold
 from models.fast.recompute import recomputed_stage
+from models.frozen_batch_norm import FrozenBatchNorm2d
 from models.position_encoding import build_position_encoding
 from models.resnet import SPECS, NormLayer, build_resnet
 from util.checkpoint import load_checkpoint, load_weights
@@ -36,40 +38,15 @@ IMAGENET_FILES = {
 UNFREEZE_ORDER = (("layer4",), ("layer3",), ("layer2",), ("layer1",), ("conv1", "bn1"))
 
 
-class FrozenBatchNorm2d(nn.Module):
-    """Batch norm whose statistics and affine parameters are constant, in training as well.
-
-    All four are buffers, so the optimizer, weight decay and training batches leave them unchanged. The usual detection
-    batches of 2 to 4 images are too small for batch statistics.
-    """
-
-    def __init__(self, n: int):
-        super().__init__()
-        self.eps = 1e-5
-        self.register_buffer("weight", torch.ones(n))
-        self.register_buffer("bias", torch.zeros(n))
-        self.register_buffer("running_mean", torch.zeros(n))
-        self.register_buffer("running_var", torch.ones(n))
-
-    def _load_from_state_dict(self, state_dict: dict, prefix: str, *args) -> None:
-        state_dict.pop(prefix + "num_batches_tracked", None)  # saved by nn.BatchNorm2d, unused here
-        super()._load_from_state_dict(state_dict, prefix, *args)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[B, C, h, w] -> the same shape and type; half types are computed in float32."""
-        wide = torch.promote_types(torch.promote_types(x.dtype, self.weight.dtype), torch.float32)
-        scale = self.weight.to(wide) * (self.running_var.to(wide) + self.eps).rsqrt()  # [C]
-        shift = self.bias.to(wide) - self.running_mean.to(wide) * scale  # [C]
-        # addcmul reads x once, and autograd saves no copy of it
-        return torch.addcmul(shift.view(1, -1, 1, 1), x.to(wide), scale.view(1, -1, 1, 1)).to(x.dtype)
-
-
 def group_norm(n: int) -> nn.GroupNorm:
     """Group norm (Wu and He, 2018) with at most 32 groups of equal size, at least 4 channels each if possible."""
     return nn.GroupNorm(math.gcd(n, max(1, min(32, n // 4))), n)
 
 
 NORM_LAYERS: dict[str, NormLayer] = {"frozen_bn": FrozenBatchNorm2d, "bn": nn.BatchNorm2d, "gn": group_norm}
+
+
+STEM = ["conv1", "bn1", "relu"]
 
 
 class IntermediateLayers(nn.ModuleDict):
@@ -79,6 +56,9 @@ class IntermediateLayers(nn.ModuleDict):
         network: a module whose forward calls its children in their order, at least up to the last returned one.
         return_layers: name of a child -> key of its output.
     """
+
+    __constants__ = ["folds"]
+    __jit_unused_properties__ = ["folds"]
 
     def __init__(self, network: nn.Module, return_layers: dict[str, str]):
         children = dict(network.named_children())
@@ -90,12 +70,25 @@ class IntermediateLayers(nn.ModuleDict):
         super().__init__({name: children[name] for name in names[: last + 1]})
         self.return_layers = dict(return_layers)
         self.recompute = False  # see `models.fast.recompute`
+        self.fast = True
+
+    @property
+    def folds(self) -> bool:
+        """Whether the norm of the stem is folded into its convolution, see `models.resnet.Block`."""
+        return self.fast and list(self)[:3] == STEM and can_fold(*(self[name] for name in STEM))
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """[B, 3, H, W] -> {key: [B, C, h, w]}, finest level first."""
         outputs: dict[str, Tensor] = {}
+        done: list[str] = []  # what the folded form of the stem has computed
+        if self.folds:
+            geometry = (self["conv1"].stride, self["conv1"].padding, self["conv1"].dilation)
+            x = x.contiguous(memory_format=torch.channels_last)
+            x = self["bn1"].after_conv(x, self["conv1"].weight, geometry, relu=True)
+            done = ["conv1", "bn1", "relu"]
         for name, layer in self.items():
-            x = recomputed_stage(layer, x) if not torch.jit.is_scripting() and self.recompute else layer(x)
+            if name not in done:
+                x = recomputed_stage(layer, x) if not torch.jit.is_scripting() and self.recompute else layer(x)
             if name in self.return_layers:
                 outputs[self.return_layers[name]] = x
         return outputs

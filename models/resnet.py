@@ -13,6 +13,8 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from models.fast.folded_norm import can_fold
+
 NormLayer = Callable[[int], nn.Module]  # channels -> a normalisation over [B, C, H, W]
 
 
@@ -31,7 +33,37 @@ def projection(in_channels: int, out_channels: int, stride: int, norm_layer: Nor
     return nn.Sequential(conv1x1(in_channels, out_channels, stride), norm_layer(out_channels))
 
 
-class BasicBlock(nn.Module):
+class Block(nn.Module):
+    """The common part of both blocks: frozen norms are folded into the convolutions, where nothing forbids it.
+
+    Attributes:
+        fast: False for the plain form, which the folded one equals.
+    """
+
+    __constants__ = ["folds"]
+    __jit_unused_properties__ = ["folds"]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fast = True
+
+    @property
+    def folds(self) -> bool:
+        """Whether the folded form runs."""
+        return self.fast and can_fold(*self.children())
+
+    def _project_folded(self, x: Tensor) -> Tensor:
+        """The shortcut of the folded form."""
+        if self.downsample is None:
+            return x
+        return self.downsample[1].after_conv(
+            x,
+            self.downsample[0].weight,
+            (self.downsample[0].stride, self.downsample[0].padding, self.downsample[0].dilation),
+        )
+
+
+class BasicBlock(Block):
     """Two 3x3 convolutions with a shortcut: [B, C, H, W] -> [B, width, H/stride, W/stride]."""
 
     expansion = 1
@@ -46,13 +78,24 @@ class BasicBlock(nn.Module):
         self.downsample = projection(in_channels, width, stride, norm_layer)
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.folds:
+            return self._forward_folded(x)
         shortcut = x if self.downsample is None else self.downsample(x)
         out = self.relu(self.bn1(self.conv1(x)))
         out = self.bn2(self.conv2(out))
         return self.relu(out + shortcut)
 
+    def _forward_folded(self, x: Tensor) -> Tensor:
+        out = self.bn1.after_conv(
+            x, self.conv1.weight, (self.conv1.stride, self.conv1.padding, self.conv1.dilation), relu=True
+        )
+        shortcut = self._project_folded(x)
+        return self.bn2.after_conv(
+            out, self.conv2.weight, (self.conv2.stride, self.conv2.padding, self.conv2.dilation), shortcut, relu=True
+        )
 
-class Bottleneck(nn.Module):
+
+class Bottleneck(Block):
     """1x1, 3x3 and 1x1 convolutions with a shortcut: [B, C, H, W] -> [B, 4*width, H/stride, W/stride].
 
     Also known as a "conv block" if the shortcut has a projection and as an "identity block" if it has none.
@@ -73,11 +116,25 @@ class Bottleneck(nn.Module):
         self.downsample = projection(in_channels, out_channels, stride, norm_layer)
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.folds:
+            return self._forward_folded(x)
         shortcut = x if self.downsample is None else self.downsample(x)
         out = self.relu(self.bn1(self.conv1(x)))
         out = self.relu(self.bn2(self.conv2(out)))
         out = self.bn3(self.conv3(out))
         return self.relu(out + shortcut)
+
+    def _forward_folded(self, x: Tensor) -> Tensor:
+        out = self.bn1.after_conv(
+            x, self.conv1.weight, (self.conv1.stride, self.conv1.padding, self.conv1.dilation), relu=True
+        )
+        out = self.bn2.after_conv(
+            out, self.conv2.weight, (self.conv2.stride, self.conv2.padding, self.conv2.dilation), relu=True
+        )
+        shortcut = self._project_folded(x)
+        return self.bn3.after_conv(
+            out, self.conv3.weight, (self.conv3.stride, self.conv3.padding, self.conv3.dilation), shortcut, relu=True
+        )
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from models.attention import MultiheadAttention
 from models.criterion import SetCriterion
+from models.fast import dropout
 from models.segmentation import MaskHeadSmallConv, dice_loss, sigmoid_focal_loss
 
 
@@ -77,7 +78,8 @@ class LayerByLayer(SetCriterion):
 
 
 def to_plain(model: nn.Module, criterion: nn.Module) -> None:
-    """Change a detector and its criterion to their plain forms."""
+    """Change a detector and its criterion to their plain forms, and dropout in this process to PyTorch's."""
+    dropout.dropout = F.dropout
     for module in list(model.modules()):
         for name, child in list(module.named_children()):
             if hasattr(child, "running_var") and not isinstance(child, nn.BatchNorm2d):
@@ -86,8 +88,8 @@ def to_plain(model: nn.Module, criterion: nn.Module) -> None:
                 setattr(module, name, EveryQuery(child))
         if isinstance(module, MultiheadAttention):
             module.fused = False
-        if hasattr(module, "folded"):  # the backbone's fast form
-            module.folded = False
+        if hasattr(module, "fast"):  # the backbone's parts
+            module.fast = False
         if hasattr(module, "defer_masks"):
             module.defer_masks = False
     model.to(memory_format=torch.contiguous_format)

@@ -203,7 +203,8 @@ def test_backbone_base_takes_a_torchvision_network():
     got = BackboneBase(ours, True, 512, True)(images)
     assert expected.keys() == got.keys()
     for level in got:
-        torch.testing.assert_close(got[level].tensors, expected[level].tensors)
+        scale = float(expected[level].tensors.detach().abs().max())
+        torch.testing.assert_close(got[level].tensors, expected[level].tensors, rtol=0, atol=1e-5 * scale)
 
 
 def test_backbone_base_names_a_missing_stage():

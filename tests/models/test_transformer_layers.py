@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.attention import MultiheadAttention
+from models.fast import dropout as fast
 from models.transformer_layers import TransformerDecoderLayer, TransformerEncoderLayer
 from tests.helpers.transformer_samples import (
     INNER,
@@ -77,7 +77,7 @@ def test_nothing_is_dropped_at_evaluation(monkeypatch, kind, pre_norm, fused):
 @PRE_OR_POST
 def test_dropout_acts_on_each_sublayers_output_before_the_residual_sum(monkeypatch, kind, pre_norm):
     layer = make_layer(kind, pre_norm)
-    monkeypatch.setattr(F, "dropout", lambda input, *args: torch.zeros_like(input))
+    monkeypatch.setattr(fast, "dropout", lambda input, *args: torch.zeros_like(input))
     out = run_layer(kind, layer)  # only the residual path and its norms remain
     expected = tensors(S if kind == "encoder" else Q, B, D, count=2)[0]
     if not pre_norm:
@@ -90,7 +90,7 @@ def test_dropout_acts_on_each_sublayers_output_before_the_residual_sum(monkeypat
 @PRE_OR_POST
 def test_dropout_inside_the_feed_forward_part_comes_after_the_activation(monkeypatch, kind, pre_norm):
     seen: list[Tensor] = []
-    monkeypatch.setattr(F, "dropout", lambda input, *args: seen.append(input) or input)
+    monkeypatch.setattr(fast, "dropout", lambda input, *args: seen.append(input) or input)
     run_layer(kind, make_layer(kind, pre_norm))
     (inside,) = [x for x in seen if x.shape[-1] == INNER]
     assert (inside >= 0).all() and (inside == 0).any() and (inside > 0).any()

@@ -1,0 +1,21 @@
+"""Which parts of a ResNet may run with their frozen norms folded into the convolutions, see `models.fast.conv_norm`."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from models.frozen_batch_norm import FrozenBatchNorm2d
+
+KNOWN = (nn.Conv2d, nn.ReLU, nn.Sequential, FrozenBatchNorm2d)
+
+
+def can_fold(*parts: nn.Module) -> bool:
+    """Whether the parts are known ones with frozen norms, and no hook waits for one that the folded form skips."""
+    modules = [module for part in parts for module in part.modules()]
+    return all(type(module) in KNOWN and not _is_watched(module) for module in modules)
+
+
+def _is_watched(module: nn.Module) -> bool:
+    return bool(
+        module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
+    )
