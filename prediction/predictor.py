@@ -17,6 +17,7 @@ from datasets.coco import make_coco_transforms
 from datasets.same_size import same_size_batches
 from datasets.transforms import get_size_with_aspect_ratio
 from models.attention_maps import record_attention
+from models.fast.inference import optimize_for_inference
 from models.fast.masks_on_demand import masks_of
 from models.load import load_detector
 from models.panoptic import PostProcessPanoptic
@@ -42,6 +43,8 @@ class Predictor:
         checkpoint: a file, an http(s) address, or the result of `util.checkpoint.load_checkpoint`.
         device: auto (cuda, else mps, else cpu), cpu, cuda, cuda:N or mps.
         max_pixels: image files with more pixels are refused before they are decoded.
+        optimize: prepare the model for inference, see `models.fast.inference.optimize_for_inference`. False keeps the
+            model as it was trained, which can be saved, moved and trained on.
 
     Attributes:
         model: the detector, in evaluation mode.
@@ -58,9 +61,11 @@ class Predictor:
         device: str | torch.device = "auto",
         *,
         max_pixels: int = MAX_PIXELS,
+        optimize: bool = True,
     ) -> None:
         self.max_pixels = max_pixels
-        self.model, self.postprocessors, self.args, self.categories = load_detector(checkpoint, device)
+        model, self.postprocessors, self.args, self.categories = load_detector(checkpoint, device)
+        self.model = optimize_for_inference(model) if optimize else model
         self.device = torch.device(self.args.device)
         self.names = {category["id"]: category["name"] for category in self.categories}
         self.is_panoptic = "panoptic" in self.postprocessors
