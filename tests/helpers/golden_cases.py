@@ -1,6 +1,7 @@
 """The detectors of `tests/golden/README.md`, built and run once each."""
 
 import logging
+import os
 import warnings
 from argparse import Namespace
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ CASES = {
     "segm": f"{BASE} --masks --backbone resnet50 --hidden_dim 128 --nheads 8",
     "panoptic": f"{BASE} --masks --backbone resnet50 --hidden_dim 128 --nheads 8 --dataset_file coco_panoptic",
 }
+DEVICE = os.environ.get("DETR_TEST_DEVICE", "cpu")
 SIZES = [(96, 128), (112, 80)]  # (h, w) of the images
 BUILDS = {
     "main_default": "",
@@ -72,6 +74,10 @@ def weighted_sum(losses: dict[str, Tensor], weight_dict: dict[str, float]) -> Te
     return sum(loss * weight_dict[name] for name, loss in losses.items() if name in weight_dict)
 
 
+if DEVICE.startswith("cuda"):
+    torch.backends.cudnn.allow_tf32 = False  # the golden figures are of float32
+
+
 @dataclass
 class CaseRun:
     """The results of one forward and backward pass that the golden figures contain."""
@@ -86,9 +92,11 @@ class CaseRun:
 
 @cache
 def run_case(case: str) -> CaseRun:
-    """Forward, losses and one backward pass of a case."""
-    model, criterion = detector(case)
+    """Forward, losses and one backward pass of a case, on the device that DETR_TEST_DEVICE names (default: the CPU)."""
+    model, criterion = (part.to(DEVICE) for part in detector(case))
     samples, truth = detector_batch(case)
+    samples = samples.to(torch.device(DEVICE))
+    truth = [{name: value.to(DEVICE) for name, value in target.items()} for target in truth]
     outputs = model(samples)
     layers = [*outputs.get("aux_outputs", []), {k: v for k, v in outputs.items() if k != "aux_outputs"}]
     matches = [[torch.stack([src, tgt]) for src, tgt in criterion.matcher(layer, truth)] for layer in layers]
@@ -97,10 +105,10 @@ def run_case(case: str) -> CaseRun:
     total.backward()
     trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
     return CaseRun(
-        outputs={k: v.detach() for k, v in outputs.items() if k != "aux_outputs"},
+        outputs={k: v.detach().cpu() for k, v in outputs.items() if k != "aux_outputs"},
         matches=matches,
-        losses={k: v.detach() for k, v in losses.items()},
-        total=total.detach(),
+        losses={k: v.detach().cpu() for k, v in losses.items()},
+        total=total.detach().cpu(),
         grad_norms={n: 0.0 if p.grad is None else p.grad.norm().item() for n, p in trainable.items()},
-        query_gradient=getattr(model, "detr", model).query_embed.weight.grad,
+        query_gradient=getattr(model, "detr", model).query_embed.weight.grad.cpu(),
     )
