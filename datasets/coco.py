@@ -11,16 +11,18 @@ from typing import Any
 import numpy as np
 import torch
 from PIL.Image import Image
+from pycocotools.coco import COCO
 from torch import Tensor
 
 import datasets.transforms as T
 from datasets.annotated_images import AnnotatedImages
-from datasets.annotations.instances import Objects, pack_objects, read_coco
+from datasets.annotations.instances import Objects, pack_objects, pack_rows, read_coco, rows_of
 from datasets.annotations.layout import Part, check_not_empty, locate
 from datasets.annotations.masks import segmentation_to_mask
 from datasets.annotations.picture_checks import check_pictures
 from datasets.annotations.segmentations import check_segmentations
 from datasets.fast.compose import FastCompose
+from util.loading.json_text import collector_paused
 from util.settings import MAX_PIXELS, TRAIN_SIZES
 
 MAX_SIZE = 1333
@@ -55,7 +57,7 @@ class CocoDetection(AnnotatedImages):
         seed, skip_bad_images, max_bad_images, max_pixels: see `AnnotatedImages`.
 
     Attributes:
-        coco: the pycocotools index, including crowds, for evaluation.
+        coco: the pycocotools index, including crowds, for evaluation; see `release_index`.
         problems: summary of the boxes that are clamped or dropped, empty if there are none.
         ids, categories, num_classes, bad_images: see `AnnotatedImages`; categories are {"id", "name"}.
 
@@ -77,31 +79,51 @@ class CocoDetection(AnnotatedImages):
     ):
         self.return_masks = return_masks
         self.ann_file = Path(ann_file)
-        self.coco, self.problems = read_coco(ann_file, img_folder)
-        if return_masks:
-            check_segmentations(ann_file, self.coco, Path(img_folder))
-        annotations = self.coco.imgToAnns
-        per_image = [[a for a in annotations.get(i, ()) if not a["iscrowd"]] for i in sorted(self.coco.imgs)]
-        super().__init__(
-            img_folder,
-            self.coco.imgs,
-            [{"id": key, "name": category["name"]} for key, category in self.coco.cats.items()],
-            pack_objects([annotation for group in per_image for annotation in group], return_masks),
-            [len(group) for group in per_image],
-            transforms,
-            seed=seed,
-            skip_bad_images=skip_bad_images,
-            max_bad_images=max_bad_images,
-            max_pixels=max_pixels,
-        )
+        with collector_paused():
+            coco, self.problems = read_coco(ann_file, img_folder)
+            if return_masks:
+                check_segmentations(ann_file, coco, Path(img_folder))
+            self._coco: COCO | None = coco
+            self._images = coco.imgs
+            annotations = coco.dataset["annotations"]
+            self._rows = rows_of(annotations)
+            objects, counts = pack_rows(self._rows, annotations, sorted(coco.imgs), return_masks)
+            super().__init__(
+                img_folder,
+                coco.imgs,
+                [{"id": key, "name": category["name"]} for key, category in coco.cats.items()],
+                objects,
+                counts,
+                transforms,
+                seed=seed,
+                skip_bad_images=skip_bad_images,
+                max_bad_images=max_bad_images,
+                max_pixels=max_pixels,
+            )
+
+    @property
+    def coco(self) -> COCO:
+        if self._coco is None:
+            coco, _ = read_coco(self.ann_file, self.img_folder, report=False)
+            coco.dataset["images"] = list(self._images.values())
+            coco.imgs = self._images
+            self._coco = coco
+        return self._coco
+
+    def release_index(self) -> None:
+        """Free the memory of `coco`, most of what a large file takes; `coco` reads the file again when it is used.
+
+        Samples do not need it. With `return_masks` it stays, because the masks are drawn from its segmentations.
+        """
+        if not self.return_masks:
+            self._coco = None
 
     @property
     def images(self) -> dict[int, dict[str, Any]]:
-        return self.coco.imgs
+        return self._images
 
-    def annotation_rows(self) -> Iterator[Sequence[float]]:
-        for a in self.coco.dataset["annotations"]:
-            yield [a["id"], a["image_id"], a["category_id"], a["iscrowd"], *a["bbox"]]
+    def annotation_rows(self) -> np.ndarray:
+        return self._rows
 
     def segmentations(self) -> Iterator[bytes]:
         if self.return_masks:
@@ -217,6 +239,8 @@ def build(image_set: str, args: Namespace) -> CocoDetection:
     dataset = CocoDetection(img_folder, ann_file, transforms, args.masks, **loading(args))
     check_not_empty(dataset, image_set, ann_file)
     check_pictures(dataset, every=image_set == "val")
+    if image_set == "train":
+        dataset.release_index()
     return dataset
 
 

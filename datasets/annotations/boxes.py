@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +137,9 @@ class Boxes:
 
     def rotations(self) -> str:
         """A warning that boxes are rotated, empty if none is."""
+        keys = set(chain.from_iterable(self.annotations))
+        if keys.isdisjoint(ROTATED_BOXES | ROTATIONS | {"attributes"}):
+            return ""
         rows = [row for row, annotation in enumerate(self.annotations) if _is_rotated(annotation)]
         if not rows:
             return ""

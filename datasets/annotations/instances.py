@@ -12,6 +12,8 @@ import contextlib
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -52,18 +54,18 @@ class Objects(ObjectColumns):
     keypoints: np.ndarray | None  # float32 [N, K, 3]; None unless every object has K keypoints
 
 
-def read_coco(ann_file: str | Path, img_folder: str | Path | None = None) -> tuple[COCO, str]:
+def read_coco(ann_file: str | Path, img_folder: str | Path | None = None, *, report: bool = True) -> tuple[COCO, str]:
     """Load a COCO instances file.
 
     Args:
         ann_file: the file.
         img_folder: the folder of the images, if known: it tells file names in URLs, and turned images.
+        report: log what was repaired and what is probably wrong.
 
     Returns:
         (coco, problems): the pycocotools index over the checked and repaired annotations, and a summary of the boxes
         that training clamps or drops, empty if there are none. The index keeps crowds and boxes outside their image
-        as annotated, because evaluation needs them. The summary is also logged, as is what was repaired and what is
-        probably wrong.
+        as annotated, because evaluation needs them. The summary is among what is logged.
 
     Raises:
         FileNotFoundError, OSError: the file does not exist or cannot be read.
@@ -85,7 +87,7 @@ def read_coco(ann_file: str | Path, img_folder: str | Path | None = None) -> tup
         warnings += boxes.suspicions(usable)
     except ValueError as error:
         raise ValueError(f"{ann_file}: {error}") from None
-    if is_main_process():
+    if report and is_main_process():
         for warning in warnings:
             get_logger().warning(f"{ann_file}: {warning}")
     coco = COCO()
@@ -111,23 +113,65 @@ def pack_objects(annotations: Sequence[Annotation], with_masks: bool = False) ->
         annotation["area"] if _has_area(annotation) else width * height
         for annotation, (_, _, width, height) in zip(annotations, boxes.tolist(), strict=True)
     ]
-    boxes[:, 2:] += boxes[:, :2]  # xyxy; after the cast, as published: the last bit depends on it
-    segmentations = None
-    if with_masks:
-        for annotation in annotations:
-            if not isinstance(annotation.get("segmentation"), list | dict):
-                raise ValueError(
-                    f"{name_of(annotation)} has no segmentation, which --masks needs: add it, or train without --masks"
-                )
-        segmentations = [annotation["segmentation"] for annotation in annotations]
     return Objects(
-        boxes=boxes,
+        boxes=_corners(boxes),
         labels=np.array([annotation["category_id"] for annotation in annotations], dtype=np.int64),
         area=np.array(area, dtype=np.float32),
         names=np.array([annotation.get("id", -1) for annotation in annotations], dtype=np.int64),
-        segmentations=segmentations,
+        segmentations=_segmentations(annotations) if with_masks else None,
         keypoints=_pack_keypoints(annotations),
     )
+
+
+def rows_of(annotations: Sequence[Annotation]) -> np.ndarray:
+    """Checked annotations as float64 [N, 8]: id, image_id, category_id, iscrowd, bbox (xywh, pixels)."""
+    rows = np.empty((len(annotations), 8))
+    for column, key in enumerate(("id", "image_id", "category_id", "iscrowd")):
+        rows[:, column] = np.fromiter(map(itemgetter(key), annotations), np.float64, len(annotations))
+    numbers = chain.from_iterable(map(itemgetter("bbox"), annotations))
+    rows[:, 4:] = np.fromiter(numbers, np.float64, 4 * len(annotations)).reshape(-1, 4)
+    return rows
+
+
+def pack_rows(
+    rows: np.ndarray, annotations: Sequence[Annotation], image_ids: Sequence[int], with_masks: bool
+) -> tuple[Objects, np.ndarray]:
+    """Checked annotations → the objects of these images, in the order of the images, and their number in each.
+
+    Args:
+        rows: the annotations as from `rows_of`.
+        annotations: the dicts.
+        image_ids: ascending; annotations of other images are left out, as crowds are.
+        with_masks: keep the segmentations.
+    """
+    ids = np.array(image_ids, dtype=np.float64)
+    used = np.flatnonzero((rows[:, 3] == 0) & np.isin(rows[:, 1], ids))
+    order = used[np.argsort(rows[used, 1], kind="stable")]
+    counts = np.bincount(np.searchsorted(ids, rows[order, 1]), minlength=len(ids))
+    annotations = [annotations[row] for row in order.tolist()]
+    objects = Objects(
+        boxes=_corners(rows[order, 4:].astype(np.float32)),
+        labels=rows[order, 2].astype(np.int64),
+        area=np.fromiter(map(itemgetter("area"), annotations), np.float64, len(annotations)).astype(np.float32),
+        names=rows[order, 0].astype(np.int64),
+        segmentations=_segmentations(annotations) if with_masks else None,
+        keypoints=_pack_keypoints(annotations),
+    )
+    return objects, counts
+
+
+def _corners(boxes: np.ndarray) -> np.ndarray:
+    boxes[:, 2:] += boxes[:, :2]  # xyxy; after the cast to float32, as published: the last bit depends on it
+    return boxes
+
+
+def _segmentations(annotations: Sequence[Annotation]) -> list[Any]:
+    for annotation in annotations:
+        if not isinstance(annotation.get("segmentation"), list | dict):
+            raise ValueError(
+                f"{name_of(annotation)} has no segmentation, which --masks needs: add it, or train without --masks"
+            )
+    return [annotation["segmentation"] for annotation in annotations]
 
 
 def _fill_in(data: dict[str, Any]) -> str:
@@ -142,14 +186,16 @@ def _fill_in(data: dict[str, Any]) -> str:
         repairs.append("info")
     nameless = name_categories(data["categories"])
     tidy_sizes(data["images"])
-    without_area = [annotation for annotation in data["annotations"] if not _has_area(annotation)]
+    annotations = data["annotations"]
+    without_area = [] if _all_have_areas(annotations) else [a for a in annotations if not _has_area(a)]
     for annotation in without_area:
         annotation["area"] = max(annotation["bbox"][2], 0) * max(annotation["bbox"][3], 0)
-    without_crowd = [annotation for annotation in data["annotations"] if annotation.get("iscrowd") is None]
-    for annotation in data["annotations"]:
-        annotation["iscrowd"] = int(annotation.get("iscrowd") or 0)
-        if not is_count(annotation.get("num_keypoints")):
-            annotation.pop("num_keypoints", None)
+    without_crowd = [annotation for annotation in annotations if annotation.get("iscrowd") is None]
+    for annotation in annotations:
+        if type(annotation.get("iscrowd")) is not int:
+            annotation["iscrowd"] = int(annotation.get("iscrowd") or 0)
+        if "num_keypoints" in annotation and not is_count(annotation["num_keypoints"]):
+            del annotation["num_keypoints"]
     for missing, one, many in (
         (nameless, "name of {} category", "names of {} categories"),
         (len(without_area), "area of {} annotation", "areas of {} annotations"),
@@ -197,6 +243,8 @@ def tidy_sizes(images: Sequence[dict[str, Any]]) -> None:
 
 
 def _pack_keypoints(annotations: Sequence[Annotation]) -> np.ndarray | None:
+    if not all("keypoints" in annotation for annotation in annotations):
+        return None
     lengths = {_count_keypoint_numbers(annotation.get("keypoints")) for annotation in annotations}
     if len(lengths) != 1 or 0 in lengths:
         return None  # detection does not need them, and only rows of one length can be stacked
@@ -210,6 +258,18 @@ def _count_keypoint_numbers(keypoints: Any) -> int:
         return 0
     usable = all(is_number(value) and abs(value) <= LARGEST_NUMBER for value in keypoints)
     return len(keypoints) if usable else 0
+
+
+def _all_have_areas(annotations: Sequence[Annotation]) -> bool:
+    """Whether all pass `_has_area`; False also where only that can tell."""
+    areas = [annotation.get("area") for annotation in annotations]
+    if not set(map(type, areas)) <= {int, float}:
+        return False
+    try:
+        areas = np.fromiter(areas, np.float64, len(areas))
+    except OverflowError:  # an integer beyond float64
+        return False
+    return bool(((areas >= 0) & (areas <= LARGEST_AREA)).all())
 
 
 def _has_area(annotation: Annotation) -> bool:

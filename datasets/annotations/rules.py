@@ -151,7 +151,7 @@ def box_array(annotations: Sequence[Annotation]) -> np.ndarray:
                     f"{name_of(annotation)} needs a bbox of four numbers [x, y, width, height], got {short(box)}{hint}"
                 )
     try:
-        array = np.array(boxes, dtype=np.float64).reshape(-1, 4)
+        array = np.fromiter(chain.from_iterable(boxes), np.float64, 4 * len(boxes)).reshape(-1, 4)
     except OverflowError:  # an integer beyond float64
         array = None
     if array is not None and (np.abs(array) <= LARGEST_NUMBER).all():

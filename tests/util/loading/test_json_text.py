@@ -1,12 +1,13 @@
 """JSON that users hand in: what is read, and what a file of another kind is called."""
 
+import gc
 import gzip
 import json
 import os
 
 import pytest
 
-from util.loading.json_text import read_json
+from util.loading.json_text import collector_paused, read_json
 
 
 def refused(tmp_path, content):
@@ -95,3 +96,18 @@ def test_a_large_file_of_another_kind_is_refused_by_its_first_bytes(tmp_path):
         file.truncate(2**42)  # a sparse file: reading all of it would take all memory
     with pytest.raises(ValueError, match="a gzip archive"):
         read_json(tmp_path / "a.json")
+
+
+def test_the_collector_pauses_and_goes_on_unless_it_was_off():
+    assert gc.isenabled()
+    try:
+        with pytest.raises(KeyError), collector_paused():
+            assert not gc.isenabled()
+            raise KeyError
+        assert gc.isenabled()
+        gc.disable()
+        with collector_paused():
+            pass
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
