@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import random
 import zlib
@@ -182,6 +183,9 @@ def same_data(one: str, other: str) -> bool:
 def _set_up_worker(worker_id: int) -> None:
     # A worker with one thread per core would compete with training for the cores.
     torch.set_num_threads(1)
+    # The search for unreachable cycles writes to every object it looks at, which would copy the memory that a forked
+    # worker shares with training, for instance the annotations of the validation images.
+    gc.freeze()
     ignore_in_worker()
     # Python prints the traceback of a batch that cannot be sent and drops it, and training would wait for it for ever.
     queues.Queue._on_queue_feeder_error = staticmethod(_end_worker)

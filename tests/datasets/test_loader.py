@@ -1,6 +1,7 @@
 """The data loader: the order of the images, and samples that depend only on (seed, epoch, index)."""
 
 import copy
+import gc
 import os
 import random
 import resource
@@ -261,3 +262,19 @@ def test_batches_are_padded_to_multiples_in_training_and_evaluation_but_not_wher
 
     assert shapes(train=True) == shapes(train=False) == {(16, 16)}
     assert shapes(train=False, sizes=[(1, 1)] * 4) == {(1, 1)}
+
+
+class Frozen(torch.utils.data.Dataset):
+    """How many objects of the process are kept out of the collector's sight."""
+
+    def __len__(self):
+        return 2
+
+    def __getitem__(self, index):
+        return torch.full((3, 1, 1), float(gc.get_freeze_count() > 10_000)), {}
+
+
+def test_the_collector_of_a_worker_leaves_the_memory_that_it_shares_alone():
+    (samples, _), *_ = build_data_loader(Frozen(), 2, train=False, num_workers=1)
+    assert samples.tensors.tolist() == [[[[1]]] * 3] * 2
+    assert gc.get_freeze_count() == 0  # in this process, all goes on as before
