@@ -70,10 +70,12 @@ def nested_tensor_from_tensor_list(tensor_list: list[Tensor], pad_multiple: int 
     channels = tensor_list[0].shape[0]
     height = _round_up(max([image.shape[1] for image in tensor_list]), pad_multiple)
     width = _round_up(max([image.shape[2] for image in tensor_list]), pad_multiple)
-    tensors = tensor_list[0].new_zeros([len(tensor_list), channels, height, width])  # [B, C, H, W]
+    tensors = tensor_list[0].new_empty([len(tensor_list), channels, height, width])  # [B, C, H, W]
     mask = torch.ones([len(tensor_list), height, width], dtype=torch.bool, device=tensors.device)  # [B, H, W]
     for index, image in enumerate(tensor_list):
         tensors[index, :, : image.shape[1], : image.shape[2]].copy_(image)
+        tensors[index, :, : image.shape[1], image.shape[2] :].zero_()  # only the padding, each number is written once
+        tensors[index, :, image.shape[1] :].zero_()
         mask[index, : image.shape[1], : image.shape[2]] = False
     return NestedTensor(tensors, mask)
 

@@ -14,7 +14,6 @@ from torch.utils.data import Subset
 from datasets import build_dataset, get_coco_api_from_dataset
 from datasets.coco import CocoDetection, ConvertCocoPolysToMask, build, convert_coco_poly_to_mask, make_coco_transforms
 from datasets.fast.byte_image import ByteImage
-from datasets.loader import fingerprint
 from tests.helpers.coco_files import CATEGORIES, annotation, captured_warnings, write_coco
 
 
@@ -328,28 +327,3 @@ def test_training_reduces_a_very_thin_image_to_a_bounded_size_before_cropping(mo
         transforms(Image.new("RGB", (20000, 2)), {"boxes": torch.zeros(0, 4)})
     assert max(height * width for height, width in sizes) <= 6 * 60_000  # 400 x 4,000,000 in the published code
     assert {width for _, width in sizes} > {60_000, 1333}
-
-
-def test_a_data_set_without_its_index_gives_the_same_samples_and_reads_it_again(tmp_path, logged):
-    boxes = [
-        annotation(1, 1, [4, 5, 10, 12]),
-        annotation(2, 1, [1, 1, 5, 5], iscrowd=1),
-        annotation(3, 2, [2, 2, 6, 90]),
-    ]
-    data = dataset(tmp_path, boxes)
-    index, before, samples = data.coco, fingerprint(data), [data[k][1] for k in range(len(data))]
-    data.release_index()
-    assert fingerprint(data) == before
-    for k, target in enumerate(samples):
-        assert all(torch.equal(data[k][1][name], value) for name, value in target.items())
-    logged.clear()
-    assert data.coco is not index and data.coco.anns == index.anns and data.coco.imgs is data.images
-    assert data.coco is data.coco and logged == []
-
-
-def test_the_index_stays_where_masks_are_drawn_from_it(tmp_path):
-    square = [[4, 5, 14, 5, 14, 17, 4, 17]]
-    data = dataset(tmp_path, [annotation(1, 1, [4, 5, 10, 12], segmentation=square)], return_masks=True)
-    index = data.coco
-    data.release_index()
-    assert data.coco is index
