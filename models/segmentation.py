@@ -44,8 +44,7 @@ class DETRsegm(nn.Module):
         freeze_detr: train only the mask head. The detector then stays in evaluation mode, so that the mask head is
             trained on the same features that it gets at inference; the published code keeps dropout active.
         query_chunk: the largest number of queries whose masks are computed at once outside of training. Memory grows
-            with it: by 22 MB per query for an image of 800 × 1333 and ResNet-50 (25: 0.6 GB, all 100: 2.3 GB). None:
-            all at once.
+            with it: by about 10 MB per query for an image of 800 × 1333 and ResNet-50. None: all at once.
         defer_masks: in training compute masks when they are read, and for the loss only those of matched queries. The
             losses and gradients are the same. False: all of them in every forward pass, as published.
 
@@ -84,7 +83,7 @@ class DETRsegm(nn.Module):
         In training the masks are computed when they are read, see `on_demand`.
         """
         if not torch.jit.is_scripting():
-            if self.training and self.defer_masks and not torch.compiler.is_compiling():
+            if self.training and self.defer_masks and not torch.compiler.is_exporting():
                 return self.on_demand(samples)
         if not isinstance(samples, NestedTensor):
             samples = nested_tensor_from_tensor_list(samples)
@@ -97,6 +96,7 @@ class DETRsegm(nn.Module):
         return outputs
 
     @torch.jit.unused
+    @torch.compiler.disable(recursive=False)  # the detector within is compiled, the masks' number changes every time
     def on_demand(self, samples: NestedTensor | Tensor | list[Tensor]) -> MasksOnDemand:
         """The outputs of `forward`, whose masks are computed when they are read, all or those of some queries."""
         if not isinstance(samples, NestedTensor):

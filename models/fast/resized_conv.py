@@ -14,8 +14,8 @@ from torch import Tensor
 def conv_of_resized(x: Tensor, weight: Tensor, height: int, width: int) -> Tensor:
     """`F.conv2d(F.interpolate(x, (height, width), mode="nearest"), weight, padding=1)`, up to rounding.
 
-    Fast for sizes of 2h or 2h - 1, the ratios between levels of a backbone; others take the plain form, as does an
-    export, whose sizes are open.
+    Fast for sizes of 2h or 2h - 1, the ratios between levels of a backbone. Others take the plain form, as do exported
+    and compiled models, whose sizes are open: each combination of even and odd sizes would be compiled by itself.
 
     Args:
         x: [N, C, h, w].
@@ -25,7 +25,7 @@ def conv_of_resized(x: Tensor, weight: Tensor, height: int, width: int) -> Tenso
         [N, D, height, width]
     """
     if not torch.jit.is_scripting():
-        if torch.compiler.is_exporting():
+        if torch.compiler.is_compiling():
             return _plain(x, weight, height, width)
     h, w = x.shape[-2], x.shape[-1]
     if not (2 * h - 1 <= height <= 2 * h and 2 * w - 1 <= width <= 2 * w):

@@ -126,8 +126,24 @@ def test_masks_keep_the_autocast_and_the_gradient_mode_of_the_forward_pass(model
         assert outputs["pred_masks"].dtype == torch.float32 and outputs["pred_masks"].requires_grad
 
 
-def test_a_compiler_sees_a_plain_forward_pass(model, monkeypatch):
-    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+def test_the_masks_of_a_compiled_model_are_on_demand_too(model):
+    """The detector is compiled, once for all sizes."""
+    graphs: list[torch.fx.GraphModule] = []
+
+    def backend(graph: torch.fx.GraphModule, _: list[Tensor]) -> torch.fx.GraphModule:
+        graphs.append(graph)
+        return graph
+
+    compiled = torch.compile(model, backend=backend, dynamic=True)
+    for size in [(64, 96), (80, 64), (71, 93)]:
+        batch = nested_tensor_from_tensor_list([torch.rand(3, *size), torch.rand(3, *size)])
+        outputs = compiled(batch)
+        assert isinstance(outputs, MasksOnDemand) and len(graphs) == 1
+        close(outputs["pred_masks"], model(batch)["pred_masks"])
+
+
+def test_an_export_sees_a_plain_forward_pass(model, monkeypatch):
+    monkeypatch.setattr(torch.compiler, "is_exporting", lambda: True)
     outputs = model(images())
     assert type(outputs) is dict and "pred_masks" in outputs
 

@@ -62,8 +62,8 @@ def test_an_odd_size_takes_the_same_neighbours_as_doubling(ratio):
     assert torch.equal(odd, F.interpolate(row, size=[1, 2 * ratio], mode="nearest")[..., :-1])
 
 
-def test_exports_take_the_plain_form(monkeypatch):
-    monkeypatch.setattr(torch.compiler, "is_exporting", lambda: True)
+def test_exported_and_compiled_models_take_the_plain_form(monkeypatch):
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
     monkeypatch.setattr(resized_conv, "doubled_kernel", None)
     x, weight = draw()
     assert torch.equal(conv_of_resized(x, weight, 10, 14), plain(x, weight, (10, 14)))
