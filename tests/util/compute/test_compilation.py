@@ -25,7 +25,7 @@ def test_it_computes_the_same_and_is_compiled_once_for_all_sizes(monkeypatch):
     monkeypatch.setattr(compilation, "BACKEND", "eager")  # traces, but calls no compiler
     torch.manual_seed(0)
     model, _, _ = build_model(
-        parse("x", "--num_classes", "4", "--backbone_norm", "frozen_bn", "--dec_layers", "1", "--hidden_dim", "8")
+        parse("x", "--num_classes", "4", "--backbone_norm", "frozen_bn", "--enc_layers", "0", "--dec_layers", "1")
     )
     model.eval()
     graphs, breaks = (dict(torch._dynamo.utils.counters[name]) for name in ("stats", "graph_break"))
