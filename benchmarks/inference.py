@@ -25,9 +25,9 @@ from benchmarks.common.results import Row
 from benchmarks.common.rounds import REPOSITORY, Contestant, environment, measure, progress
 
 KEY = "inference"
-EXPORTS = {  # name → (suffix of the exported file, packages, more arguments of `tools.export`)
-    "ONNX Runtime": (".onnx", ("onnx", "onnxruntime", "onnxscript"), ()),
-    "OpenVINO": (".xml", ("openvino",), ()),
+EXPORTS = {  # name → (suffix of the exported file, packages)
+    "ONNX Runtime": (".onnx", ("onnx", "onnxruntime", "onnxscript")),
+    "OpenVINO": (".xml", ("openvino",)),
 }
 
 
@@ -55,15 +55,19 @@ def exported(options: Options, folder: Path) -> list[Contestant]:
     problem = "" if options.device == "cpu" else "measured on the CPU only"
     if not problem:
         problem = run_tool("benchmarks.subjects.checkpoint", json.dumps({"path": str(checkpoint)}))
-    contestants = []
-    for name, (suffix, packages, more) in EXPORTS.items():
-        path = folder / f"detr{suffix}"
-        why = problem or lacking(*packages)
-        if not why:
-            progress(f"  {name}: exporting")
-            why = run_tool("tools.export", str(checkpoint), str(path), *more)
-        contestants.append(Contestant(name, "benchmarks.subjects.exported", {**work, "path": str(path)}, problem=why))
-    return contestants
+    paths = {name: folder / f"detr{suffix}" for name, (suffix, _) in EXPORTS.items()}
+    problems = {name: problem or lacking(*packages) for name, (_, packages) in EXPORTS.items()}
+    possible = [name for name in EXPORTS if not problems[name]]
+    if possible:
+        progress(f"  exporting to {' and '.join(possible)}")
+        if run_tool("tools.export", str(checkpoint), *(str(paths[name]) for name in possible)):
+            for name in possible:  # one by one, to see which of them fails
+                if not paths[name].exists():
+                    problems[name] = run_tool("tools.export", str(checkpoint), str(paths[name]))
+    return [
+        Contestant(name, "benchmarks.subjects.exported", {**work, "path": str(path)}, problem=problems[name])
+        for name, path in paths.items()
+    ]
 
 
 def run_tool(module: str, *arguments: str) -> str:

@@ -82,13 +82,15 @@ def losses_of(criterion: nn.Module, outputs: Mapping[str, Any], targets: list[di
 def inference(work: Work) -> tuple[list[float], list[float]]:
     """(seconds, numbers of the result) of forward passes."""
     model, samples = build(work)[0].eval(), batch_of(work)
+    names = ["pred_logits", "pred_boxes", *(["pred_masks"] if work.masks else [])]
 
     @torch.inference_mode()
     def step() -> Mapping[str, Tensor]:
         with autocast(work):
-            return model(samples)
+            outputs = model(samples)
+            return {name: outputs[name] for name in names}
 
-    return repeated(work, step), numbers_of(*map(step().get, ("pred_logits", "pred_boxes")))
+    return repeated(work, step), numbers_of(*step().values())
 
 
 def training(work: Work) -> tuple[list[float], list[float]]:
