@@ -1,12 +1,14 @@
 """Export a checkpoint to files that run without this library: ONNX, torch.export's .pt2, OpenVINO's .xml.
 
 python -m tools.export RUN/checkpoint.pth detr.onnx
-python -m tools.export RUN/checkpoint.pth detr.onnx detr.pt2 detr.xml
+python -m tools.export RUN/checkpoint.pth detr.onnx detr.pt2 detr.xml --time
+python -m tools.export RUN/checkpoint.pth detr.xml --int8 --calibrate FOLDER_OF_IMAGES
 
 Inputs: `image`, float32 [B, 3, H, W], normalised with ImageNet's mean and standard deviation; `mask`, bool [B, H, W],
 True where padded. Outputs: `logits` [B, Q, C+1]; `boxes` [B, Q, 4], cxcywh fractions; with a mask head also `masks`,
 logits [B, Q, H/4, W/4]. B is arbitrary, H and W are at least 64.
-Each file is compared with the model at two sizes and two batch sizes, and deleted if it differs.
+Each file is compared with the model at two sizes and two batch sizes, and deleted if it differs. With --int8, half of
+the calibration images show whether the file still finds the model's objects.
 """
 
 from __future__ import annotations
@@ -18,15 +20,20 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from datasets.coco import MAX_SIZE, VAL_SIZE
-from models.load import load_detector
+from datasets.transforms import get_size_with_aspect_ratio
+from models.fast.inference import optimize_for_inference
+from models.load import Detector, load_detector
 from tools.command import run_tool, say, tool_parser
 from tools.exporting.forms import OUTPUTS, Runs, check_output, load_form, put_in_place, write_form
+from tools.exporting.int8 import calibration_images, import_nncf, prove, write_int8
+from tools.exporting.latency import latency_table
 from util.checkpoint import CheckpointError
 from util.nested_tensor import NestedTensor
 
@@ -49,39 +56,63 @@ class ImageAndMask(nn.Module):
         return tuple(outputs[f"pred_{name}"] for name in OUTPUTS if f"pred_{name}" in outputs)
 
 
-def export(checkpoint: str | Path, outs: Sequence[Path]) -> dict[Path, float]:
+class Agreement(NamedTuple):
+    """How closely a file agrees with the model that it was written from."""
+
+    difference: float  # the largest between outputs; with int8, of the file before it was quantised
+    objects: int = 0  # with int8: those that the model finds in the images of the proof
+    found_again: int = 0
+
+
+def export(checkpoint: str | Path, outs: Sequence[Path], calibrate: Path | None = None) -> dict[Path, Agreement]:
     """Write a checkpoint's detector to each of `outs`; the suffix, .onnx, .pt2 or .xml, sets the form.
 
     The entry `detr` of an ONNX file's metadata, and of `rt_info` in OpenVINO's form, holds the class names and the
     sizes for resizing images, as JSON. The weights of OpenVINO's form are in a .bin file beside the .xml.
 
-    Returns:
-        File → the largest difference between its outputs and the model's.
+    Args:
+        checkpoint: a file or an http(s) address.
+        outs: the files to write.
+        calibrate: a folder of images; the convolutions of OpenVINO's form are then in int8.
 
     Raises:
-        ValueError: another suffix, or a file that would be lost.
-        ImportError: the package that writes or runs a form is missing.
-        CheckpointError: the checkpoint cannot be read, or a file's outputs differ and it was deleted.
+        ValueError: another suffix, a file that would be lost, or fewer than two images.
+        ImportError, ToolError: a package that writes or runs a form is missing.
+        CheckpointError: the checkpoint cannot be read, or a file disagrees with the model and was deleted.
     """
     for out in outs:
         check_output(out, checkpoint)
-    detector = load_detector(checkpoint, "cpu")
-    getattr(detector.model, "detr", detector.model).aux_loss = False
-    model = ImageAndMask(detector.model).eval()
-    about = {
-        "classes": {category["id"]: category["name"] for category in detector.categories},
-        "size": detector.args.val_size or VAL_SIZE,
-        "max_size": detector.args.max_size or MAX_SIZE,
-    }
+        if calibrate is not None and out.suffix != ".xml":
+            raise ValueError(f"{out} cannot be in int8: --int8 writes OpenVINO's form only, a file that ends in .xml")
+    if calibrate is not None:
+        import_nncf()
+    model, detector = load_exportable(checkpoint)
+    sizes = {"size": detector.args.val_size or VAL_SIZE, "max_size": detector.args.max_size or MAX_SIZE}
+    about = {"classes": {category["id"]: category["name"] for category in detector.categories}, **sizes}
+    images, others = [], []
+    if calibrate is not None:
+        images, others = calibration_images(calibrate, sizes["size"], sizes["max_size"])
     program = _trace(model)
-    differences = {}
+    agreements = {}
     for out in outs:
         with _folder_beside(out) as folder:
             unchecked = folder / out.name
             write_form(program, unchecked, about)
-            differences[out] = check(model, load_form(unchecked))
+            agreement = Agreement(check(model, load_form(unchecked)))
+            if images:
+                floats, unchecked = unchecked, folder / "int8.xml"
+                write_int8(floats, unchecked, images)
+                agreement = Agreement(agreement.difference, *prove(model, load_form(unchecked), others))
             put_in_place(unchecked, out)
-    return differences
+            agreements[out] = agreement
+    return agreements
+
+
+def load_exportable(checkpoint: str | Path) -> tuple[ImageAndMask, Detector]:
+    """The model as it is exported, and the detector that it is a part of, on the CPU."""
+    detector = load_detector(checkpoint, "cpu")
+    getattr(detector.model, "detr", detector.model).aux_loss = False
+    return ImageAndMask(detector.model).eval(), detector
 
 
 @contextmanager
@@ -134,9 +165,22 @@ def _trace(model: nn.Module) -> ExportedProgram:
 
 
 def main(options: argparse.Namespace) -> None:
-    """Export, and print how closely each file agrees with the model."""
-    for out, difference in export(options.checkpoint, options.outs).items():
-        say(f"wrote {out}: its outputs agree with the model's within {difference:.1e}")
+    """Export, print how closely each file agrees with the model, and how fast it is."""
+    if options.int8 != (options.calibrate is not None):
+        raise ValueError("--int8 and --calibrate FOLDER go together: the folder's images show the range of each number")
+    if options.time_size and min(options.time_size) < MIN_SIDE or options.threads is not None and options.threads < 1:
+        raise ValueError(f"--time_size must be at least {MIN_SIDE} {MIN_SIDE}, and --threads at least 1")
+    for out, agreement in export(options.checkpoint, options.outs, options.calibrate).items():
+        sentence = f"its outputs agree with the model's within {agreement.difference:.1e}"
+        if options.int8:
+            sentence = f"in int8, {agreement.found_again} of the model's {agreement.objects} objects are found again"
+        say(f"wrote {out}: {sentence}")
+    if options.time:
+        model, detector = load_exportable(options.checkpoint)
+        short, longest = detector.args.val_size or VAL_SIZE, detector.args.max_size or MAX_SIZE
+        size = options.time_size or get_size_with_aspect_ratio((640, 480), short, longest)
+        models = {"as built": model, "optimize_for_inference": ImageAndMask(optimize_for_inference(model.model))}
+        say(latency_table(models, options.outs, tuple(size), options.threads or torch.get_num_threads()))
 
 
 def run(argv: Sequence[str] | None = None) -> int:
@@ -144,6 +188,12 @@ def run(argv: Sequence[str] | None = None) -> int:
     parser = tool_parser(__doc__)
     parser.add_argument("checkpoint", help="a file or an http(s) address")
     parser.add_argument("outs", nargs="+", type=Path, metavar="out", help="a file to write: .onnx, .pt2 or .xml")
+    parser.add_argument("--int8", action="store_true", help="write .xml with convolutions in 8-bit integers")
+    parser.add_argument("--calibrate", type=Path, metavar="FOLDER", help="images like those that the model will see")
+    parser.add_argument("--time", action="store_true", help="print the latency of each file beside the model's")
+    size = "of the timed image, by default that of a 4:3 image in validation"
+    parser.add_argument("--time_size", type=int, nargs=2, metavar=("HEIGHT", "WIDTH"), help=size)
+    parser.add_argument("--threads", type=int, help="of each runtime that is timed, by default PyTorch's choice")
     return run_tool(parser, main, argv, packages='".[export]"')
 
 

@@ -31,7 +31,7 @@ def openvino(work: Work) -> tuple[Run, str]:
     """(function, version) of OpenVINO."""
     from openvino import Core, get_version
 
-    options: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
+    options: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
     if work.threads:
         options["INFERENCE_NUM_THREADS"] = work.threads
     compiled = Core().compile_model(work.path, "CPU", options)

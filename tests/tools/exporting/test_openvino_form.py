@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -11,7 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+import tools.export
 from models import build_model
 from models.load import load_detector
 from tests.helpers.paths import REPOSITORY
@@ -29,12 +32,15 @@ needs_openvino = pytest.mark.skipif(find_spec("openvino") is None, reason="needs
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory) -> Path:
-    """An untrained detector whose outputs differ between images."""
+    """An untrained detector that sees an object of the second class with every query."""
     seed_everything(0)
     args = parse("", "--num_classes", "3", "--val_size", "96", "--max_size", "128", "--dec_layers", "1")
+    model = build_model(args)[0]
+    with torch.no_grad():
+        model.class_embed.bias[1] += 5.0
     path = tmp_path_factory.mktemp("openvino") / "tiny.pth"
     categories = [{"id": 1, "name": HOSTILE}, {"id": 2, "name": "dog"}]
-    save_checkpoint(path, {"model": build_model(args)[0].state_dict(), "args": args, "categories": categories})
+    save_checkpoint(path, {"model": model.state_dict(), "args": args, "categories": categories})
     return path
 
 
@@ -121,6 +127,31 @@ def test_the_weights_are_kept_in_float32_and_the_file_names_classes_and_sizes(xm
     weights = sum(tensor.numel() for tensor in load_detector(checkpoint, "cpu").model.state_dict().values())
     assert xml_file.with_suffix(".bin").stat().st_size > 3.5 * weights
     assert OPTIONS["INFERENCE_PRECISION_HINT"] == "f32"
+
+
+@needs_openvino
+@pytest.mark.skipif(find_spec("nncf") is None, reason="needs nncf")
+def test_int8_gives_a_smaller_file_that_finds_the_same_objects(xml_file, checkpoint, tmp_path, monkeypatch, capsys):
+    (tmp_path / "images").mkdir()
+    for number in range(4):
+        pixels = np.random.default_rng(number).integers(0, 255, (64, 64, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "images" / f"{number}.png")
+
+    def write_again(program, path, about):  # tracing anew would give the same file
+        for suffix in (".xml", ".bin"):
+            shutil.copy(xml_file.with_suffix(suffix), path.with_suffix(suffix))
+
+    monkeypatch.setattr(tools.export, "_trace", lambda model: None)
+    monkeypatch.setattr(tools.export, "write_form", write_again)
+    out = tmp_path / "detr.xml"
+    assert run([str(checkpoint), str(out), "--int8", "--calibrate", str(tmp_path / "images")]) == 0
+    assert "in int8, 12 of the model's 12 objects are found again" in capsys.readouterr().out
+    model = import_openvino().Core().read_model(out)
+    assert json.loads(model.get_rt_info(["detr"]).astype(str))["classes"]["2"] == "dog"
+    kinds = [node.get_type_name() for node in model.get_ops()]
+    assert kinds.count("FakeQuantize") >= kinds.count("Convolution") / 2 > 0
+    assert out.with_suffix(".bin").stat().st_size < 0.8 * xml_file.with_suffix(".bin").stat().st_size
+    assert {path.name for path in tmp_path.iterdir()} == {"images", "detr.xml", "detr.bin"}
 
 
 @needs_openvino
