@@ -38,7 +38,8 @@ class WeightAverage:
 
     def __init__(self, model: nn.Module, decay: float):
         self.decay, self.steps = decay, 0
-        self.model = copy.deepcopy(model).requires_grad_(False).eval()
+        # What trains stays marked, so that norms are folded as in the model: `--eval` repeats the training's numbers.
+        self.model = copy.deepcopy(model).eval()
         pairs = zip(self.model.parameters(), model.parameters(), strict=True)
         self._averages, self._weights = map(list, zip(*(pair for pair in pairs if pair[1].requires_grad)))
         self._buffers = list(self.model.buffers()), list(model.buffers())
