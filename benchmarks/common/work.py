@@ -122,8 +122,8 @@ def set_norms(model: torch.nn.Module, seed: int = 0) -> None:
     generator = torch.Generator().manual_seed(seed)
     for name, module in model.named_modules():
         if hasattr(module, "running_var") and not isinstance(module, torch.nn.BatchNorm2d):
-            module.weight.uniform_(0.2, 0.4, generator=generator)
-            module.bias.uniform_(-0.1, 0.1, generator=generator)
+            for values, low, high in ((module.weight, 0.2, 0.4), (module.bias, -0.1, 0.1)):
+                values.copy_(torch.empty(len(values)).uniform_(low, high, generator=generator))  # drawn on the CPU
             if name.endswith(("bn3", "downsample.1")):
                 module.weight.mul_(0.5)
 

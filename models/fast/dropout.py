@@ -34,4 +34,4 @@ def _drop_by_bits(x: Tensor, p: float) -> Tensor:
     dropped = min(max(round(p * LEVELS), 1), LEVELS - 1)
     draws = torch.empty((x.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
     keep = draws.view(torch.int16)[: x.numel()].view(x.shape) >= dropped - LEVELS // 2
-    return x * keep * (LEVELS / (LEVELS - dropped))
+    return (x * keep).mul_(LEVELS / (LEVELS - dropped))
