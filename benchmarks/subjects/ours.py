@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import time
 import warnings
 from collections.abc import Callable, Mapping
@@ -29,6 +28,7 @@ from benchmarks.common.work import (
 from benchmarks.subjects.plain import to_plain
 from engine import Monitor, train_one_epoch, weighted_sum
 from models import build_model
+from models.fast.inference import optimize_for_inference
 from training.optim import build_optimizer
 from util.arguments import get_args_parser
 from util.compute.compilation import compiled
@@ -64,17 +64,8 @@ def build(work: Work) -> tuple[nn.Module, nn.Module, argparse.Namespace]:
     if work.form == "plain":
         to_plain(model, criterion)
     elif work.form == "optimized":
-        model = optimized(model.eval())
+        model = optimize_for_inference(model.eval())
     return model, criterion, args
-
-
-def optimized(model: nn.Module) -> nn.Module:
-    """The model as `predict.py` uses it."""
-    name = "models.fast.inference"
-    try:
-        return importlib.import_module(name).optimize_for_inference(model)
-    except ModuleNotFoundError:
-        raise SystemExit(f"this version has no {name}") from None
 
 
 def inference(work: Work) -> tuple[list[float], list[float]]:

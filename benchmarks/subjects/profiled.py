@@ -20,13 +20,15 @@ from benchmarks.subjects import plain
 from benchmarks.subjects.ours import MAX_NORM, build
 from engine import Monitor, train_one_epoch
 from models.criterion import SetCriterion
+from models.fast.inference import FusedConv
+from models.frozen_batch_norm import FrozenBatchNorm2d
 from training.optim import build_optimizer
 from util.nested_tensor import NestedTensor
 
 RANGE = "part: "
-NORMS, LOSSES, UPDATE = "frozen norms", "matching and losses", "clipping and optimizer"
+CONVOLUTIONS, NORMS, LOSSES, UPDATE = "convolutions", "frozen norms", "matching and losses", "clipping and optimizer"
 BY_NAME = (  # group, pattern of the names of its operations; the first that fits counts
-    ("convolutions", r"conv|mkldnn::_reorder"),
+    (CONVOLUTIONS, r"conv|mkldnn::_reorder"),
     ("attention", r"attention|sdp|softmax|bmm"),
     ("linear layers", r"addmm|::mm|linear|matmul"),
     ("other norms", r"layer_norm|group_norm|batch_norm"),
@@ -66,6 +68,8 @@ def run(work: Work, profiler: profile) -> None:
     """Do the work; only the repetitions are profiled."""
     ranged(plain.SeparateNorm, "forward", NORMS)
     ranged(SetCriterion, "forward", LOSSES)
+    ranged(FrozenBatchNorm2d, "after_conv", CONVOLUTIONS)  # with the norm folded in
+    ranged(FusedConv, "forward", CONVOLUTIONS)
     model, criterion, args = build(work)
     samples = NestedTensor(*made_images(work))
     if work.task == "training":
