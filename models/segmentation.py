@@ -52,6 +52,8 @@ class DETRsegm(nn.Module):
         ValueError: the backbone returns only one level, or the group norms of the mask head cannot divide a width.
     """
 
+    never_compiled = ("on_demand",)  # the detector within is compiled, the masks' number changes every time
+
     def __init__(
         self, detr: nn.Module, freeze_detr: bool = False, *, query_chunk: int | None = 10, defer_masks: bool = True
     ):
@@ -96,7 +98,6 @@ class DETRsegm(nn.Module):
         return outputs
 
     @torch.jit.unused
-    @torch.compiler.disable(recursive=False)  # the detector within is compiled, the masks' number changes every time
     def on_demand(self, samples: NestedTensor | Tensor | list[Tensor]) -> MasksOnDemand:
         """The outputs of `forward`, whose masks are computed when they are read, all or those of some queries."""
         if not isinstance(samples, NestedTensor):

@@ -23,6 +23,8 @@ def compiled(model: nn.Module, wanted: bool) -> nn.Module:
     The weights are those of `model`, whose `state_dict` keeps its names; the wrapper's have a prefix. Several processes
     wrap the compiled model in DistributedDataParallel. The graph is not cut where they exchange gradients, since torch
     (2.14) cannot do that where sizes are variables: so they exchange them after the backward, not during it.
+
+    A module's class may name methods in `never_compiled` that run as they are.
     """
     if not wanted:
         return model
@@ -31,6 +33,9 @@ def compiled(model: nn.Module, wanted: bool) -> nn.Module:
 
     torch._dynamo.config.optimize_ddp = False
     _config.use_duck_shape = False  # if the first batch is square, height and width are variables of their own still
+    for module in model.modules():
+        for name in getattr(module, "never_compiled", ()):
+            torch.compiler.disable(getattr(type(module), name), recursive=False)  # what it calls is compiled
     return torch.compile(model, backend=BACKEND, dynamic=True)
 
 

@@ -17,6 +17,7 @@ from tests.helpers.golden_cases import weighted_sum
 from tests.helpers.golden_rules import targets
 from tests.models.test_segmentation import SIZES, build, images
 from training.diagnosis.forensics import find_non_finite
+from util.compute import compilation
 from util.nested_tensor import nested_tensor_from_tensor_list
 
 
@@ -126,7 +127,7 @@ def test_masks_keep_the_autocast_and_the_gradient_mode_of_the_forward_pass(model
         assert outputs["pred_masks"].dtype == torch.float32 and outputs["pred_masks"].requires_grad
 
 
-def test_the_masks_of_a_compiled_model_are_on_demand_too(model):
+def test_the_masks_of_a_compiled_model_are_on_demand_too(model, monkeypatch):
     """The detector is compiled, once for all sizes."""
     graphs: list[torch.fx.GraphModule] = []
 
@@ -134,7 +135,8 @@ def test_the_masks_of_a_compiled_model_are_on_demand_too(model):
         graphs.append(graph)
         return graph
 
-    compiled = torch.compile(model, backend=backend, dynamic=True)
+    monkeypatch.setattr(compilation, "BACKEND", backend)
+    compiled = compilation.compiled(model, True)
     for size in [(64, 96), (80, 64), (71, 93)]:
         batch = nested_tensor_from_tensor_list([torch.rand(3, *size), torch.rand(3, *size)])
         outputs = compiled(batch)
