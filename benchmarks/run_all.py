@@ -30,7 +30,9 @@ ROWS: dict[str, Callable[[Options], Row]] = {
     panoptic.KEY: panoptic.run,
     training_step.MASKS: training_step.run_masks,
     criterion.KEY: criterion.run,
-    "loading": lambda options: by_script("loading", "Loading: the training pipeline"),
+    "loading": lambda options: by_script(
+        "loading", "Loading: the training pipeline", *(QUICK_LOADING if options.quick else ())
+    ),
     "evaluator": lambda options: by_script("evaluator", "Evaluator", *(["--images", "300"] if options.quick else [])),
     startup.KEY: startup.run,
     device_waits.KEY: device_waits.run,
@@ -38,6 +40,7 @@ ROWS: dict[str, Callable[[Options], Row]] = {
     training_step.ONE_THREAD: training_step.run_one_thread,
     profile.KEY: profile.run,
 }
+QUICK_LOADING = ("--images", "4", "--annotations", "0", "--repeat", "1")
 CPU_ONLY = {"loading", "evaluator", startup.KEY, "beside_other_work", training_step.ONE_THREAD}
 BEGIN, END = "<!-- measurements: begin -->", "<!-- measurements: end -->"
 
