@@ -92,7 +92,7 @@ def test_invalid_annotated_sizes_are_ignored(tmp_path):
     Image.new("RGB", (40, 30)).save(tmp_path / "1.png")
     for width in (-40, 40.5, float("inf"), float("nan")):
         data = dataset(tmp_path, [])
-        data.ids, data.coco.imgs = [1], {1: {"id": 1, "file_name": "1.png", "width": width, "height": 30}}
+        data.ids, data.images[1] = [1], {"id": 1, "file_name": "1.png", "width": width, "height": 30}
         assert resized_sizes(data, SHORT, LONG) == [(32, 42)]
 
 

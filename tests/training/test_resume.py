@@ -296,13 +296,16 @@ def test_processes_at_different_places_are_refused(monkeypatch):
 
 
 def test_a_checkpoint_written_before_the_state_had_one_owner_resumes(shapes, tmp_path):
-    """The file was written by a stop after step 3 of 4 in epoch 1; the epoch's loss is the one that run went on to."""
+    """The file was written by a stop after step 3 of 4 in epoch 1.
+
+    The epoch's loss is the one that the code of then goes on to, without dropout, whose draws have changed since.
+    """
     file = Path(__file__).parent / "files" / "epoch1_step3.pth.xz"
     (tmp_path / "checkpoint.pth").write_bytes(lzma.decompress(file.read_bytes()))
     before = load_checkpoint(tmp_path / "checkpoint.pth")
     earlier = ["--resume", "auto", "--output_dir", str(tmp_path), "--batch_size", "2", "--epochs", "2"]
-    assert main.run(flags(shapes, *earlier, "--dropout", "0.1", "--lr_backbone", "0")) == 0
+    assert main.run(flags(shapes, *earlier, "--dropout", "0", "--lr_backbone", "0")) == 0
     after = load_checkpoint(tmp_path / "checkpoint.pth")
     assert (after["epoch"], after["step"], after["progress"]) == (1, 8, None)
-    assert log_of(tmp_path)[-1]["train_loss"] == pytest.approx(15.314896, rel=1e-4)
+    assert log_of(tmp_path)[-1]["train_loss"] == pytest.approx(15.744876, rel=1e-4)
     assert after["best_score"] == max(before["best_ap"], log_of(tmp_path)[-1]["test_coco_eval_bbox"][0])
