@@ -191,7 +191,7 @@ class FewFiles(Numbers):
     def __getitem__(self, index):
         if torch.utils.data.get_worker_info() is not None:
             is_open = set(map(int, os.listdir("/proc/self/fd")))
-            free = [number for number in range(max(is_open) + self.spare + 1) if number not in is_open]
+            free = [number for number in range(max(is_open) + self.spare + 2) if number not in is_open]
             hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
             resource.setrlimit(resource.RLIMIT_NOFILE, (free[self.spare], hard))
         return super().__getitem__(index)
