@@ -49,15 +49,21 @@ def annotations_of(images: int, objects: int) -> dict[str, object]:
     }
 
 
+LINKS = 50_000  # to one file; file systems allow some 65,000
+
+
 def draw(work: Work) -> list[float]:
-    """Write the annotation file, and all images as links to one."""
+    """Write the annotation file, and the images as links to a few."""
     folder = Path(work.path)
     (folder / "images").mkdir(parents=True)
     (folder / "annotations.json").write_text(json.dumps(annotations_of(work.batch, work.boxes)), encoding="utf-8")
-    first = folder / "one.jpg"
-    Image.new("RGB", (WIDTH, HEIGHT)).save(first)
     for index in range(1, work.batch + 1):
-        os.link(first, folder / "images" / f"{index:012d}.jpg")
+        path = folder / "images" / f"{index:012d}.jpg"
+        if index % LINKS == 1:
+            file = path
+            Image.new("RGB", (WIDTH, HEIGHT)).save(file)
+        else:
+            os.link(file, path)
     return []
 
 
