@@ -12,7 +12,16 @@ KNOWN = (nn.Conv2d, nn.ReLU, nn.Sequential, FrozenBatchNorm2d)
 def can_fold(*parts: nn.Module) -> bool:
     """Whether the parts are known ones with frozen norms, and no hook waits for one that the folded form skips."""
     modules = [module for part in parts for module in part.modules()]
-    return all(type(module) in KNOWN and not _is_watched(module) for module in modules)
+    return all(type(module) in KNOWN and is_plain(module) and not _is_watched(module) for module in modules)
+
+
+def is_plain(module: nn.Module) -> bool:
+    """Whether a convolution, if it is one, has neither bias nor groups, and zeros as its padding."""
+    if not isinstance(module, nn.Conv2d):
+        return True
+    return (
+        module.bias is None and module.groups == 1 and module.padding_mode == "zeros" and type(module.padding) is tuple
+    )
 
 
 def _is_watched(module: nn.Module) -> bool:

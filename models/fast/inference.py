@@ -17,11 +17,11 @@ from torch import Tensor, nn
 
 from models.backbone import BackboneBase, IntermediateLayers
 from models.fast.conv_norm import fold
+from models.fast.folded_norm import is_plain
 from models.frozen_batch_norm import FrozenBatchNorm2d
 from models.resnet import BasicBlock, Bottleneck
 
 PACKED_SIZES = 8  # image sizes whose weight layouts are kept
-FOLDABLE = (FrozenBatchNorm2d, nn.BatchNorm2d)
 STAGES = ("layer1", "layer2", "layer3", "layer4")
 
 
@@ -43,12 +43,20 @@ def optimize_for_inference(model: nn.Module) -> nn.Module:
 
 def can_fuse(body: nn.Module) -> bool:
     """Whether the body of a `BackboneBase` is one of `models.resnet`, with norms that are constant in evaluation."""
-    if not isinstance(body, IntermediateLayers) or not isinstance(getattr(body, "bn1", None), FOLDABLE):
+    if not isinstance(body, IntermediateLayers) or list(body)[:4] != ["conv1", "bn1", "relu", "maxpool"]:
         return False
     blocks = [block for name in STAGES if name in body for block in body[name]]
-    parts = [part for block in blocks for part in block.modules() if not isinstance(part, BasicBlock | Bottleneck)]
-    known = (nn.Conv2d, nn.ReLU, nn.Sequential, *FOLDABLE)
-    return all(type(block) in (BasicBlock, Bottleneck) for block in blocks) and all(type(p) in known for p in parts)
+    if not all(type(block) in (BasicBlock, Bottleneck) for block in blocks):
+        return False
+    parts = [body["conv1"], body["bn1"], body["relu"]]
+    parts += [part for block in blocks for part in block.modules() if part is not block]
+    return all(_is_known(part) and is_plain(part) for part in parts)
+
+
+def _is_known(part: nn.Module) -> bool:
+    if type(part) is nn.BatchNorm2d:
+        return part.affine and part.track_running_stats
+    return type(part) in (nn.Conv2d, nn.ReLU, nn.Sequential, FrozenBatchNorm2d)
 
 
 class FusedConv(nn.Module):

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from models.backbone import Backbone, FrozenBatchNorm2d
 from models.fast.conv_norm import weight_gradient
+from models.fast.inference import FusedResNet, optimize_for_inference
 from util.nested_tensor import NestedTensor
 
 BACKBONES = [("tiny", False), ("tiny", True), ("resnet18", True), ("resnet50", False), ("resnet50", True)]
@@ -131,6 +132,24 @@ def test_a_block_with_a_replaced_part_is_not_folded():
     network = backbone()
     network.body["layer3"][0].relu = nn.GELU()
     assert folds(network) == [True, True, True, False, True]
+
+
+@pytest.mark.parametrize("change", [{"bias": True}, {"groups": 4}, {"padding_mode": "reflect"}, {"padding": "same"}])
+def test_convolutions_that_are_not_plain_are_not_folded(change):
+    """Neither for training nor for inference: the sum with the shift of the norm has no place for a bias."""
+    network = backbone()
+    network.body["layer1"][0].conv2 = nn.Conv2d(32, 32, 3, **({"padding": 1, "bias": False} | change)).double()
+    assert folds(network) == [True, False, True, True, True]
+    fast = optimize_for_inference(network)
+    assert not isinstance(fast.body, FusedResNet)
+    plain, fast = network(batch())["3"].tensors, fast(batch())["3"].tensors
+    assert_equal({"3": fast}, {"3": plain.detach()}, 1e-12)
+
+
+def test_a_stem_with_a_bias_is_not_folded():
+    network = backbone()
+    network.body["conv1"] = nn.Conv2d(3, 32, 7, 2, 3).double()
+    assert folds(network)[0] is False
 
 
 def test_autocast_gives_half_features_near_the_float32_ones():
