@@ -1,0 +1,78 @@
+"""Recognising the format of a data set's folder: `find_data`.
+
+Each entry of `FORMATS` is one format: what is looked for, in words, and a function that returns the data sets of that
+format in a folder, usually none or one. Such a function only looks at names and the beginnings of files.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from datasets.formats.coco_files import find_coco
+from datasets.formats.part import FoundData
+from datasets.formats.tree import Tree
+from util.text import printable
+
+MOST_NAMED = 4  # kinds of files that a message names
+
+
+class Format(NamedTuple):
+    """One format.
+
+    `find` may raise ValueError for a folder that is of this format and cannot be used.
+    """
+
+    name: str
+    looked_for: str
+    find: Callable[[Tree], list[FoundData]]
+
+
+FORMATS = (
+    Format(
+        "COCO",
+        "a JSON file with `images` and `annotations`, such as annotations/instances_train2017.json, "
+        "train/_annotations.coco.json or result.json",
+        find_coco,
+    ),
+)
+
+
+def find_data(folder: str | Path) -> FoundData:
+    """The data set in a folder, whatever its format. Annotations are not read yet.
+
+    Raises:
+        FileNotFoundError, NotADirectoryError, OSError: the folder does not exist or cannot be listed.
+        ValueError: no data set is found, or more than one; the message says what was looked for and what was found.
+    """
+    tree = Tree.of(Path(folder))
+    found = [data for each in FORMATS for data in each.find(tree)]
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        looked_for = "; ".join(f"for {each.name}, {each.looked_for}" for each in FORMATS)
+        raise ValueError(
+            f"no data set is recognised in {printable(tree.root)}. Looked for: {looked_for}. Found: {_inventory(tree)}"
+        )
+    kinds = "; ".join(f"{data.kind} ({printable(data.evidence)})" for data in found)
+    raise ValueError(
+        f"{printable(tree.root)} holds {len(found)} data sets: {kinds}. Pass the folder of one of them, or move the "
+        "files of the other elsewhere"
+    )
+
+
+def _inventory(tree: Tree) -> str:
+    """What a folder holds, by suffix, with the first file of each."""
+    files = [folder / name for folder, names in tree.files.items() for name in names]
+    if not files:
+        return "no file"
+    counts = Counter(file.suffix.lower() for file in files)
+    first = {file.suffix.lower(): file for file in reversed(files)}
+    named = [
+        f"{count:,} {printable(suffix, 20) or 'without suffix'} ({tree.relative(first[suffix])})"
+        for suffix, count in counts.most_common(MOST_NAMED)
+    ]
+    more = f" and {len(counts) - MOST_NAMED} other kinds of files" if len(counts) > MOST_NAMED else ""
+    return ", ".join(named) + more

@@ -1,0 +1,140 @@
+"""Recognising a data set's folder: each layout, and what is said where there is none or more than one."""
+
+import json
+import os
+import pickle
+
+import pytest
+from PIL import Image
+
+from datasets.formats import find_data
+from tests.helpers.layouts import coco_layouts
+from tests.helpers.layouts.coco_layouts import DIVIDED, LAYOUTS, UNDIVIDED, write_part
+
+KINDS = {
+    "published": "COCO",
+    "roboflow": "Roboflow COCO",
+    "cvat": "CVAT COCO",
+    "cvat_default": "CVAT COCO",
+    "cvat_subsets": "CVAT COCO",
+    "label_studio": "Label Studio COCO",
+    "beside": "COCO",
+    "inside": "COCO",
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: layout.__name__)
+def test_every_layout_is_read_with_the_names_of_its_files(tmp_path, layout):
+    found = find_data(layout(tmp_path, (0, 1)))
+    assert found.kind == KINDS.get(layout.__name__, found.kind)
+    assert found.undivided == (layout in UNDIVIDED)
+    assert {"train", "val"} <= set(found.parts) if layout in DIVIDED else set(found.parts) == {"train"}
+    numbers = []
+    for part in found.parts.values():
+        data = part.read()
+        assert all((part.images / image["file_name"]).is_file() for image in data["images"])
+        numbers += [image["id"] for image in data["images"]]
+        assert [(c["id"], c["name"]) for c in data["categories"]] == [(0, "ein Apfel"), (1, "plum #2")]
+    assert sorted(numbers) == list(range(9 if layout is coco_layouts.roboflow else 6))
+
+
+@pytest.mark.parametrize("layout", DIVIDED, ids=lambda layout: layout.__name__)
+def test_parts_are_not_mixed_up(tmp_path, layout):
+    parts = find_data(layout(tmp_path, (0, 1))).parts
+    assert {name: parts[name].read()["images"][0]["id"] for name in ("train", "val")} == {"train": 0, "val": 3}
+
+
+def test_the_sentence_counts_the_parts_that_were_read(tmp_path):
+    found = find_data(coco_layouts.roboflow(tmp_path, (1, 2)))
+    for name in ("train", "val"):
+        found.parts[name].read()
+    assert found.sentence() == (
+        f"Roboflow COCO in {tmp_path}: train 3 images, 6 objects; val 3 images, 6 objects; "
+        "2 classes (ein Apfel, plum #2); not read: test"
+    )
+
+
+def test_a_part_can_be_sent_to_a_worker(tmp_path):
+    part = find_data(coco_layouts.label_studio_windows(tmp_path, (0, 1))).parts["train"]
+    assert pickle.loads(pickle.dumps(part)).read() == part.read()
+
+
+def test_a_folder_with_nothing_says_what_was_looked_for_and_what_was_found(tmp_path):
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    (tmp_path / "notes.json").write_text(json.dumps({"categories": [], "info": {}}))
+    with pytest.raises(
+        ValueError, match=r"no data set is recognised in .*_annotations\.coco\.json.*1 \.png \(a\.png\)"
+    ):
+        find_data(tmp_path)
+
+
+def test_a_missing_folder_and_a_file_are_told(tmp_path):
+    with pytest.raises(FileNotFoundError, match="there is no folder"):
+        find_data(tmp_path / "absent")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(NotADirectoryError, match="pass the folder of the data set"):
+        find_data(tmp_path / "file")
+
+
+def test_two_data_sets_are_two_candidates(tmp_path):
+    coco_layouts.published(tmp_path, (0, 1))
+    coco_layouts.roboflow(tmp_path / "export", (0, 1))
+    with pytest.raises(ValueError, match=r"holds 2 data sets: COCO \(.*instances_train2017\.json\); Roboflow COCO"):
+        find_data(tmp_path)
+
+
+def test_two_files_of_one_part_are_named(tmp_path):
+    write_part(tmp_path / "images", tmp_path / "old_train.json", (0, 1))
+    write_part(tmp_path / "images", tmp_path / "new_train.json", (0, 1))
+    with pytest.raises(ValueError, match=r"new_train\.json, old_train\.json.*--train_ann"):
+        find_data(tmp_path)
+
+
+def test_the_other_tasks_of_the_published_layout_are_no_candidates(tmp_path):
+    root = coco_layouts.published(tmp_path, (0, 1))
+    content = (root / "annotations/instances_train2017.json").read_text()
+    for other in ("captions_train2017", "person_keypoints_val2017", "image_info_test2017"):
+        (root / f"annotations/{other}.json").write_text(content)
+    assert set(find_data(root).parts) == {"train", "val"}
+
+
+def test_a_folder_around_the_data_set_is_looked_into(tmp_path):
+    coco_layouts.roboflow(tmp_path / "download" / "cells.v1", (0, 1))
+    found = find_data(tmp_path)
+    assert found.root == tmp_path / "download" / "cells.v1"
+    assert set(found.parts) == {"train", "val", "test"}
+
+
+def test_images_that_no_folder_holds_are_named(tmp_path):
+    write_part(tmp_path / "images", tmp_path / "labels.json", (0, 1), names=lambda name: f"other {name}")
+    with pytest.raises(ValueError, match="lists images such as 'other cell 000.png', but no folder"):
+        find_data(tmp_path)
+
+
+def test_two_folders_with_the_same_names_are_not_guessed_between(tmp_path):
+    write_part(tmp_path / "a", tmp_path / "labels.json", (0, 1))
+    write_part(tmp_path / "b", tmp_path / "labels.json", (0, 1))
+    with pytest.raises(ValueError, match="several folders: a, b"):
+        find_data(tmp_path)
+
+
+def test_names_of_two_folders_that_became_one_are_refused(tmp_path):
+    numbers = iter(range(6))
+    root = tmp_path / "images"
+    write_part(root, tmp_path / "result.json", (0, 1), names=lambda name: f"C:\\{next(numbers)}\\cell 000.png")
+    with pytest.raises(ValueError, match="of which only one file is there"):
+        find_data(tmp_path).parts["train"].read()
+
+
+def test_a_link_to_the_folder_itself_is_not_followed(tmp_path):
+    coco_layouts.beside(tmp_path, (0, 1))
+    os.symlink(tmp_path, tmp_path / "again")
+    assert find_data(tmp_path).kind == "COCO"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_file_in_another_encoding_is_recognised(tmp_path, encoding):
+    coco_layouts.beside(tmp_path, (0, 1))
+    file = tmp_path / "labels.json"
+    file.write_text(file.read_text(encoding="utf-8"), encoding=encoding)
+    assert len(find_data(tmp_path).parts["train"].read()["images"]) == 6
