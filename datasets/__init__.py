@@ -7,12 +7,17 @@ from torch.utils.data import Dataset, Subset
 from datasets.annotated_images import AnnotatedImages
 from datasets.coco import build as build_coco
 from datasets.coco_panoptic import build as build_coco_panoptic
+from datasets.formats.choose import ChosenData
 
 
-def build_dataset(image_set: str, args: Namespace) -> AnnotatedImages:
-    """The "train" or "val" split of the data set that `args.dataset_file` names; ValueError for an unknown name."""
+def build_dataset(image_set: str, args: Namespace, data: ChosenData | None = None) -> AnnotatedImages:
+    """The "train" or "val" split of the data set that `args.dataset_file` names; ValueError for an unknown name.
+
+    Args:
+        data: as from `datasets.formats.choose.choose_data`, so that the data are not looked for again.
+    """
     if args.dataset_file == "coco":
-        return build_coco(image_set, args)
+        return build_coco(image_set, args, data)
     if args.dataset_file == "coco_panoptic":
         return build_coco_panoptic(image_set, args)
     raise ValueError(f"unknown --dataset_file {args.dataset_file!r}: use 'coco' or 'coco_panoptic'")

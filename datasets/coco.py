@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from argparse import Namespace
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from datasets.annotations.masks import segmentation_to_mask
 from datasets.annotations.picture_checks import check_pictures
 from datasets.annotations.segmentations import check_segmentations
 from datasets.fast.compose import FastCompose
+from datasets.formats.choose import ChosenData, choose_data
 from util.loading.json_text import collector_paused
 from util.settings import MAX_PIXELS, TRAIN_SIZES
 
@@ -54,6 +55,7 @@ class CocoDetection(AnnotatedImages):
         img_folder, ann_file: the images and their annotations.
         transforms: (image, target) → (image, target).
         return_masks: add masks to the targets.
+        read: reads the annotations instead of `ann_file`, which is then what messages name; see `read_coco`.
         seed, skip_bad_images, max_bad_images, max_pixels: see `AnnotatedImages`.
 
     Attributes:
@@ -72,6 +74,7 @@ class CocoDetection(AnnotatedImages):
         transforms: T.Transform | None,
         return_masks: bool,
         *,
+        read: Callable[[], dict[str, Any]] | None = None,
         seed: int = 0,
         skip_bad_images: bool = False,
         max_bad_images: int = 10,
@@ -79,8 +82,9 @@ class CocoDetection(AnnotatedImages):
     ):
         self.return_masks = return_masks
         self.ann_file = Path(ann_file)
+        self._read = read
         with collector_paused():
-            coco, self.problems = read_coco(ann_file, img_folder)
+            coco, self.problems = read_coco(ann_file, img_folder, read=read)
             if return_masks:
                 check_segmentations(ann_file, coco, Path(img_folder))
             self._coco: COCO | None = coco
@@ -104,7 +108,7 @@ class CocoDetection(AnnotatedImages):
     @property
     def coco(self) -> COCO:
         if self._coco is None:
-            coco, _ = read_coco(self.ann_file, self.img_folder, report=False)
+            coco, _ = read_coco(self.ann_file, self.img_folder, report=False, read=self._read)
             coco.dataset["images"] = list(self._images.values())
             coco.imgs = self._images
             self._coco = coco
@@ -232,11 +236,23 @@ def make_coco_transforms(
     return FastCompose([T.RandomHorizontalFlip(), resize, normalize])
 
 
-def build(image_set: str, args: Namespace) -> CocoDetection:
-    """The "train" or "val" data set of the command line; FileNotFoundError or ValueError names the flag to correct."""
-    img_folder, ann_file = locate(image_set, args, PARTS)
+def build(image_set: str, args: Namespace, data: ChosenData | None = None) -> CocoDetection:
+    """The "train" or "val" data set of the command line.
+
+    Args:
+        data: as from `choose_data`; found anew if it is None.
+
+    Raises:
+        FileNotFoundError, ValueError: names the flag to correct.
+    """
+    data = data or choose_data(args)
+    if data:
+        part = data.train if image_set == "train" else data.val
+        img_folder, ann_file, read = part.images, part.source, part.read
+    else:
+        (img_folder, ann_file), read = locate(image_set, args, PARTS), None
     transforms = build_transforms(image_set, args)
-    dataset = CocoDetection(img_folder, ann_file, transforms, args.masks, **loading(args))
+    dataset = CocoDetection(img_folder, ann_file, transforms, args.masks, read=read, **loading(args))
     check_not_empty(dataset, image_set, ann_file)
     check_pictures(dataset, every=image_set == "val")
     if image_set == "train":

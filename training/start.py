@@ -16,6 +16,7 @@ from torch import nn
 
 from datasets import build_dataset
 from datasets.annotated_images import AnnotatedImages
+from datasets.formats.choose import choose_data
 from models.backbone import check_backbone, wanted_weights
 from training.classes import settle_classes
 from training.follow import EVALUATE, FREEZE, INIT, RESUME, follow_checkpoint
@@ -137,8 +138,11 @@ def read_data(start: Start) -> Data:
     Raises:
         ValueError, OSError: data that cannot be used, or a category without a class.
     """
-    val = build_dataset("val", start.args)
-    train = None if start.args.eval else build_dataset("train", start.args)
+    chosen = choose_data(start.args)
+    val = build_dataset("val", start.args, chosen)
+    train = None if start.args.eval else build_dataset("train", start.args, chosen)
+    if chosen:
+        get_logger().info(chosen.found.sentence())
     datasets = [dataset for dataset in (train, val) if dataset is not None]
     loaded, source = start.checkpoint or start.frozen, start.args.resume or start.args.frozen_weights
     settled, categories = settle_classes(start.args.num_classes, loaded, source, datasets)

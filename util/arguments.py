@@ -12,6 +12,8 @@ from pathlib import Path
 from util.settings import GROUPS, SCHEDULE, SETTINGS
 from util.text import print_any_script
 
+_OTHER_DATA = ("coco_path", "coco_panoptic_path", "train_ann", "train_images", "val_ann", "val_images")
+
 
 def get_args_parser() -> argparse.ArgumentParser:
     """The parser of `main.py`; without `--help`, so that it can be a parent of other parsers, as published."""
@@ -118,7 +120,17 @@ def _check_training(args: argparse.Namespace) -> None:
         )
 
 
-def _check_files(args: argparse.Namespace) -> None:
+def _check_data(args: argparse.Namespace) -> None:
+    """Refuse flags of the data that do not go together, and too few of them."""
+    if getattr(args, "data", None):
+        others = [name for name in _OTHER_DATA if getattr(args, name, None)]
+        if others:
+            raise ValueError(f"--data and --{others[0]} both name the data: pass only one of them")
+        if args.dataset_file == "coco_panoptic":
+            raise ValueError("--data reads boxes and masks of objects: pass panoptic data with --coco_panoptic_path")
+        return
+    if getattr(args, "eval_part", "val") != "val":
+        raise ValueError("--eval_part names a part of --data: pass --data, or --val_ann and --val_images")
     splits = ("val",) if args.eval else ("train", "val")
     panoptic = args.dataset_file == "coco_panoptic"
     kinds = {"ann": args.coco_path, "images": args.coco_path}
@@ -128,9 +140,14 @@ def _check_files(args: argparse.Namespace) -> None:
         for kind, root in kinds.items():
             if not root and not getattr(args, f"{split}_{kind}"):
                 flag = "--coco_panoptic_path" if panoptic and kind != "images" else "--coco_path"
+                folder = f"{flag} FOLDER" if panoptic else "--data FOLDER or --coco_path FOLDER"
                 raise ValueError(
-                    f"no data: pass {flag} FOLDER, or --{split}_{kind} and the flags of the other files and folders"
+                    f"no data: pass {folder}, or --{split}_{kind} and the flags of the other files and folders"
                 )
+
+
+def _check_files(args: argparse.Namespace) -> None:
+    _check_data(args)
     if args.resume == "auto" and not args.output_dir:
         raise ValueError(
             "--resume auto looks for a checkpoint in --output_dir: pass --output_dir too, or name the checkpoint"

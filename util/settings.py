@@ -152,6 +152,15 @@ GROUPS: dict[str, tuple[Setting, ...]] = {
     ),
     "data": (
         Setting("dataset_file", "coco", None, "the kind of data: coco or coco_panoptic", TRAINING, known=DATA_KINDS),
+        Setting(
+            "data",
+            None,
+            str,
+            "folder of a data set in any format that is recognised, instead of --coco_path: COCO, exports of "
+            "annotation tools, Pascal VOC, YOLO",
+            RUN,
+        ),
+        Setting("eval_part", "val", None, "part of --data to evaluate on", RUN, choices=("val", "test")),
         Setting("coco_path", None, str, "folder with annotations/, train2017/ and val2017/", RUN),
         Setting("coco_panoptic_path", None, str, "folder with panoptic_{train,val}2017/, default: --coco_path", RUN),
         Setting("remove_difficult", False, None, "published; has no effect, as in the published code", RUN),

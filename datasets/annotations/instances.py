@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from operator import itemgetter
@@ -54,13 +54,20 @@ class Objects(ObjectColumns):
     keypoints: np.ndarray | None  # float32 [N, K, 3]; None unless every object has K keypoints
 
 
-def read_coco(ann_file: str | Path, img_folder: str | Path | None = None, *, report: bool = True) -> tuple[COCO, str]:
-    """Load a COCO instances file.
+def read_coco(
+    ann_file: str | Path,
+    img_folder: str | Path | None = None,
+    *,
+    report: bool = True,
+    read: Callable[[], dict[str, Any]] | None = None,
+) -> tuple[COCO, str]:
+    """Load a COCO instances file, or annotations of another format in COCO's form.
 
     Args:
-        ann_file: the file.
+        ann_file: the file; with `read`, what messages name.
         img_folder: the folder of the images, if known: it tells file names in URLs, and turned images.
         report: log what was repaired and what is probably wrong.
+        read: reads the annotations instead, see `datasets.formats.part.Part.read`.
 
     Returns:
         (coco, problems): the pycocotools index over the checked and repaired annotations, and a summary of the boxes
@@ -71,7 +78,7 @@ def read_coco(ann_file: str | Path, img_folder: str | Path | None = None, *, rep
         FileNotFoundError, OSError: the file does not exist or cannot be read.
         ValueError: not a COCO instances file, or an annotation in it is unusable; the message names the annotation.
     """
-    data = read_json(Path(ann_file))
+    data = read() if read else read_json(Path(ann_file))
     try:
         warnings = translate(data, img_folder)
         check_images(data["images"])

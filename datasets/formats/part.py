@@ -34,7 +34,7 @@ class Part:
 
         Images have an `id` and a `file_name` relative to the folder `images`; annotations an `id`, `image_id`,
         `category_id` and `bbox` [x, y, width, height] in pixels; categories an `id` and a `name`. Entries of COCO files
-        are not checked yet: `datasets.annotations.instances.check_coco` does that, for every format.
+        are not checked yet: `datasets.annotations.instances.read_coco` does that, for every format.
 
         Raises:
             OSError, ValueError: something cannot be read; the message names the file.
@@ -77,6 +77,7 @@ class FoundData:
         described, unread = [], []
         for name in sorted(self.parts, key=_order):
             counts = self.parts[name].counts
+            name = "all" if self.undivided else name
             if counts is None:
                 unread.append(name)
             else:

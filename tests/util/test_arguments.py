@@ -107,6 +107,20 @@ def test_panoptic_data_have_three_parts_and_two_roots(missing):
         _check_files(panoptic_args(coco_panoptic_path="X"))
 
 
+@pytest.mark.parametrize("other", ["coco_path", "coco_panoptic_path", "train_ann", "val_images"])
+def test_two_sources_of_data_are_refused(other):
+    check("", data="--data X")
+    with pytest.raises(ValueError, match=f"--data and --{other} both name the data"):
+        check("", data=f"--data X --{other} Y")
+
+
+def test_panoptic_data_and_a_part_have_their_own_flags():
+    with pytest.raises(ValueError, match="pass panoptic data with --coco_panoptic_path"):
+        check("--dataset_file coco_panoptic", data="--data X")
+    with pytest.raises(ValueError, match="--eval_part names a part of --data"):
+        check("--eval_part test", data="--coco_path X")
+
+
 def test_no_data_at_all_is_refused():
     with pytest.raises(ValueError, match="--coco_path"):
         check("", data="")

@@ -1,0 +1,56 @@
+"""The parts of `--data` that a run trains and evaluates on."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from dataclasses import dataclass
+
+from datasets.formats.find import find_data
+from datasets.formats.part import NAMES, FoundData, Part
+from util.text import printable
+
+
+@dataclass(frozen=True)
+class ChosenData:
+    """A data set and the parts of it that a run uses; `train` is None when only evaluating."""
+
+    found: FoundData
+    train: Part | None
+    val: Part
+
+
+def choose_data(args: Namespace) -> ChosenData | None:
+    """The data set that `args.data` names and the parts to train and to evaluate on; None without `data`.
+
+    An evaluation of a folder that tells no parts apart uses all of its images.
+
+    Args:
+        args: `data`, a folder; `eval`, whether no training data are needed; `eval_part`, the part to evaluate on.
+
+    Raises:
+        OSError, ValueError: see `datasets.formats.find.find_data`; or the data set lacks a part.
+    """
+    if not getattr(args, "data", None):
+        return None
+    found = find_data(args.data)
+    name = getattr(args, "eval_part", "val")
+    if not getattr(args, "eval", False):
+        return ChosenData(found, _take(found, "train", "training"), _take(found, name, "evaluation"))
+    if found.undivided and name == "val":
+        return ChosenData(found, None, found.parts["train"])
+    return ChosenData(found, None, _take(found, name, "evaluation"))
+
+
+def _take(found: FoundData, name: str, purpose: str) -> Part:
+    if name in found.parts:
+        return found.parts[name]
+    described = "one part" if found.undivided else " and ".join(each for each in NAMES if each in found.parts)
+    remedies = []
+    if name == "val":
+        remedies.append("pass --val_share 0.15 to hold out a share of the training images")
+        if "test" in found.parts:
+            remedies.append("pass --eval_part test to evaluate on the test part")
+    raise ValueError(
+        f"{found.kind} in {printable(found.root)} has no {name} part, which {purpose} needs (it has {described}): "
+        f"{', or '.join(remedies) or 'add it, or pass another folder'}"
+    )
