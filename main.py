@@ -62,7 +62,7 @@ def main(args: argparse.Namespace) -> None:
     validation = Validation(data.args, together, criterion, postprocessors, data.val, start.folder)
     if data.args.eval:
         validation.run()
-        validation.report(start.checkpoint.get("epoch"))
+        start.save_thresholds(validation.report(start.checkpoint.get("epoch")))
     else:
         Training(start, data, model, validation).fit()
 

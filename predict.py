@@ -37,6 +37,7 @@ from prediction.speed import PHOTO, measure, report
 from util.checkpoint import CheckpointError
 from util.errors import OpenFilesError, lack_of_memory, lack_of_open_files, one_sentence
 from util.output.folder_lock import FolderLock, locks_released
+from util.settings import BEST
 from util.signals import CommandSignals, StopRequested, StopSignals
 from util.text import printable
 
@@ -65,6 +66,8 @@ def main(options: argparse.Namespace) -> int:
     if predictor.is_panoptic or options.panoptic_threshold is not None:
         settings["panoptic_threshold"] = options.panoptic_threshold
     predictor([], **settings, batch_size=options.batch_size)  # rejects bad settings before anything is written
+    if options.threshold == BEST:
+        print(predictor.class_thresholds().sentence(predictor.predicted(options.classes)), file=sys.stderr)
     folder = PredictionFolder(
         options.out,
         _job(options, predictor, settings),
@@ -106,7 +109,8 @@ def main(options: argparse.Namespace) -> int:
     print(f"{count_of_images(len(files) - skipped)}: {printable(summary, 500)}", end="")
     print("" if options.no_pictures else f", pictures in {printable(options.out / 'pictures', 500)}", end="")
     print(f", panoptic maps in {printable(options.out / 'panoptic', 500)}" if predictor.is_panoptic else "")
-    advice = on_threshold(folder.records(files), options.threshold, options.checkpoint)
+    records, has_best = folder.records(files), predictor.has_thresholds
+    advice = on_threshold(records, options.threshold, options.checkpoint, has_best=has_best)
     if advice:
         print(advice, file=sys.stderr)
     if skipped:
@@ -121,6 +125,7 @@ def _job(options: argparse.Namespace, predictor: Predictor, settings: Mapping[st
         **{name: getattr(predictor.args, name) for name in ("val_size", "max_size")},
         "class_names": zlib.crc32(repr(sorted(predictor.names.items())).encode()),
         **settings,
+        **({"class_thresholds": predictor.class_thresholds().plain()} if options.threshold == BEST else {}),
         "attention": options.attention,
         "attention_points": options.attention_points if options.attention else [],
     }

@@ -43,6 +43,7 @@ def write_evaluation(
     batch_size: int,
     training: bool = True,
     image_folder: str | Path | None = None,
+    matches: MatchSummary | None = None,
 ) -> dict[str, float | None]:
     """Write the results of an evaluation, after `evaluator.summarize()`; processes other than the main one do nothing.
 
@@ -69,6 +70,7 @@ def write_evaluation(
         batch_size: images per process; DETR's AP depends on it because images are padded to the batch's size.
         training: False for an evaluation outside of training.
         image_folder: the folder that the images' `file_name`s are relative to.
+        matches: `summarize_matches(evaluator)`, if it is known.
 
     Returns:
         `threshold`, `f1`, `precision` and `recall` at the best F1 overall, all None if there is no true positive. Use
@@ -94,7 +96,7 @@ def write_evaluation(
     summary = {"stats": result.stats.tolist(), "numbers": numbers, "per_class": per_class}
     write_json(folder / "per_class.json", about | summary)
 
-    matches = summarize_matches(evaluator)
+    matches = summarize_matches(evaluator) if matches is None else matches
     write_atomically(folder / "detections.json", partial(_write_results, matches.detections))
     if "segm" in evaluator.iou_types:
         write_atomically(folder / "segmentations.json", partial(_write_results, matches.detections, masks=True))

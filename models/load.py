@@ -33,7 +33,10 @@ class Detector(NamedTuple):
 
 
 def load_detector(
-    checkpoint: str | os.PathLike[str] | Mapping[str, Any], device: str | torch.device = "auto"
+    checkpoint: str | os.PathLike[str] | Mapping[str, Any],
+    device: str | torch.device = "auto",
+    *,
+    source: str = "the given checkpoint",
 ) -> Detector:
     """Build the model of a checkpoint and load its weights. No other file is read or downloaded.
 
@@ -45,12 +48,13 @@ def load_detector(
     Args:
         checkpoint: a path, an http(s) URL, or the result of `util.checkpoint.load_checkpoint`.
         device: auto, cpu, cuda, cuda:N or mps.
+        source: where a checkpoint that is already loaded comes from, for messages.
 
     Raises:
         CheckpointError: the checkpoint cannot be read or does not contain a detector.
         ValueError: the device does not exist.
     """
-    source = "the given checkpoint" if isinstance(checkpoint, Mapping) else os.fspath(checkpoint)
+    source = source if isinstance(checkpoint, Mapping) else os.fspath(checkpoint)
     loaded = checkpoint if isinstance(checkpoint, Mapping) else load_checkpoint(checkpoint)
     weights = model_of(loaded, source)
     detector, num_classes = detector_weights(weights), count_classes(weights, source)

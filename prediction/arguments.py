@@ -6,8 +6,8 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from util.settings import MAX_PIXELS
-from util.text import print_any_script
+from util.settings import BEST, MAX_PIXELS
+from util.text import print_any_script, printable
 
 
 def get_args_parser() -> argparse.ArgumentParser:
@@ -30,9 +30,10 @@ def get_args_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--threshold",
-        type=float,
+        type=threshold_value,
         default=0.5,
-        help="minimum score (default 0.5); training writes the threshold with the best F1 to eval/f1.json",
+        help="minimum score (default 0.5), or best: for each class that of its best F1 on the validation set, from the "
+        "checkpoint; training writes the one for all classes to eval/f1.json",
     )
     parser.add_argument(
         "--panoptic_threshold",
@@ -92,6 +93,16 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     if options.size and not options.fps:
         parser.error("--size needs --fps; images are resized as the checkpoint was trained")
     return options
+
+
+def threshold_value(text: str) -> float | str:
+    """A threshold on the command line: a number, or `best`."""
+    try:
+        return BEST if text == BEST else float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"must be a score such as 0.5, or {BEST}, got {printable(text, 60)!r}"
+        ) from None
 
 
 def _at_least_one(text: str) -> int:

@@ -25,7 +25,10 @@ from prediction.attention_pictures import attention_sheet
 from prediction.inputs import ImageInput, to_upright_rgb
 from prediction.panoptic_map import PanopticMap
 from prediction.result import Prediction, class_name
-from util.settings import MAX_PIXELS
+from util.checkpoint import load_checkpoint
+from util.loading.class_thresholds import ClassThresholds
+from util.settings import BEST, MAX_PIXELS
+from util.text import printable
 
 Masked = tuple[Tensor, dict[str, Tensor]]  # of one image: queries [n], and their outputs [1, n, ...] with masks
 
@@ -43,6 +46,8 @@ class Predictor:
         checkpoint: a file, an http(s) address, or the result of `util.checkpoint.load_checkpoint`.
         device: auto (cuda, else mps, else cpu), cpu, cuda, cuda:N or mps.
         max_pixels: image files with more pixels are refused before they are decoded.
+        threshold: minimum score of a detection, or "best": that of each class's best F1 on the validation set, which
+            the checkpoint holds. A call may pass another one.
         optimize: prepare the model for inference, see `models.fast.inference.optimize_for_inference`. False keeps the
             model as it was trained, which can be saved, moved and trained on.
 
@@ -52,7 +57,7 @@ class Predictor:
         categories: the classes, [{"id", "name"}]; those of a panoptic model also have "isthing".
 
     Raises:
-        CheckpointError, ValueError: the checkpoint or the device cannot be used.
+        CheckpointError, ValueError: the checkpoint or the device cannot be used, or it has no thresholds for "best".
     """
 
     def __init__(
@@ -61,10 +66,16 @@ class Predictor:
         device: str | torch.device = "auto",
         *,
         max_pixels: int = MAX_PIXELS,
+        threshold: float | str = 0.5,
         optimize: bool = True,
     ) -> None:
-        self.max_pixels = max_pixels
-        model, self.postprocessors, self.args, self.categories = load_detector(checkpoint, device)
+        self.max_pixels, self.threshold = max_pixels, threshold
+        self._source = "the given checkpoint" if isinstance(checkpoint, Mapping) else os.fspath(checkpoint)
+        loaded = checkpoint if isinstance(checkpoint, Mapping) else load_checkpoint(checkpoint)
+        self._thresholds = {"thresholds": loaded.get("thresholds")}
+        detector = load_detector(loaded, device, source=self._source)
+        self._minimum(threshold)
+        model, self.postprocessors, self.args, self.categories = detector
         self.model = optimize_for_inference(model) if optimize else model
         self.device = torch.device(self.args.device)
         self.names = {category["id"]: category["name"] for category in self.categories}
@@ -75,7 +86,7 @@ class Predictor:
         self,
         images: ImageInput | Sequence[ImageInput],
         *,
-        threshold: float = 0.5,
+        threshold: float | str | None = None,
         top_k: int | None = None,
         classes: Sequence[str] | None = None,
         batch_size: int = 8,
@@ -87,7 +98,7 @@ class Predictor:
             images: an image or a list of images. An image is a file path, a PIL image, a uint8 array [H, W, 3] (RGB),
                 a uint8 tensor [3, H, W], or a float tensor [3, H, W] with values in [0, 1]. Files and PIL images that
                 carry an EXIF orientation are turned by it first; the results are in pixels of the upright image.
-            threshold: minimum score of a detection.
+            threshold: minimum score of a detection, or "best"; None: that of the predictor, by default 0.5.
             top_k: keep at most this many detections per image, those with the highest scores.
             classes: keep only classes with these names, in the panoptic map too: its other pixels become void.
             batch_size: maximum number of images per forward pass.
@@ -100,8 +111,11 @@ class Predictor:
         Raises:
             OSError: a file cannot be read; the message names it.
             ValueError: an image of an unsupported kind, or a setting out of range.
+            CheckpointError: the checkpoint has no thresholds for "best".
         """
-        self._check_settings(threshold, top_k, batch_size, panoptic_threshold)
+        threshold = self.threshold if threshold is None else threshold
+        minimum = self._minimum(threshold)
+        self._check_settings(top_k, batch_size, panoptic_threshold)
         if not isinstance(images, list | tuple):
             predictions = self(
                 [images], threshold=threshold, top_k=top_k, classes=classes, panoptic_threshold=panoptic_threshold
@@ -113,7 +127,7 @@ class Predictor:
         found: dict[int, Prediction] = {}
         for batch in same_size_batches(sizes, batch_size) if rgb_images else []:
             outputs, results = self._detect([rgb_images[index] for index in batch])
-            chosen = [self._best_queries(result, threshold, top_k, class_ids) for result in results]
+            chosen = [self._best_queries(result, minimum, top_k, class_ids) for result in results]
             panoptic_maps = self._panoptic_postprocessor(panoptic_threshold)
             masked = self._masked(outputs, [queries for queries, _ in chosen], panoptic_maps)
             for row, index in enumerate(batch):
@@ -172,12 +186,38 @@ class Predictor:
             checksum = zlib.crc32(tensor.cpu().contiguous().numpy(), checksum)
         return checksum
 
-    def _check_settings(
-        self, threshold: float, top_k: int | None, batch_size: int, panoptic_threshold: float | None
-    ) -> None:
-        for name, score in {"threshold": threshold, "panoptic_threshold": panoptic_threshold or 0}.items():
-            if not 0 <= score <= 1:
-                raise ValueError(f"{name} must be in [0, 1], got {score:g}")
+    def class_thresholds(self) -> ClassThresholds:
+        """The thresholds that "best" stands for.
+
+        Raises:
+            CheckpointError: the checkpoint has none; the message says how to get them.
+        """
+        return ClassThresholds.read(self._thresholds, self._source)
+
+    @property
+    def has_thresholds(self) -> bool:
+        """Whether the checkpoint holds those of its classes."""
+        return self._thresholds["thresholds"] is not None
+
+    def predicted(self, classes: Sequence[str] | None = None) -> dict[int, str]:
+        """Id → name of the classes that a call with `classes` returns."""
+        if classes is not None:
+            return {class_id: self.names[class_id] for class_id in self.class_ids(classes)}
+        if not self.is_panoptic:
+            return self.names
+        is_thing = self.postprocessors["panoptic"].is_thing_map
+        return {class_id: name for class_id, name in self.names.items() if is_thing.get(class_id)}
+
+    def _minimum(self, threshold: float | str) -> float | ClassThresholds:
+        """The checked threshold; `best` becomes those of the classes."""
+        if threshold == BEST:
+            return self.class_thresholds()
+        if isinstance(threshold, str):
+            raise ValueError(f'threshold must be a number in [0, 1] or "{BEST}", got {printable(threshold, 60)!r}')
+        return _checked_score("threshold", threshold)
+
+    def _check_settings(self, top_k: int | None, batch_size: int, panoptic_threshold: float | None) -> None:
+        _checked_score("panoptic_threshold", panoptic_threshold or 0)
         if panoptic_threshold is not None and not self.is_panoptic:
             raise ValueError("panoptic_threshold needs a model trained on panoptic data, and this one is not: omit it")
         for name, count in {"top_k": 1 if top_k is None else top_k, "batch_size": batch_size}.items():
@@ -199,7 +239,11 @@ class Predictor:
         return torch.stack([self.transforms(image, None)[0] for image in images]).to(self.device)
 
     def _best_queries(
-        self, result: Mapping[str, Tensor], threshold: float, top_k: int | None, class_ids: Sequence[int] | None
+        self,
+        result: Mapping[str, Tensor],
+        minimum: float | ClassThresholds,
+        top_k: int | None,
+        class_ids: Sequence[int] | None,
     ) -> tuple[Tensor, float]:
         """The queries [n] whose detections are kept, highest score first; and the highest score of these classes."""
         scores = result["scores"]
@@ -208,7 +252,8 @@ class Predictor:
             class_ids = [label for label, is_thing in self.postprocessors["panoptic"].is_thing_map.items() if is_thing]
         if class_ids is not None:
             wanted &= torch.isin(result["labels"], torch.tensor(class_ids))
-        keep = wanted & (scores >= threshold)
+        per_class = isinstance(minimum, ClassThresholds)
+        keep = wanted & (minimum.reached(scores, result["labels"]) if per_class else scores >= minimum)
         order = scores.where(keep, -1.0).argsort(descending=True, stable=True)
         return order[: int(keep.sum())][:top_k], float(scores[wanted].max()) if wanted.any() else 0.0
 
@@ -261,6 +306,12 @@ class Predictor:
         result = maps(masked[1], [resized], [(image.height, image.width)], padded_size=resized)[0]
         segment_ids = decode_segment_map(result["png_string"])
         return PanopticMap.of(segment_ids, result["segments_info"], self.names, class_ids)
+
+
+def _checked_score(name: str, score: float) -> float:
+    if not 0 <= score <= 1:
+        raise ValueError(f"{name} must be in [0, 1], got {score:g}")
+    return score
 
 
 def _check_finite(*outputs: Tensor) -> None:

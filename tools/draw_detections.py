@@ -18,14 +18,18 @@ from torch import Tensor, nn
 from datasets import build_dataset
 from datasets.transforms import IMAGENET_MEAN, IMAGENET_STD
 from models.load import load_detector
+from prediction.arguments import threshold_value
 from tools.command import refuse_input, run_tool, say, tool_parser
 from util.box_ops import box_cxcywh_to_xyxy
+from util.checkpoint import load_checkpoint
+from util.loading.class_thresholds import ClassThresholds
 from util.pictures.boxes import color_of, contact_sheet, denormalize, ground_truth_beside_prediction
+from util.settings import BEST
 from util.text import printable
 
 
 def draw_detections(
-    checkpoint_path: str | Path, data: dict[str, str], folder: Path, count: int = 12, threshold: float = 0.5
+    checkpoint_path: str | Path, data: dict[str, str], folder: Path, count: int = 12, threshold: float | str = 0.5
 ) -> list[Path]:
     """Draw the first `count` images of a data set with a checkpoint's detections.
 
@@ -34,7 +38,7 @@ def draw_detections(
         data: the data set: `coco_path`, or `val_ann` and `val_images`.
         folder: receives one PNG per image and `overview.png` with all of them.
         count: number of images.
-        threshold: minimum score of a box.
+        threshold: minimum score of a box, or "best": that of its class, which the checkpoint holds.
 
     Returns:
         The paths of the files, the overview first.
@@ -43,7 +47,9 @@ def draw_detections(
         CheckpointError, ValueError, FileNotFoundError: the checkpoint or the data cannot be used, or `folder` is that
             of the images.
     """
-    model, postprocessors, args, categories = load_detector(checkpoint_path, "cpu")
+    checkpoint = load_checkpoint(checkpoint_path)
+    model, postprocessors, args, categories = load_detector(checkpoint, "cpu", source=str(checkpoint_path))
+    minimum = ClassThresholds.read(checkpoint, str(checkpoint_path)) if threshold == BEST else threshold
     vars(args).update({"coco_path": None, "val_ann": None, "val_images": None} | data)
     names = {category["id"]: category["name"] for category in categories}
     dataset = build_dataset("val", args)
@@ -51,7 +57,7 @@ def draw_detections(
     folder.mkdir(parents=True, exist_ok=True)
     paths, pictures = [folder / "overview.png"], []
     for index in range(min(count, len(dataset))):
-        pictures.append(annotate(model, postprocessors["bbox"], *dataset[index], names, threshold))
+        pictures.append(annotate(model, postprocessors["bbox"], *dataset[index], names, minimum))
         paths.append(folder / f"{dataset.ids[index]:06}.png")
         pictures[-1].save(paths[-1])
     contact_sheet(pictures, columns=2 if len(pictures) <= 4 else 3).save(paths[0])
@@ -65,12 +71,14 @@ def annotate(
     image: Tensor,
     target: dict[str, Tensor],
     names: dict[int, str],
-    threshold: float,
+    threshold: float | ClassThresholds,
 ) -> Image.Image:
     """One image [3, H, W] with its target's boxes and, next to it, the detections that reach `threshold`."""
     height, width = target["size"].tolist()
     result = postprocess(model(image[None]), target["size"][None])[0]
-    keep = result["scores"] >= threshold
+    scores = result["scores"]
+    per_class = isinstance(threshold, ClassThresholds)
+    keep = threshold.reached(scores, result["labels"]) if per_class else scores >= threshold
     labels, target_labels = result["labels"][keep].tolist(), target["labels"].tolist()
     names = {label: f"class {label}" for label in labels + target_labels} | names  # some ids may have no name
     return ground_truth_beside_prediction(
@@ -101,7 +109,12 @@ def run(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--val_images", help="image folder, instead of that of --coco_path")
     parser.add_argument("--out", type=Path, required=True, help="folder for the pictures")
     parser.add_argument("--count", type=int, default=12, help="number of images to draw (default 12)")
-    parser.add_argument("--threshold", type=float, default=0.5, help="minimum score of a box (default 0.5)")
+    parser.add_argument(
+        "--threshold",
+        type=threshold_value,
+        default=0.5,
+        help="minimum score of a box (default 0.5), or best: for each class that of its best F1, from the checkpoint",
+    )
     return run_tool(parser, main, argv)
 
 

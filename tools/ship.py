@@ -20,17 +20,17 @@ from tools.command import run_tool, say, tool_parser
 from util.checkpoint import load_checkpoint, save_checkpoint
 from util.loading.checkpoint_entries import without_average
 
-KEPT = ("epoch", "best_score", "best_ap", "categories", "versions")
+KEPT = ("epoch", "best_score", "best_ap", "categories", "thresholds", "versions")
 # Settings that describe where and how a run was done, not its result.
 DROPPED = frozenset(
     "coco_path coco_panoptic_path train_ann train_images val_ann val_images train_panoptic val_panoptic output_dir "
     "resume init_from frozen_weights device num_workers print_freq tensorboard preflight given world_size dist_url "
-    "distributed rank gpu dist_backend eval start_epoch compile raw_weights".split()
+    "distributed rank gpu dist_backend eval start_epoch compile raw_weights save_thresholds".split()
 )
 
 
 def ship(checkpoint_path: str | os.PathLike[str], out: Path, *, raw_weights: bool = False) -> tuple[int, str]:
-    """Write the weights of a checkpoint in float32, with their settings, classes and versions.
+    """Write the weights of a checkpoint in float32, with their settings, classes, thresholds and versions.
 
     Where the checkpoint has a moving average of its weights (`main.py --ema`), the file holds the average alone.
 

@@ -181,10 +181,10 @@ class Training:
         if evaluates and position.train_stats is None:
             self._save()  # an evaluation that fails costs no training: a resumed run begins with it
         record = {f"train_{name}": value for name, value in stats.items()}
-        best_score = position.best_score
+        best_score, found = position.best_score, {}
         if evaluates:
             test_stats = self._evaluate(monitor)
-            self.validation.report(epoch)
+            found["thresholds"] = self.validation.report(epoch)
             record |= {f"test_{name}": value for name, value in test_stats.items()}
             best_score = max(best_score, score(test_stats))
         if not self.per_step:
@@ -196,7 +196,7 @@ class Training:
 
         self.state.position = Position(epoch + 1, 0, taken, best_score)
         names = self._checkpoint_names(epoch, is_best=best_score > position.best_score)
-        if not self._save(names, record=record):
+        if not self._save(names, record=record, **found):
             self.state.position.best_score = position.best_score  # this best was not saved, a later one may be
         self.folder.log(record)
         monitor.curves.epoch(record, taken)

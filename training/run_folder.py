@@ -140,7 +140,7 @@ class RunFolder:
             try:
                 save_checkpoint(self.path / name, state)
             except (OSError, RuntimeError) as error:
-                cause = _os_error(error)
+                cause = os_error(error)
                 if cause is None:
                     raise
                 saved = False
@@ -268,7 +268,7 @@ def _epoch_of(line: bytes) -> int | None:
         return None
 
 
-def _os_error(error: BaseException | None) -> OSError | None:
+def os_error(error: BaseException | None) -> OSError | None:
     """The operating system's error behind `error`: torch.save wraps it in another error if the disk is full."""
     while error is not None and not isinstance(error, OSError):
         error = error.__cause__ or error.__context__

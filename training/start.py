@@ -9,6 +9,7 @@ import argparse
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,16 +22,17 @@ from models.backbone import check_backbone, wanted_weights
 from training.classes import settle_classes
 from training.follow import EVALUATE, FREEZE, INIT, RESUME, follow_checkpoint
 from training.init_weights import init_weights
-from training.run_folder import RunFolder, load_resumable
+from training.run_folder import TRAINING_LOCK, RunFolder, load_resumable, os_error
 from training.tensorboard import require_tensorboard
 from util.arguments import check_args, check_flags
-from util.checkpoint import load_weights
+from util.checkpoint import load_weights, save_checkpoint
 from util.compute.compilation import check_compiler
 from util.compute.precision import check_precision
 from util.device import resolve_device
 from util.dist import get_rank, init_distributed_mode, run_on_main
 from util.loading.checkpoint_entries import detector_weights, model_of, without_average
 from util.logging import get_logger, get_sha
+from util.output.folder_lock import refuse_if_locked
 from util.rng import seed_everything
 from util.settings import SETTINGS, SettledArgs
 from util.text import Lines
@@ -53,6 +55,29 @@ class Start:
     checkpoint: dict[str, Any] = field(default_factory=dict)
     frozen: dict[str, Any] = field(default_factory=dict)
     initial: dict[str, Any] = field(default_factory=dict)
+
+    def save_thresholds(self, thresholds: Mapping[str, Any] | None) -> None:
+        """With `--save_thresholds`, write the evaluated checkpoint with its classes' thresholds, all else unchanged.
+
+        Args:
+            thresholds: see `evaluation.thresholds`; None on processes that do not write.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        out = self.args.save_thresholds
+        if not out or thresholds is None:
+            return
+        try:
+            save_checkpoint(out, {**self.checkpoint, "thresholds": thresholds})
+        except (OSError, RuntimeError) as error:
+            cause = os_error(error)
+            if cause is None:
+                raise
+            raise OSError(
+                f"{out} cannot be written ({cause.strerror or cause}): pass another --save_thresholds"
+            ) from error
+        get_logger().info(f"wrote {out}: the checkpoint with these thresholds, for predict.py --threshold best")
 
     def prepare_model(self, model: nn.Module, categories: Sequence[Mapping[str, Any]]) -> None:
         """Load the weights that the run starts from, if any, into a new model, and choose the faster memory layout.
@@ -112,6 +137,8 @@ def find_start(args: argparse.Namespace) -> Start:
     folder = RunFolder(args.output_dir)
     run_on_main(lambda: folder.claim(args))
     checkpoint = find_checkpoint(args, folder)
+    if args.save_thresholds:
+        run_on_main(lambda: _check_target(args))
     frozen = load_resumable(args.frozen_weights) if args.frozen_weights and not checkpoint else {}
     initial = _without_states(load_resumable(args.init_from)) if args.init_from and not checkpoint else {}
     if args.raw_weights:
@@ -170,6 +197,19 @@ def describe_settings(args: argparse.Namespace) -> str:
         if hasattr(args, name) and getattr(args, name) != setting.default
     ]
     return f"settings other than the defaults: {' '.join(changed) or 'none'}"
+
+
+def _check_target(args: argparse.Namespace) -> None:
+    """Refuse a file of `--save_thresholds` whose content would be lost or that a training is about to replace."""
+    out = Path(args.save_thresholds)
+    if out.is_dir():
+        raise ValueError(f"--save_thresholds {out} is a folder: name the file to write in it")
+    if args.raw_weights and out.exists() and Path(args.resume).exists() and out.samefile(args.resume):
+        raise ValueError(
+            f"--raw_weights writes the checkpoint without its moving average, which {out} would lose: name another "
+            "file with --save_thresholds"
+        )
+    refuse_if_locked(out.parent / TRAINING_LOCK, "--save_thresholds")
 
 
 def _without_states(checkpoint: dict[str, Any]) -> dict[str, Any]:

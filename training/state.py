@@ -7,6 +7,7 @@ epoch. Ours, which the published code ignores:
     progress      None between epochs; inside one {"epoch", "step", "meters"}; after its last step, before the
                   evaluation has finished, {"epoch", "step", "train_stats"}
     record        the epoch's line of log.txt; only in checkpoints between epochs
+    thresholds    the score of each class's best F1, see `evaluation.thresholds`; only if the weights were evaluated
     best_score    the best score of all evaluations, see `evaluation.score`; `best_ap` in older files
     categories    [{"id", "name"}] of the classes
     rng           the state of each process's generators, by rank

@@ -15,10 +15,13 @@ from datasets.same_size import resized_sizes
 from engine import UNMONITORED, Monitor, evaluate
 from evaluation.coco_eval import format_per_class
 from evaluation.evaluation import Evaluation
+from evaluation.findings import summarize_matches
 from evaluation.report import write_evaluation
+from evaluation.thresholds import best_thresholds
 from training.run_folder import RunFolder
 from util.compute.precision import Precision
 from util.dist import is_main_process
+from util.loading.class_thresholds import ClassThresholds
 from util.logging import get_logger
 from util.text import Lines
 
@@ -86,23 +89,33 @@ class Validation:
         )
         return stats
 
-    def report(self, epoch: int | None) -> None:
+    def report(self, epoch: int | None) -> dict[str, Any] | None:
         """Log the results of each class, and write everything about the last evaluation to `eval/`.
 
         Args:
             epoch: the last finished epoch, None if unknown.
 
+        Returns:
+            The thresholds of the classes, see `evaluation.thresholds`; None where nothing is saved.
+
         Raises:
             OSError: a file cannot be written; during training that is logged, and counted in `folder.faults`, instead.
         """
         if not is_main_process():
-            return
+            return None
         coco = self.evaluation.coco
         tables = [f"{kind}\n{format_per_class(coco.per_class(kind))}" for kind in self.evaluation.kinds]
         get_logger().info(Lines("\n".join([f"evaluated at batch size {self.args.batch_size}", *tables])))
-        if not self.folder.writes:
-            return
         training = not self.args.eval
+        if training and not self.folder.writes:
+            return None
+        matches = summarize_matches(coco)
+        thresholds = best_thresholds(matches)
+        if not training:
+            read = ClassThresholds.read({"thresholds": thresholds}, "the evaluation")
+            get_logger().info(read.sentence(dict(zip(matches.ids, matches.names))))
+        if not self.folder.writes:
+            return thresholds
         try:
             write_evaluation(
                 self.folder.path,
@@ -111,6 +124,7 @@ class Validation:
                 batch_size=self.args.batch_size,
                 training=training,
                 image_folder=self.image_folder,
+                matches=matches,
             )
             self.folder.faults.pop("evaluation", None)
         except OSError as error:
@@ -119,6 +133,7 @@ class Validation:
                 raise OSError(f"{fault}: choose another --output_dir, or make room") from error
             self.folder.faults["evaluation"] = fault
             get_logger().error(f"{fault}: training continues")
+        return thresholds
 
 
 def loading(args: argparse.Namespace) -> dict[str, Any]:

@@ -167,6 +167,11 @@ def _check_files(args: argparse.Namespace) -> None:
         raise ValueError("--tensorboard writes to OUTPUT_DIR/tensorboard: pass --output_dir too")
     if args.eval and not args.resume:
         raise ValueError("--eval needs weights to evaluate: pass --resume CHECKPOINT")
+    if args.save_thresholds and not args.eval:
+        raise ValueError(
+            "--save_thresholds adds the thresholds of an evaluation: pass it with --eval --resume CHECKPOINT; "
+            "training stores them itself"
+        )
     if args.start_epoch >= args.epochs and not args.eval:
         raise ValueError(f"--start_epoch {args.start_epoch} leaves nothing to train: --epochs is {args.epochs}")
     if args.output_dir:

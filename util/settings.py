@@ -12,6 +12,7 @@ from typing import Any
 from util.flags.setting import Setting
 
 MAX_PIXELS = 178_956_970  # of an image file: where Pillow refuses by default
+BEST = "best"  # a threshold: for each class that of its best F1, which the checkpoint holds
 MAX_SIDE = 2**16  # of a resized image, in pixels
 BACKBONES = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "tiny")
 DATA_KINDS = ("coco", "coco_panoptic")
@@ -230,6 +231,14 @@ GROUPS: dict[str, tuple[Setting, ...]] = {
             RUN,
         ),
         Setting("eval", False, None, "evaluate and exit", RUN),
+        Setting(
+            "save_thresholds",
+            "",
+            None,
+            "with --eval: write the checkpoint with the best threshold of each class to this file, which may be itself",
+            RUN,
+            metavar="FILE",
+        ),
         Setting("num_workers", 2, int, "processes that load images", RUN, 0),
         Setting("eval_every", 1, int, "epochs between evaluations; the last is evaluated too", RUN, 1, trains=True),
         Setting(

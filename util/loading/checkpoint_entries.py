@@ -14,6 +14,7 @@ from torch import Tensor
 
 from util.errors import CheckpointError
 from util.files import is_count, is_number
+from util.loading.class_thresholds import is_thresholds
 from util.loading.other_programs import names_in_groups, program_of_weights
 from util.text import printable
 
@@ -62,8 +63,12 @@ def model_of(checkpoint: Mapping[str, Any], source: str) -> dict[str, Tensor]:
 
 
 def without_average(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
-    """The checkpoint of a run that kept no moving average of its weights, so that `model_of` returns `model`."""
-    return {name: value for name, value in checkpoint.items() if name not in ("model_ema", "ema_steps")}
+    """The checkpoint of a run that kept no moving average of its weights, so that `model_of` returns `model`.
+
+    The thresholds of the classes are those of the average, so they are left out with it.
+    """
+    left_out = ("model_ema", "ema_steps", "thresholds") if checkpoint.get("model_ema") else ("model_ema", "ema_steps")
+    return {name: value for name, value in checkpoint.items() if name not in left_out}
 
 
 def _shape(value: Tensor | None) -> Any:
@@ -154,6 +159,7 @@ ENTRIES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "best_score": (is_number, "a number"),
     "best_ap": (is_number, "a number"),  # name of best_score in earlier files
     "record": (_is_record, "a record of the log"),
+    "thresholds": (is_thresholds, "a list of the classes' thresholds"),
     "world_size": (is_count, "a number of processes"),
     "progress": (_is_progress, "a position within an epoch"),
     "rng": (_is_list, "a list of the generators' states"),
