@@ -31,8 +31,14 @@ def resized_sizes(dataset: Dataset, size: int, max_size: int | None = None) -> l
     Returns:
         Sizes in the order of the samples; None for a file that cannot be read, which the data set will report.
     """
+    sizes = picture_sizes(dataset)
+    return [found and get_size_with_aspect_ratio(found, size, max_size) for found in sizes]
+
+
+def picture_sizes(dataset: Dataset) -> list[Size | None]:
+    """(w, h) in pixels of each image of an `AnnotatedImages` or a `Subset` of one, see `resized_sizes`."""
     if isinstance(dataset, Subset):
-        sizes = resized_sizes(dataset.dataset, size, max_size)
+        sizes = picture_sizes(dataset.dataset)
         return [sizes[index] for index in dataset.indices]
     sizes = []
     for image_id in dataset.ids:
@@ -40,7 +46,7 @@ def resized_sizes(dataset: Dataset, size: int, max_size: int | None = None) -> l
         annotated = (image.get("width") or 0, image.get("height") or 0)
         stated = all(side > 0 and float(side).is_integer() for side in annotated)
         found = annotated if stated else _stored_size(Path(dataset.img_folder) / image["file_name"], dataset.max_pixels)
-        sizes.append(found and get_size_with_aspect_ratio(found, size, max_size))
+        sizes.append(found)
     return sizes
 
 

@@ -1,0 +1,1 @@
+"""Recipes: tables of settings that fit the data (`--recipe`)."""
