@@ -12,6 +12,7 @@ import argparse
 import sys
 
 from models import build_model
+from training.diagnosis.overfit import OverfitFailed, OverfitTest
 from training.run import Training
 from training.start import find_start, read_data
 from training.validation import Validation
@@ -43,15 +44,21 @@ EVALUATION_STOPS = (
     "the evaluation was stopped; it has no result, and checkpoints are unchanged",
     "an evaluation has no state to save; it continues",
 )
+OVERFIT_STOPS = (
+    "the test with --overfit was stopped; it has no result, and checkpoints are unchanged",
+    "a test with --overfit has no state to save; it continues",
+)
+OVERFIT_FAILED = 3  # the exit code
 
 
 @locks_released()
 def main(args: argparse.Namespace) -> None:
-    """Train, or with `args.eval` evaluate, as the command line says.
+    """Train, or with `args.eval` evaluate, or with `args.overfit` test, as the command line says.
 
     Raises:
         ValueError, OSError, ImportError, CheckpointError: settings, data, weights or a package cannot be used.
         FloatingPointError: training produced a number that is not finite.
+        OverfitFailed: with `args.overfit`, the pictures were not learned.
         StopRequested: a signal asked for a stop; the state is saved.
     """
     start = find_start(args)  # fresh, from other weights, on a frozen detector, or where a checkpoint left off
@@ -63,6 +70,8 @@ def main(args: argparse.Namespace) -> None:
     if data.args.eval:
         validation.run()
         start.save_thresholds(validation.report(start.checkpoint.get("epoch")))
+    elif data.args.overfit:
+        OverfitTest(start, data, model, validation).run()
     else:
         Training(start, data, model, validation).fit()
 
@@ -71,13 +80,14 @@ def run(argv: list[str] | None = None) -> int:
     """The command: parse, run, and turn errors that the user can fix into one sentence on standard error.
 
     Returns:
-        The exit code: 0, also after a stop with the state saved; 1 after an error; 143 or 130 after SIGTERM or Ctrl-C
-        when there was nothing to save; 130 after a second Ctrl-C.
+        The exit code: 0, also after a stop with the state saved; 1 after an error; 3 if the test with --overfit failed;
+        143 or 130 after SIGTERM or Ctrl-C when there was nothing to save; 130 after a second Ctrl-C.
     """
     args = parse(argv)
     try:
         with CommandSignals() as signals:
-            signals.sentence, signals.advice = EVALUATION_STOPS if args.eval else TRAINING_STOPS
+            stops = EVALUATION_STOPS if args.eval else OVERFIT_STOPS if args.overfit else TRAINING_STOPS
+            signals.sentence, signals.advice = stops
             return run_to_the_end(args, signals)
     except StopRequested as stop:  # before or after `main`
         return _report(stop)
@@ -93,6 +103,9 @@ def run_to_the_end(args: argparse.Namespace, signals: CommandSignals) -> int:
         signals.over = True
     except StopRequested as stop:
         return _report(stop)
+    except OverfitFailed:  # which has said why
+        signals.over = True
+        return OVERFIT_FAILED
     except Exception as error:
         signals.over = True
         sentence = lost_process(error) or lack_of_memory(error) or lack_of_open_files(error, ", or lower --num_workers")

@@ -117,8 +117,12 @@ class CocoEvaluator:
     @property
     def detections(self) -> Detections:
         """All detections of categories in the ground truth, by ascending image id."""
-        everything = concatenate(self._seen[image_id] for image_id in self.img_ids)
-        return keep_categories(everything, list(self.coco_gt.cats))
+        return keep_categories(self.all_detections, list(self.coco_gt.cats))
+
+    @property
+    def all_detections(self) -> Detections:
+        """All detections, also of classes that are no category of the ground truth, by ascending image id."""
+        return concatenate(self._seen[image_id] for image_id in self.img_ids)
 
     def update(self, predictions: Predictions) -> None:
         """Add the detections of some images.

@@ -30,6 +30,7 @@ WRITTEN = (
     "checkpoint_best.pth",
     LOG,
     "eval.pth",
+    "overfit.json",
     *(f"eval/{name}.json" for name in ("per_class", "f1", "confusion", "detections", "segmentations")),
     *(f"eval/{name}.png" for name in ("per_class", "pr_curves", "f1", "confusion", "detections")),
     "eval/latest.pth",

@@ -20,6 +20,7 @@ from datasets.annotated_images import AnnotatedImages
 from datasets.formats.choose import choose_data
 from models.backbone import check_backbone, wanted_weights
 from training.classes import settle_classes
+from training.diagnosis.few_pictures import few_pictures, overfit_settings
 from training.follow import EVALUATE, FREEZE, INIT, RESUME, follow_checkpoint
 from training.init_weights import init_weights
 from training.run_folder import TRAINING_LOCK, RunFolder, load_resumable, os_error
@@ -29,7 +30,7 @@ from util.checkpoint import load_weights, save_checkpoint
 from util.compute.compilation import check_compiler
 from util.compute.precision import check_precision
 from util.device import resolve_device
-from util.dist import get_rank, init_distributed_mode, run_on_main
+from util.dist import get_rank, get_world_size, init_distributed_mode, run_on_main
 from util.loading.checkpoint_entries import detector_weights, model_of, without_average
 from util.logging import get_logger, get_sha
 from util.output.folder_lock import refuse_if_locked
@@ -134,6 +135,8 @@ def find_start(args: argparse.Namespace) -> Start:
         require_tensorboard()
     args.device = str(resolve_device(args.device))
     init_distributed_mode(args)
+    if args.overfit:
+        settle_overfit(args)
     folder = RunFolder(args.output_dir)
     run_on_main(lambda: folder.claim(args))
     checkpoint = find_checkpoint(args, folder)
@@ -159,6 +162,18 @@ def find_start(args: argparse.Namespace) -> Start:
     return Start(SettledArgs.of(args), folder, checkpoint, frozen, initial)
 
 
+def settle_overfit(args: argparse.Namespace) -> None:
+    """The settings of a test with `--overfit`, in place: its files have a folder of their own, which it replaces.
+
+    Raises:
+        ValueError: there are several processes.
+    """
+    if get_world_size() > 1:
+        raise ValueError("--overfit tests the settings in one process: start it without the launcher")
+    if args.output_dir:
+        args.output_dir, args.overwrite = str(Path(args.output_dir, "overfit")), True
+
+
 def read_data(start: Start) -> Data:
     """Read the data sets and settle the classes.
 
@@ -166,13 +181,18 @@ def read_data(start: Start) -> Data:
         ValueError, OSError: data that cannot be used, or a category without a class.
     """
     chosen = choose_data(start.args)
-    val = build_dataset("val", start.args, chosen)
-    train = None if start.args.eval else build_dataset("train", start.args, chosen)
+    if start.args.overfit:
+        train = val = few_pictures(build_dataset("train", start.args, chosen), start.args)
+    else:
+        val = build_dataset("val", start.args, chosen)
+        train = None if start.args.eval else build_dataset("train", start.args, chosen)
     if chosen:
         get_logger().info(chosen.found.sentence())
-    datasets = [dataset for dataset in (train, val) if dataset is not None]
+    datasets = [dataset for dataset in dict.fromkeys((train, val)) if dataset is not None]
     loaded, source = start.checkpoint or start.frozen, start.args.resume or start.args.frozen_weights
     settled, categories = settle_classes(start.args.num_classes, loaded, source, datasets)
+    if start.args.overfit:
+        settled |= overfit_settings(start.args, val)
     return Data(start.args.replace(**settled), train, val, categories)
 
 

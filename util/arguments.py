@@ -131,7 +131,7 @@ def _check_data(args: argparse.Namespace) -> None:
         return
     if getattr(args, "eval_part", "val") != "val":
         raise ValueError("--eval_part names a part of --data: pass --data, or --val_ann and --val_images")
-    splits = ("val",) if args.eval else ("train", "val")
+    splits = ("val",) if args.eval else ("train",) if args.overfit else ("train", "val")
     panoptic = args.dataset_file == "coco_panoptic"
     kinds = {"ann": args.coco_path, "images": args.coco_path}
     if panoptic:
@@ -165,6 +165,12 @@ def _check_files(args: argparse.Namespace) -> None:
         raise ValueError("--eval evaluates a checkpoint as it is: pass it with --resume, not with --init_from")
     if args.tensorboard and not args.output_dir:
         raise ValueError("--tensorboard writes to OUTPUT_DIR/tensorboard: pass --output_dir too")
+    if args.overfit and (args.eval or args.resume not in ("", "auto")):
+        other = "--eval" if args.eval else f"--resume {args.resume}"
+        raise ValueError(
+            f"--overfit tests the settings of a new run, and {other} continues an old one: leave it out; to start from "
+            "a checkpoint's weights, pass it as --init_from"
+        )
     if args.eval and not args.resume:
         raise ValueError("--eval needs weights to evaluate: pass --resume CHECKPOINT")
     if args.save_thresholds and not args.eval:
