@@ -25,7 +25,8 @@ def choose_data(args: Namespace) -> ChosenData | None:
     An evaluation of a folder that tells no parts apart uses all of its images.
 
     Args:
-        args: `data`, a folder; `eval`, whether no training data are needed; `eval_part`, the part to evaluate on.
+        args: `data`, a folder; `eval`, whether no training data are needed; `eval_part`, the part to evaluate on;
+            `overfit`, whether the training part is all that is needed.
 
     Raises:
         OSError, ValueError: see `datasets.formats.find.find_data`; or the data set lacks a part.
@@ -33,6 +34,9 @@ def choose_data(args: Namespace) -> ChosenData | None:
     if not getattr(args, "data", None):
         return None
     found = find_data(args.data)
+    if getattr(args, "overfit", None):  # trains and evaluates on the same images
+        train = _take(found, "train", "training")
+        return ChosenData(found, train, train)
     name = getattr(args, "eval_part", "val")
     if not getattr(args, "eval", False):
         return ChosenData(found, _take(found, "train", "training"), _take(found, name, "evaluation"))

@@ -218,8 +218,8 @@ def _too_few_queries(evidence: Evidence) -> str:
     over, most = int((objects > evidence.queries).sum()), int(objects.max())
     return (
         f"{over} of {len(objects)} pictures {'has' if over == 1 else 'have'} more objects (up to {most}) than the "
-        f"model has queries ({evidence.queries}), so that it can find {100 * reachable:.0f}% of the objects at most: pass "
-        f"--num_queries {most} or more"
+        f"model has queries ({evidence.queries}), so that it can find {100 * reachable:.0f}% of the objects at most: "
+        f"pass --num_queries {most} or more"
     )
 
 
