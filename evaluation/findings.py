@@ -85,6 +85,8 @@ class MatchSummary(NamedTuple):
     threshold: float  # of the best F1 overall, or FALLBACK_THRESHOLD
     matrix: np.ndarray | csr_array  # int64 [K + 1, K + 1], the confusion matrix at that threshold; sparse if K > 500
     absent: int  # number of categories that are left out because they do not occur
+    labels: np.ndarray  # int64 [n], class of each detection, 0..K - 1
+    matches: np.ndarray  # int64 [n], its object within its class; UNMATCHED or IGNORED, see `evaluation.matching`
 
 
 def summarize_matches(evaluator: CocoEvaluator) -> MatchSummary:
@@ -102,12 +104,14 @@ def summarize_matches(evaluator: CocoEvaluator) -> MatchSummary:
     ids, names = [row["id"] for row in rows], [row["name"] for row in rows]
     objects = read_objects(evaluator.coco_gt, evaluator.img_ids, ids)
     limit = evaluator.coco_eval["bbox"].params.maxDets[-1]
-    by_class = label_detections(detections, objects, ids, max_detections=limit)
+    labels, matches = match_by_class(detections, objects, ids, max_detections=limit)
+    by_class = _scored_matches(detections, labels, matches, objects, len(ids))
     overall, classes = _sweep(merge_classes(by_class)), [_sweep(matches) for matches in by_class]
     threshold = FALLBACK_THRESHOLD if overall.best is None else overall.best["threshold"]
     matrix = confusion_counts(detections, objects, ids, threshold)
     matrix = matrix if len(ids) > MANY_CATEGORIES else matrix.toarray()
-    return MatchSummary(ids, names, objects, detections, overall, classes, threshold, matrix, known - len(ids))
+    absent = known - len(ids)
+    return MatchSummary(ids, names, objects, detections, overall, classes, threshold, matrix, absent, labels, matches)
 
 
 def read_objects(coco: COCO, image_ids: list[int], category_ids: list[int]) -> Objects:
@@ -135,27 +139,51 @@ def label_detections(
     Args:
         max_detections: how many detections of an image and category count, those with the highest scores.
     """
-    image, label = detections.rows[:, 0].astype(np.int64), _class_indices(detections, category_ids)
-    known = label >= 0
-    image, label, boxes, scores = image[known], label[known], detections.rows[known, 1:5], detections.rows[known, 5]
+    labels, matches = match_by_class(detections, objects, category_ids, iou=iou, max_detections=max_detections)
+    return _scored_matches(detections, labels, matches, objects, len(category_ids))
+
+
+def match_by_class(
+    detections: Detections,
+    objects: Objects,
+    category_ids: list[int],
+    *,
+    iou: float = IOU,
+    max_detections: int | None = 100,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Match each detection to an object of its image and category, as COCO does.
+
+    Returns:
+        int64 [n] each: the index of the detection's category, -1 if that is unknown; the index of its object,
+        UNMATCHED or IGNORED.
+    """
+    labels = _class_indices(detections, category_ids)
+    known = labels >= 0
+    image, label = detections.rows[known, 0].astype(np.int64), labels[known]
     image_ids = np.unique(np.concatenate([image, objects.images]))
-    groups = np.searchsorted(image_ids, image) * len(category_ids) + label
-    object_groups = np.searchsorted(image_ids, objects.images) * len(category_ids) + objects.classes
-    matches = match(
-        groups,
-        boxes,
-        scores,
-        object_groups,
+    matches = np.full(len(labels), IGNORED)
+    matches[known] = match(
+        np.searchsorted(image_ids, image) * len(category_ids) + label,
+        detections.rows[known, 1:5],
+        detections.rows[known, 5],
+        np.searchsorted(image_ids, objects.images) * len(category_ids) + objects.classes,
         objects.boxes,
         objects.crowd,
         iou=iou,
         max_detections=max_detections,
     )
+    return labels, matches
 
-    order = np.lexsort((-scores, label))
+
+def _scored_matches(
+    detections: Detections, labels: np.ndarray, matches: np.ndarray, objects: Objects, classes: int
+) -> list[ScoredMatches]:
+    """What `match_by_class` found, of each category."""
+    scores = detections.rows[:, 5]
+    order = np.lexsort((-scores, labels))
     order = order[matches[order] != IGNORED]
-    edges = np.searchsorted(label[order], np.arange(len(category_ids) + 1))
-    totals = np.bincount(objects.classes[~objects.crowd], minlength=len(category_ids))
+    edges = np.searchsorted(labels[order], np.arange(classes + 1))
+    totals = np.bincount(objects.classes[~objects.crowd], minlength=classes)
     parts = [order[start:end] for start, end in zip(edges, edges[1:])]
     return [ScoredMatches(scores[part], matches[part] >= 0, int(total)) for part, total in zip(parts, totals)]
 

@@ -49,7 +49,7 @@ def match(
         order = order[counts]
     pairs = [
         (order[d], by_group[g], overlap)
-        for d, g, overlap in _overlapping_pairs(
+        for d, g, overlap in overlapping_pairs(
             groups[order], boxes[order], object_groups[by_group], object_boxes[by_group], crowd[by_group], iou
         )
     ]
@@ -80,7 +80,7 @@ def _rank_in_run(values: np.ndarray) -> np.ndarray:
     return np.arange(len(values)) - np.repeat(starts, np.diff(starts, append=len(values)))
 
 
-def _overlapping_pairs(
+def overlapping_pairs(
     groups: np.ndarray,
     boxes: np.ndarray,
     object_groups: np.ndarray,

@@ -11,6 +11,7 @@ import numpy as np
 
 from evaluation.coco_eval import CocoEvaluator
 from evaluation.detections import Detections
+from evaluation.errors.content import errors_content
 from evaluation.findings import IOU, THRESHOLDS, MatchSummary, ThresholdSweep, summarize_matches
 from evaluation.pictures import draw_evaluation
 from evaluation.summary import metric_names
@@ -51,9 +52,10 @@ def write_evaluation(
         eval/latest.pth: precision, recall and score arrays in the published format, every 50 epochs also as
             eval/050.pth and so on; eval.pth instead when not training.
         eval/per_class.json: the 12 numbers, as a list and by name, and AP, AP50 and AR of each class; -1 without
-            ground truth.
+            ground truth. If masks were evaluated, theirs under "masks".
         eval/f1.json: precision, recall and F1 over score thresholds at IoU 0.5, overall and by class, and the best.
         eval/confusion.json: the confusion matrix at the best threshold; of more than 500 classes its counts above 0.
+        eval/errors.json: the kinds of errors, what each costs, and the worst images, see `evaluation.errors`.
         eval/detections.json: the boxes of all detections of known categories, a results file for `COCO.loadRes`.
         eval/segmentations.json: if masks were evaluated, the same for their masks.
         eval/*.png: per_class, pr_curves, f1, confusion, and with `image_folder` detections: a few of the images.
@@ -94,6 +96,10 @@ def write_evaluation(
         save_checkpoint(folder / file, arrays)
     folder = folder / "eval"
     summary = {"stats": result.stats.tolist(), "numbers": numbers, "per_class": per_class}
+    if "segm" in evaluator.iou_types:
+        masks = evaluator.coco_eval["segm"]
+        mask_numbers = dict(zip(metric_names(masks.params.maxDets), masks.stats.tolist()))
+        summary["masks"] = {"numbers": mask_numbers, "per_class": evaluator.per_class("segm")}
     write_json(folder / "per_class.json", about | summary)
 
     matches = summarize_matches(evaluator) if matches is None else matches
@@ -102,6 +108,7 @@ def write_evaluation(
         write_atomically(folder / "segmentations.json", partial(_write_results, matches.detections, masks=True))
     write_json(folder / "f1.json", about | _f1_content(matches))
     write_json(folder / "confusion.json", about | _confusion_content(matches))
+    write_json(folder / "errors.json", about | errors_content(matches, evaluator.coco_gt, len(evaluator.img_ids)))
     draw_evaluation(folder, evaluator, matches, numbers, image_folder)
 
     best = matches.overall.best

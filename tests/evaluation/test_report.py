@@ -19,7 +19,7 @@ from util.checkpoint import load_checkpoint
 from util.pictures.figure_parts import new_figure
 from util.pictures.run_curves import plot_precision_recall
 
-NUMBERS = {"per_class.json", "f1.json", "confusion.json", "detections.json"}
+NUMBERS = {"per_class.json", "f1.json", "confusion.json", "detections.json", "errors.json"}
 PICTURES = {"per_class.png", "pr_curves.png", "f1.png", "confusion.png"}
 
 
@@ -94,6 +94,13 @@ def test_the_12_numbers_are_written_as_a_list_and_by_name(written, evaluator):
     assert saved["per_class"] == evaluator.per_class()
 
 
+def test_the_errors_are_written(written, evaluator):
+    saved = read_strict_json(written[0] / "eval" / "errors.json")
+    assert saved["epoch"] == 100 and saved["threshold"] == written[1]["threshold"]
+    assert saved["AP50"] == pytest.approx(evaluator.coco_eval["bbox"].stats[1], rel=1e-12)
+    assert {row["kind"] for row in saved["kinds"]} > {"missed", "duplicate"} and saved["pictures"]
+
+
 def test_f1_and_its_best_threshold_are_written_overall_and_for_each_class(written, evaluator):
     saved, summary = read_strict_json(written[0] / "eval" / "f1.json"), summarize_matches(evaluator)
     assert saved["iou"] == 0.5 and saved["epoch"] == 100 and saved["batch_size"] == 3
@@ -154,6 +161,9 @@ def test_the_file_of_masks_gives_exactly_the_same_numbers(tmp_path, monkeypatch)
         again.summarize()
         assert_same_bits(again, evaluator.coco_eval[kind])
         assert again.stats[0] > 0.1
+    masks = read_strict_json(tmp_path / "eval" / "per_class.json")["masks"]
+    assert list(masks["numbers"].values()) == evaluator.coco_eval["segm"].stats.tolist()
+    assert masks["per_class"] == evaluator.per_class("segm")
 
 
 def test_detections_are_written_in_chunks(evaluator, tmp_path, monkeypatch):
