@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from datasets.formats.find import find_data
 from datasets.formats.part import NAMES, FoundData, Part
+from datasets.formats.voc.options import VocOptions
 from util.text import printable
 
 
@@ -26,14 +27,15 @@ def choose_data(args: Namespace) -> ChosenData | None:
 
     Args:
         args: `data`, a folder; `eval`, whether no training data are needed; `eval_part`, the part to evaluate on;
-            `overfit`, whether the training part is all that is needed.
+            `overfit`, whether the training part is all that is needed; `voc_difficult`, `voc_origin`: see `VocOptions`.
 
     Raises:
         OSError, ValueError: see `datasets.formats.find.find_data`; or the data set lacks a part.
     """
     if not getattr(args, "data", None):
         return None
-    found = find_data(args.data)
+    voc = VocOptions(getattr(args, "voc_difficult", "ignore"), getattr(args, "voc_origin", 1))
+    found = find_data(args.data, voc)
     if getattr(args, "overfit", None):  # trains and evaluates on the same images
         train = _take(found, "train", "training")
         return ChosenData(found, train, train)
@@ -43,27 +45,6 @@ def choose_data(args: Namespace) -> ChosenData | None:
     if found.undivided and name == "val":
         return ChosenData(found, None, found.parts["train"])
     return ChosenData(found, None, _take(found, name, "evaluation"))
-
-
-def part_named(found: FoundData, name: str | None = None) -> Part:
-    """A part of a data set by its name; without one the part "val", else the only part.
-
-    Raises:
-        ValueError: there is no such part, or no name and several without a "val" among them.
-    """
-    if name is None and len(found.parts) == 1:
-        return next(iter(found.parts.values()))
-    if (name or "val") in found.parts:
-        return found.parts[name or "val"]
-    if name is not None and found.undivided:
-        raise ValueError(
-            f"{found.kind} in {printable(found.root)} tells no parts apart, so there is no {name} part: leave the part "
-            "out to use all images"
-        )
-    described = " and ".join(each for each in NAMES if each in found.parts)
-    raise ValueError(
-        f"{found.kind} in {printable(found.root)} has no {name or 'val'} part: name one that it has ({described})"
-    )
 
 
 def _take(found: FoundData, name: str, purpose: str) -> Part:

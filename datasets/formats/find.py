@@ -14,6 +14,8 @@ from typing import NamedTuple
 from datasets.formats.coco_files import find_coco
 from datasets.formats.part import FoundData
 from datasets.formats.tree import Tree
+from datasets.formats.voc.find import find_voc
+from datasets.formats.voc.options import VocOptions
 from util.text import printable
 
 MOST_NAMED = 4  # kinds of files that a message names
@@ -27,7 +29,7 @@ class Format(NamedTuple):
 
     name: str
     looked_for: str
-    find: Callable[[Tree], list[FoundData]]
+    find: Callable[[Tree, VocOptions], list[FoundData]]
 
 
 FORMATS = (
@@ -35,20 +37,25 @@ FORMATS = (
         "COCO",
         "a JSON file with `images` and `annotations`, such as annotations/instances_train2017.json, "
         "train/_annotations.coco.json or result.json",
-        find_coco,
+        lambda tree, _: find_coco(tree),
     ),
+    Format("Pascal VOC", "XML files with <annotation>, such as Annotations/*.xml beside JPEGImages/", find_voc),
 )
 
 
-def find_data(folder: str | Path) -> FoundData:
+def find_data(folder: str | Path, voc: VocOptions | None = None) -> FoundData:
     """The data set in a folder, whatever its format. Annotations are not read yet.
+
+    Args:
+        folder: the data set's.
+        voc: how Pascal VOC is read, if it is that.
 
     Raises:
         FileNotFoundError, NotADirectoryError, OSError: the folder does not exist or cannot be listed.
         ValueError: no data set is found, or more than one; the message says what was looked for and what was found.
     """
     tree = Tree.of(Path(folder))
-    found = [data for each in FORMATS for data in each.find(tree)]
+    found = [data for each in FORMATS for data in each.find(tree, voc or VocOptions())]
     if len(found) == 1:
         return found[0]
     if not found:
