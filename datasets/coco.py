@@ -253,7 +253,7 @@ def build(image_set: str, args: Namespace, data: ChosenData | None = None) -> Co
         (img_folder, ann_file), read = locate(image_set, args, PARTS), None
     transforms = build_transforms(image_set, args)
     dataset = CocoDetection(img_folder, ann_file, transforms, args.masks, read=read, **loading(args))
-    check_not_empty(dataset, image_set, ann_file)
+    check_not_empty(dataset, image_set, ann_file, "folder with --data" if data else None)
     check_pictures(dataset, every=image_set == "val")
     if image_set == "train":
         dataset.release_index()

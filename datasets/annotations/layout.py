@@ -48,10 +48,14 @@ def locate(image_set: str, args: Namespace, parts: Sequence[Part]) -> list[Path]
     return found
 
 
-def check_not_empty(dataset: Sized, image_set: str, ann_file: Path) -> None:
-    """Raise ValueError if the data set has no images, with the part of the data that it is."""
+def check_not_empty(dataset: Sized, image_set: str, ann_file: Path, flag: str | None = None) -> None:
+    """Raise ValueError if the data set has no images, with the part of the data that it is.
+
+    Args:
+        flag: that names the data, with what it takes; None: the flag of the annotation file.
+    """
     if len(dataset) == 0:
         raise ValueError(
-            f"the {image_set} data has no images: {ann_file} lists none under `images`; pass another file with "
-            f"--{image_set}_ann"
+            f"the {image_set} data has no images: {ann_file} lists none under `images`; pass another "
+            f"{flag or f'file with --{image_set}_ann'}"
         )

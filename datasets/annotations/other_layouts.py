@@ -17,9 +17,7 @@ HEAD = 2**20  # bytes of a JSON file in which it shows that it is COCO's, and th
 COCO_KEYS = re.compile(rb'"(images|annotations|categories)"\s*:\s*\[')
 FILE_NAME = re.compile(rb'"file_name"\s*:\s*"([^"\\]+)"')
 SPLITS = {"train": r"train", "val": r"val|test"}  # in the path of an annotation file; "valid" too
-CONVERT = (
-    "it is not read directly; convert it to COCO JSON first, such as with Datumaro: datum convert -i {} -if {} -f coco"
-)
+PASS_DATA = "pass the folder of the data set with --data, which reads this format"
 
 
 def describe(path: Path, image_set: str) -> str:
@@ -42,10 +40,10 @@ def describe(path: Path, image_set: str) -> str:
     suffixes = Counter(file.suffix.lower() for file in files)
     if suffixes[".xml"]:
         found = f"{suffixes['.xml']} XML files, as in Pascal VOC"
-        return f"{printable(path)} holds {found}: {CONVERT.format(printable(path), 'voc')}"
+        return f"{printable(path)} holds {found}: {PASS_DATA}"
     tables = [file for file in files if file.suffix == ".txt" and _is_yolo(file)]
     if tables or any(file.name in ("data.yaml", "dataset.yaml", "obj.data") for file in files):
-        return f"{printable(path)} looks like YOLO's format: {CONVERT.format(printable(path), 'yolo')}"
+        return f"{printable(path)} looks like YOLO's format: {PASS_DATA}"
     archives = [file for file in files if file.suffix in (".zip", ".tar", ".gz", ".tgz")]
     if archives:
         return f"{printable(path)} holds the archive {printable(archives[0].name)}: unpack it"
@@ -63,7 +61,10 @@ def _flags(annotated: list[Path], files: list[Path], image_set: str) -> str:
     images = _images_of(file, [file.parent, *folders, file.parent.parent])
     flags = f"--{image_set}_ann {printable(file)} --{image_set}_images {printable(images) if images else 'FOLDER'}"
     other = "val" if image_set == "train" else "train"
-    return f"there is a COCO file of another layout: pass {flags}, and likewise --{other}_ann and --{other}_images"
+    return (
+        "there is a COCO file of another layout: pass the folder of the data set with --data instead, which recognises "
+        f"it; or pass {flags}, and likewise --{other}_ann and --{other}_images"
+    )
 
 
 def _images_of(file: Path, folders: list[Path]) -> Path | None:

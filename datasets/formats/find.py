@@ -19,6 +19,7 @@ from datasets.formats.voc.options import VocOptions
 from util.text import printable
 
 MOST_NAMED = 4  # kinds of files that a message names
+ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar")
 
 
 class Format(NamedTuple):
@@ -82,4 +83,6 @@ def _inventory(tree: Tree) -> str:
         for suffix, count in counts.most_common(MOST_NAMED)
     ]
     more = f" and {len(counts) - MOST_NAMED} other kinds of files" if len(counts) > MOST_NAMED else ""
-    return ", ".join(named) + more
+    packed = tree.with_suffix(*ARCHIVES)
+    unpack = f"; unpack {tree.relative(packed[0])} first" if packed else ""
+    return ", ".join(named) + more + unpack

@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from util.loading.file_kinds import START, advice_for, kind_of
 from util.text import printable
 
 DEPTH = 4  # folders below the given one
@@ -33,7 +34,10 @@ class Tree:
         """
         if not root.is_dir():
             if root.exists():
-                raise NotADirectoryError(f"{printable(root)} is a file: pass the folder of the data set")
+                with root.open("rb") as file:
+                    kind = kind_of(file.read(START))
+                what = f"{kind}: {advice_for(kind)}" if kind else "a file: pass the folder of the data set"
+                raise NotADirectoryError(f"{printable(root)} is {what}")
             raise FileNotFoundError(f"there is no folder {printable(root)}")
         tree = cls(root, _list(root))
         for _ in range(DEPTH):

@@ -26,15 +26,17 @@ def test_another_layout_of_coco_is_named_with_its_flags(tmp_path):
     root = tmp_path / "set"
     for image_set, split in (("train", "train"), ("val", "valid")):
         flags = f"--{image_set}_ann {root / split / '_annotations.coco.json'} --{image_set}_images {root / split}"
-        assert f"pass {flags}, and likewise" in message(image_set, coco_path=str(root))
+        said = message(image_set, coco_path=str(root))
+        assert f"pass {flags}, and likewise" in said and "with --data instead" in said
         first, file, second, folder, *_ = flags.split()
         build(image_set, Namespace(coco_path=None, masks=False, **{first[2:]: file, second[2:]: folder}))
+        build(image_set, Namespace(data=str(root), masks=False))
 
 
 def test_a_folder_of_xml_is_named(tmp_path):
     (tmp_path / "Annotations").mkdir()
     (tmp_path / "Annotations" / "1.xml").write_text("<annotation/>")
-    sentence = "holds 1 XML files, as in Pascal VOC: it is not read directly; convert it"
+    sentence = "holds 1 XML files, as in Pascal VOC: pass the folder of the data set with --data"
     assert sentence in message(coco_path=str(tmp_path))
     assert sentence in message(train_ann=str(tmp_path / "Annotations"), train_images=str(tmp_path))
 
@@ -42,7 +44,7 @@ def test_a_folder_of_xml_is_named(tmp_path):
 def test_a_folder_of_yolo_is_named(tmp_path):
     (tmp_path / "labels").mkdir()
     (tmp_path / "labels" / "1.txt").write_text("0 0.5 0.5 0.25 0.25\n")
-    sentence = "looks like YOLO's format: it is not read directly; convert it"
+    sentence = "looks like YOLO's format: pass the folder of the data set with --data"
     assert sentence in message(coco_path=str(tmp_path))
     assert sentence in message(train_ann=str(tmp_path / "labels"), train_images=str(tmp_path))
 
@@ -60,3 +62,9 @@ def test_a_file_without_images_names_its_part(tmp_path):
         paths = {f"{image_set}_ann": str(ann_file), f"{image_set}_images": str(folder)}
         error = message(image_set, ValueError, **paths)
         assert f"the {image_set} data has no images: {ann_file} lists none" in error and f"--{image_set}_ann" in error
+
+
+def test_a_folder_without_images_names_its_flag(tmp_path):
+    folder, ann_file = write_coco(tmp_path, [], images=[])
+    error = message("val", ValueError, data=str(tmp_path), eval=True)
+    assert f"the val data has no images: {ann_file} lists none" in error and "pass another folder with --data" in error

@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import zipfile
 
 import pytest
 from PIL import Image
@@ -74,6 +75,15 @@ def test_a_missing_folder_and_a_file_are_told(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(NotADirectoryError, match="pass the folder of the data set"):
         find_data(tmp_path / "file")
+
+
+def test_an_archive_is_to_be_unpacked(tmp_path):
+    with zipfile.ZipFile(tmp_path / "cells.zip", "w") as archive:
+        archive.writestr("a.json", "{}")
+    with pytest.raises(ValueError, match=r"1 \.zip \(cells\.zip\); unpack cells\.zip first"):
+        find_data(tmp_path)
+    with pytest.raises(NotADirectoryError, match="is a ZIP archive: unpack it"):
+        find_data(tmp_path / "cells.zip")
 
 
 def test_two_data_sets_are_two_candidates(tmp_path):
