@@ -56,8 +56,9 @@ def main(options: argparse.Namespace) -> int:
     """
     written = [options.out / name for name in FOLDERS]  # no input for this job or the next one
     ann = AnnotationFile.read(options.ann) if options.ann else None
+    ann = AnnotationFile.of_data(options.data, options.part) if options.data else ann
     files = images_of(ann, options.inputs, written) if ann else list_images(options.inputs, written)
-    refuse_to_replace(options.out, {"the checkpoint": options.checkpoint, "--ann": options.ann})
+    refuse_to_replace(options.out, {"the checkpoint": options.checkpoint, ann.flag if ann else "": ann and ann.path})
     FolderLock(options.out, LOCK, "predict.py", "--out").acquire()
     predictor = Predictor(options.checkpoint, options.device, max_pixels=options.max_pixels)
     if ann:

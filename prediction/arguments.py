@@ -29,6 +29,17 @@ def get_args_parser() -> argparse.ArgumentParser:
         "the file",
     )
     parser.add_argument(
+        "--data",
+        type=Path,
+        metavar="FOLDER",
+        help="data set in any format that main.py --data reads: its images, under their ids in it",
+    )
+    parser.add_argument(
+        "--part",
+        choices=("train", "val", "test"),
+        help="with --data: the part (default: val where there is one, else the only one)",
+    )
+    parser.add_argument(
         "--threshold",
         type=threshold_value,
         default=0.5,
@@ -86,9 +97,13 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     print_any_script()
     parser = get_args_parser()
     options = parser.parse_intermixed_args(argv)  # flags may come before IMAGES
-    if options.fps and (options.inputs or options.out or options.ann):
-        parser.error("--fps runs on random images: omit IMAGES and --out, and --ann")
-    if not options.fps and not ((options.inputs or options.ann) and options.out):
+    if options.fps and (options.inputs or options.out or options.ann or options.data):
+        parser.error("--fps runs on random images: omit IMAGES and --out, and --ann and --data")
+    if options.data and (options.inputs or options.ann):
+        parser.error("--data names the images: omit IMAGES and --ann")
+    if options.part and not options.data:
+        parser.error("--part names a part of --data: pass --data too")
+    if not options.fps and not ((options.inputs or options.ann or options.data) and options.out):
         parser.error("IMAGES and --out FOLDER are required, or --fps to measure the speed")
     if options.size and not options.fps:
         parser.error("--size needs --fps; images are resized as the checkpoint was trained")

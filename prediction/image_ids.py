@@ -1,4 +1,4 @@
-"""`--ann FILE`: the images of a COCO file, and their ids in it."""
+"""`--ann FILE` and `--data FOLDER`: the images of a COCO file or of another data set, and their ids in it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
+from datasets.annotations.relatives import translate
 from datasets.annotations.rules import check_images
+from datasets.formats.choose import part_named
+from datasets.formats.find import find_data
 from prediction.folder_search import real_path
 from prediction.image_list import list_images
 from prediction.job_record import FOLDERS, holds_job
@@ -19,17 +22,41 @@ from util.text import printable
 
 @dataclass(frozen=True)
 class AnnotationFile:
-    """What is needed of a COCO file.
+    """What is needed of a COCO file, or of a part of another data set.
 
     Attributes:
-        path: the file.
+        path: the file, or the folder of the annotations.
         ids: `file_name` → image id.
         categories: its categories as they are; empty if it has none.
+        folder: that the file names are relative to; None if it is not known.
+        flag: that named it.
     """
 
     path: Path
     ids: dict[str, int]
     categories: list[Any]
+    folder: Path | None = None
+    flag: str = "--ann"
+
+    @classmethod
+    def of_data(cls, folder: Path, part: str | None) -> AnnotationFile:
+        """A part of a data set in any format.
+
+        Args:
+            folder: see `datasets.formats.find.find_data`.
+            part: "train", "val" or "test"; None: val where there is one, else the only one.
+
+        Raises:
+            OSError, ValueError: the data set or the part cannot be used.
+        """
+        found = find_data(folder)
+        chosen = part_named(found, part)
+        data = chosen.read()
+        translate(data, chosen.images)
+        if not data["images"]:
+            raise ValueError(f"--data {folder} lists no images in {chosen.source}: pass another folder or --part")
+        ids = _ids_of(data["images"], chosen.source, "--data")
+        return cls(chosen.source, ids, data["categories"], chosen.images, "--data")
 
     @classmethod
     def read(cls, path: Path) -> AnnotationFile:
@@ -60,8 +87,8 @@ class AnnotationFile:
             label, name = other[0]
             get_logger().warning(
                 f"warning: category {label} is {printable(repr(names[label]), 80)} in the checkpoint, but "
-                f"{printable(repr(name), 80)} in --ann {self.path} ({len(other)} of {len(self.categories)} differ): "
-                "category ids in the results are those of the checkpoint"
+                f"{printable(repr(name), 80)} in {self.flag} {self.path} ({len(other)} of {len(self.categories)} "
+                "differ): category ids in the results are those of the checkpoint"
             )
 
 
@@ -74,7 +101,7 @@ def images_of(ann: AnnotationFile, inputs: Sequence[str], leave_out: Sequence[Pa
     Args:
         ann: the annotation file.
         inputs: see `list_images`. If there are none, the images are looked for beside the annotation file and in the
-            folders around it.
+            folders around it, unless `ann` knows their folder.
         leave_out: see `list_images`.
 
     Returns:
@@ -83,6 +110,8 @@ def images_of(ann: AnnotationFile, inputs: Sequence[str], leave_out: Sequence[Pa
     Raises:
         ValueError: none of the images is found, or two files belong to the same image.
     """
+    if ann.folder:
+        return {name: ann.folder / name for name in ann.ids}
     if not inputs:
         folder = _folder_of(ann.path, list(ann.ids), set(map(real_path, leave_out)))
         return {name: folder / name for name in ann.ids}
@@ -114,18 +143,18 @@ def images_of(ann: AnnotationFile, inputs: Sequence[str], leave_out: Sequence[Pa
     return {name: found[name] for name in ann.ids if name in found}
 
 
-def _ids_of(images: Sequence[Any], path: Path) -> dict[str, int]:
+def _ids_of(images: Sequence[Any], path: Path, flag: str = "--ann") -> dict[str, int]:
     try:
         check_images(images)
     except ValueError as error:
-        raise ValueError(f"--ann {path}: {error}") from None
+        raise ValueError(f"{flag} {path}: {error}") from None
     ids: dict[str, int] = {}
     seen: dict[str, int] = {}
     for image in images:
         name, number = image["file_name"], image["id"]
         if _key(name) in seen:
             raise ValueError(
-                f"--ann {path}: images {seen[_key(name)]} and {number} have the same file_name {printable(name)}: "
+                f"{flag} {path}: images {seen[_key(name)]} and {number} have the same file_name {printable(name)}: "
                 "remove one"
             )
         seen[_key(name)] = ids[name] = number

@@ -2,6 +2,7 @@
 
 python -m tools.draw_detections RUN/checkpoint_best.pth --coco_path DATA --out FOLDER --count 12
 python -m tools.draw_detections RUN/checkpoint_best.pth --val_ann test.json --val_images test --out FOLDER
+python -m tools.draw_detections RUN/checkpoint_best.pth --data FOLDER --eval_part test --out FOLDER
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ def draw_detections(
 
     Args:
         checkpoint_path: see `models.load.load_detector`; its settings build the model.
-        data: the data set: `coco_path`, or `val_ann` and `val_images`.
+        data: the data set: `data` (any format that `main.py` reads) and perhaps `eval_part`; or `coco_path`; or
+            `val_ann` and `val_images`.
         folder: receives one PNG per image and `overview.png` with all of them.
         count: number of images.
         threshold: minimum score of a box, or "best": that of its class, which the checkpoint holds.
@@ -50,7 +52,7 @@ def draw_detections(
     checkpoint = load_checkpoint(checkpoint_path)
     model, postprocessors, args, categories = load_detector(checkpoint, "cpu", source=str(checkpoint_path))
     minimum = ClassThresholds.read(checkpoint, str(checkpoint_path)) if threshold == BEST else threshold
-    vars(args).update({"coco_path": None, "val_ann": None, "val_images": None} | data)
+    vars(args).update({"coco_path": None, "val_ann": None, "val_images": None, "eval": True} | data)
     names = {category["id"]: category["name"] for category in categories}
     dataset = build_dataset("val", args)
     refuse_input(folder, dataset.img_folder)
@@ -94,7 +96,10 @@ def annotate(
 
 def main(options: argparse.Namespace) -> None:
     """Draw the pictures, and print where they are."""
-    data = {key: getattr(options, key) for key in ("coco_path", "val_ann", "val_images") if getattr(options, key)}
+    names = ("data", "eval_part", "coco_path", "val_ann", "val_images")
+    data = {name: getattr(options, name) for name in names if getattr(options, name)}
+    if options.data and (options.coco_path or options.val_ann or options.val_images):
+        raise ValueError("--data names the images and annotations: leave the other flags of the data out")
     paths = draw_detections(options.checkpoint, data, options.out, options.count, options.threshold)
     images = len(paths) - 1
     say(f"drew {images} image{'s' * (images > 1)}: {printable(paths[0])}")
@@ -104,6 +109,8 @@ def run(argv: Sequence[str] | None = None) -> int:
     """The command; returns the exit code."""
     parser = tool_parser(__doc__)
     parser.add_argument("checkpoint", help="a file or an http(s) address")
+    parser.add_argument("--data", help="data set in any format that main.py --data reads")
+    parser.add_argument("--eval_part", choices=("val", "test"), default="val", help="part of --data (default val)")
     parser.add_argument("--coco_path", help="data set whose validation images are drawn")
     parser.add_argument("--val_ann", help="annotation file, instead of that of --coco_path")
     parser.add_argument("--val_images", help="image folder, instead of that of --coco_path")

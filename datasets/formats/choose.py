@@ -47,6 +47,27 @@ def choose_data(args: Namespace) -> ChosenData | None:
     return ChosenData(found, None, _take(found, name, "evaluation"))
 
 
+def part_named(found: FoundData, name: str | None = None) -> Part:
+    """A part of a data set by its name; without one the part "val", else the only part.
+
+    Raises:
+        ValueError: there is no such part, or no name and several without a "val" among them.
+    """
+    if name is None and len(found.parts) == 1:
+        return next(iter(found.parts.values()))
+    if (name or "val") in found.parts:
+        return found.parts[name or "val"]
+    if name is not None and found.undivided:
+        raise ValueError(
+            f"{found.kind} in {printable(found.root)} tells no parts apart, so there is no {name} part: leave the part "
+            "out to use all images"
+        )
+    described = " and ".join(each for each in NAMES if each in found.parts)
+    raise ValueError(
+        f"{found.kind} in {printable(found.root)} has no {name or 'val'} part: name one that it has ({described})"
+    )
+
+
 def _take(found: FoundData, name: str, purpose: str) -> Part:
     if name in found.parts:
         return found.parts[name]

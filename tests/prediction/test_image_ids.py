@@ -9,6 +9,7 @@ import pytest
 
 from prediction import image_ids
 from prediction.image_ids import AnnotationFile
+from tests.helpers.layouts import coco_layouts
 from tests.helpers.predict_parts import write_picture
 
 
@@ -131,3 +132,26 @@ def test_other_names_of_classes_are_said(tmp_path: Path, capsys):
         names
     )
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(("part", "first"), [(None, 3), ("val", 3), ("test", 6)])
+def test_a_data_set_of_any_format_names_images_and_ids(tmp_path, part, first):
+    root = coco_layouts.roboflow(tmp_path, (0, 1))
+    ann = AnnotationFile.of_data(root, part)
+    files = image_ids.images_of(ann, [])
+    assert sorted(ann.ids.values()) == [first, first + 1, first + 2]
+    assert all(file.is_file() for file in files.values()) and list(files) == list(ann.ids)
+
+
+def test_names_are_those_of_the_files_whatever_the_tool_wrote(tmp_path):
+    ann = AnnotationFile.of_data(coco_layouts.label_studio_windows(tmp_path, (0, 1)), None)
+    assert list(ann.ids)[0] == "images/cell 000.png"
+    assert all(file.is_file() for file in image_ids.images_of(ann, []).values())
+
+
+def test_a_part_that_is_not_there_is_refused(tmp_path):
+    root = coco_layouts.published(tmp_path, (0, 1))
+    with pytest.raises(ValueError, match=r"has no test part: name one that it has \(train and val\)"):
+        AnnotationFile.of_data(root, "test")
+    with pytest.raises(ValueError, match="tells no parts apart"):
+        AnnotationFile.of_data(coco_layouts.cvat(tmp_path / "cvat", (0, 1)), "test")

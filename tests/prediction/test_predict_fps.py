@@ -54,6 +54,10 @@ def test_what_cannot_be_measured_is_one_sentence(checkpoint: Path, tmp_path: Pat
         ("a.png --fps", "omit IMAGES and --out"),
         ("--fps --out found", "omit IMAGES and --out"),
         ("a.png --out found --size 9 9", "--size needs --fps"),
+        ("--data cells --fps", "omit IMAGES and --out"),
+        ("a.png --data cells --out found", "omit IMAGES and --ann"),
+        ("--data cells --ann a.json --out found", "omit IMAGES and --ann"),
+        ("a.png --part val --out found", "pass --data too"),
     ],
 )
 def test_flags_that_do_not_go_together_are_rejected(capsys, flags: str, fault: str):

@@ -10,6 +10,7 @@ from PIL import ImageChops
 
 from datasets.coco import CocoDetection, make_coco_transforms
 from models.postprocess import PostProcess
+from tests.helpers.layouts import coco_layouts
 from tests.helpers.predict_parts import write_detector
 from tools import draw_detections
 from util.box_ops import box_cxcywh_to_xyxy
@@ -79,3 +80,36 @@ def test_the_folder_of_the_images_is_refused(shapes: Path, tmp_path: Path, capsy
     assert draw_detections.run([checkpoint, "--coco_path", str(shapes), "--out", str(shapes / "val2017")]) == 1
     assert "is the input itself" in capsys.readouterr().err
     assert {path: path.read_bytes() for path in (shapes / "val2017").iterdir()} == images
+
+
+@pytest.mark.parametrize(("layout", "flags"), [("roboflow", ["--eval_part", "test"]), ("label_studio", [])])
+def test_data_of_any_format_are_drawn(tmp_path: Path, layout: str, flags: list[str]):
+    data = getattr(coco_layouts, layout)(tmp_path / "data", (1, 2))
+    argv = [
+        str(write_detector(tmp_path / "detector.pth")),
+        "--data",
+        str(data),
+        *flags,
+        "--out",
+        str(tmp_path / "out"),
+        "--count",
+        "2",
+    ]
+    assert draw_detections.run(argv) == 0
+    first = 6 if flags else 0
+    drawn = {path.name for path in (tmp_path / "out").iterdir()}
+    assert drawn == {"overview.png", f"{first:06}.png", f"{first + 1:06}.png"}
+
+
+def test_data_are_named_once(tmp_path: Path, capsys: pytest.CaptureFixture):
+    argv = [
+        str(write_detector(tmp_path / "detector.pth")),
+        "--data",
+        "a",
+        "--coco_path",
+        "b",
+        "--out",
+        str(tmp_path / "out"),
+    ]
+    assert draw_detections.run(argv) == 1
+    assert "leave the other flags of the data out" in capsys.readouterr().err

@@ -6,6 +6,7 @@ import pytest
 
 from datasets import build_dataset
 from datasets.shapes import write_shapes
+from tests.helpers.layouts import coco_layouts
 from tests.helpers.runs import parse
 from tools.subset import run
 
@@ -82,3 +83,19 @@ def test_a_file_of_another_kind_is_an_error(tmp_path, content, fault, capsys):
     (tmp_path / "annotations" / "instances_train2017.json").write_text(content)
     assert run([str(tmp_path), str(tmp_path / "out"), "--ids", "1"]) == 1
     assert f"instances_train2017.json {fault}" in capsys.readouterr().err
+
+
+def test_any_format_is_read(tmp_path):
+    data = coco_layouts.roboflow(tmp_path / "data", (5, 90))
+    assert run([str(data), str(tmp_path / "out"), "--split", "val", "--ids", "4"]) == 0
+    dataset = build_dataset("train", parse(tmp_path / "out"))
+    assert dataset.ids == [4] and [category["id"] for category in dataset.categories] == [5, 90]
+    assert dataset[0][1]["boxes"].shape == (2, 4)
+
+
+def test_a_folder_without_parts_gives_all_its_images(tmp_path, capsys):
+    data = coco_layouts.label_studio_windows(tmp_path / "data", (0, 1))
+    assert run([str(data), str(tmp_path / "out"), "--ids", "0", "5"]) == 0
+    assert len(build_dataset("val", parse(tmp_path / "out"))) == 2
+    assert run([str(tmp_path / "nothing"), str(tmp_path / "out"), "--ids", "0"]) == 1
+    assert "there is no folder" in capsys.readouterr().err
