@@ -4,11 +4,11 @@ python -m tools.convert RUN/checkpoint.pth FOLDER          # writes a folder for
 python -m tools.convert RUN/checkpoint.pth FOLDER --timm   # with timm's backbone, as in the published folders
 python -m tools.convert FOLDER checkpoint.pth              # reads config.json and model.safetensors
 
-Class names, and the sizes and the normalisation of images, are converted too: preprocessor_config.json is written and
-read. There and back, a detector finds the same objects. Hugging Face's `DetrImageProcessorPil` prepares an image
-exactly as this library does, `DetrImageProcessor` within one level of 255, unless --max_size limits the long side:
-then the published rounding, which this library keeps, gives another long side, mostly by one pixel, for images several
-times as long as wide by more.
+Class names, their thresholds, and the sizes and the normalisation of images are converted too:
+preprocessor_config.json is written and read. There and back, a detector finds the same objects. Hugging Face's
+`DetrImageProcessorPil` prepares an image exactly as this library does, `DetrImageProcessor` within one level of 255,
+unless --max_size limits the long side: then the published rounding, which this library keeps, gives another long side,
+mostly by one pixel, for images several times as long as wide by more.
 """
 
 from __future__ import annotations
@@ -29,15 +29,18 @@ from tools.command import refuse_existing, run_tool, say, tool_parser
 from tools.convert_keys import from_huggingface, to_huggingface
 from tools.convert_settings import (
     CATEGORIES,
+    THRESHOLDS,
     our_categories,
     our_settings,
     our_sizes,
+    our_thresholds,
     read_config,
     their_classes,
     their_processing,
     their_settings,
+    their_thresholds,
 )
-from util.checkpoint import CheckpointError, save_checkpoint
+from util.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from util.nested_tensor import NestedTensor
 from util.text import printable
 
@@ -64,7 +67,8 @@ def convert_to_huggingface(checkpoint: str | Path, folder: Path, timm: bool = Fa
     import transformers
     from safetensors.torch import save_file
 
-    detector = load_detector(checkpoint, "cpu")
+    loaded = load_checkpoint(checkpoint)
+    detector = load_detector(loaded, "cpu", source=str(checkpoint))
     num_classes = detector.args.num_classes
     classes = their_classes(detector.categories, num_classes)
     config = transformers.DetrConfig(**their_settings(detector.args, timm), **classes)
@@ -75,9 +79,11 @@ def convert_to_huggingface(checkpoint: str | Path, folder: Path, timm: bool = Fa
     partial = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".converting-"))
     try:
         partial.chmod(0o777 & ~_umask())  # temporary folders are private
-        config.save_pretrained(partial)
         processor.save_pretrained(partial)
         weights = to_huggingface(detector.model.state_dict(), timm)
+        if loaded.get("thresholds"):
+            setattr(config, THRESHOLDS, their_thresholds(loaded["thresholds"], weights))
+        config.save_pretrained(partial)
         save_file(weights, partial / "model.safetensors", metadata={"format": "pt"})
         difference = verify(detector.model, _load_theirs(partial))
         partial.rename(folder)
@@ -104,11 +110,15 @@ def convert_from_huggingface(folder: Path, out: Path) -> float:
     except Exception as error:  # whatever the checks of transformers raise
         cause = printable(" ".join(str(error).split()))
         raise ValueError(f"transformers cannot read {folder / 'config.json'}: {cause}") from error
+    weights = load_file(folder / "model.safetensors")
     checkpoint = {
-        "model": from_huggingface(load_file(folder / "model.safetensors")),
+        "model": from_huggingface(weights),
         "args": our_settings(config) | our_sizes(folder),
         "categories": our_categories(written, config.id2label) or None,
     }
+    thresholds = our_thresholds(written, weights)
+    if thresholds is not None:
+        checkpoint["thresholds"] = thresholds
     difference = verify(load_detector(checkpoint, "cpu").model, _load_theirs(folder))
     save_checkpoint(out, checkpoint)
     return difference

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import argparse
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from datasets.coco import MAX_SIZE, VAL_SIZE
 from datasets.transforms import IMAGENET_MEAN, IMAGENET_STD
 from models.resnet import SPECS, Bottleneck
+from util.loading.class_thresholds import is_thresholds
 from util.loading.json_text import read_json
 from util.text import printable
 
 CATEGORIES = "detr_categories"  # our key in config.json: the categories as they are in the checkpoint
+THRESHOLDS = "detr_thresholds"  # our key in config.json: those of the classes, and the checksum of their weights
 UNNAMED = "N/A"  # the name of an id without a category, as in the published files
 BILINEAR = 2  # Pillow's number of the filter
 ROUNDING = 1e-3  # of mean and standard deviation
@@ -175,6 +180,26 @@ def our_categories(config: Mapping[str, Any], id2label: Mapping[int, str]) -> li
     return [
         {"id": number, "name": labels[number]} for number in sorted(labels) if labels[number] not in unnamed[number]
     ]
+
+
+def their_thresholds(thresholds: Mapping[str, Any], weights: Mapping[str, Tensor]) -> dict[str, Any]:
+    """The entry of config.json for the thresholds of the classes, which belong to these weights alone."""
+    return {**thresholds, "weights": _checksum(weights)}
+
+
+def our_thresholds(config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> dict[str, Any] | None:
+    """The thresholds in config.json; None if there are none, or if the weights were trained further since."""
+    entry = config.get(THRESHOLDS)
+    if not is_thresholds(entry) or entry.get("weights") != _checksum(weights):
+        return None
+    return {name: value for name, value in entry.items() if name != "weights"}
+
+
+def _checksum(weights: Mapping[str, Tensor]) -> int:
+    checksum = 0
+    for name in sorted(weights):
+        checksum = zlib.crc32(weights[name].contiguous().numpy(), zlib.crc32(name.encode(), checksum))
+    return checksum
 
 
 def _are_categories(own: Any, num_classes: int) -> bool:

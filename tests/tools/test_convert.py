@@ -82,6 +82,20 @@ def test_a_checkpoint_survives_the_round_trip(checkpoint, tmp_path, flags, capsy
     assert back["args"]["nheads"] == 2 and back["args"]["num_classes"] == 5
 
 
+def test_thresholds_survive_the_round_trip_of_the_weights_that_they_belong_to(checkpoint, tmp_path):
+    path = checkpoint()
+    found = {"iou": 0.5, "overall": None, "classes": [{"id": 3, "objects": 20, "threshold": 0.4, "f1": 0.5}]}
+    save_checkpoint(path, {**load_checkpoint(path), "thresholds": found})
+    assert run([str(path), str(tmp_path / "hf")]) == 0
+    assert run([str(tmp_path / "hf"), str(tmp_path / "back.pth")]) == 0
+    assert load_checkpoint(tmp_path / "back.pth")["thresholds"] == found
+    model = transformers.DetrForObjectDetection.from_pretrained(tmp_path / "hf")
+    shake(model)  # as training does
+    model.save_pretrained(tmp_path / "trained")
+    assert run([str(tmp_path / "trained"), str(tmp_path / "trained.pth")]) == 0
+    assert "thresholds" not in load_checkpoint(tmp_path / "trained.pth")
+
+
 def test_the_round_trip_finds_the_same_objects_at_the_same_sizes(checkpoint, tmp_path):
     path = checkpoint("--val_size", "80", "--max_size", "100")
     assert run([str(path), str(tmp_path / "hf")]) == 0

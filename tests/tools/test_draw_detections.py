@@ -14,6 +14,7 @@ from tests.helpers.layouts import coco_layouts
 from tests.helpers.predict_parts import write_detector
 from tools import draw_detections
 from util.box_ops import box_cxcywh_to_xyxy
+from util.loading.class_thresholds import ClassThresholds
 
 
 class Fixed(torch.nn.Module):
@@ -43,6 +44,15 @@ def test_only_boxes_above_the_threshold_are_drawn(sample):
     assert ImageChops.difference(*pictures).getbbox() is not None
 
 
+def test_each_class_may_have_its_own_threshold(sample):
+    score = torch.tensor([0.0, 3.0, 0.0, 0.0, 0.0]).softmax(0)[1].item()
+    pictures = [
+        draw_detections.annotate(Fixed(3.0), PostProcess(), *sample, {}, ClassThresholds({1: t}, 1 - t, {}))
+        for t in (score - 0.01, score + 0.01)
+    ]
+    assert ImageChops.difference(*pictures).getbbox() is not None
+
+
 def test_targets_are_drawn_in_pixels(sample, monkeypatch: pytest.MonkeyPatch):
     seen = {}
     draw = lambda image, boxes, *_, **__: seen.update(b=boxes)  # noqa: E731
@@ -65,6 +75,13 @@ def test_a_checkpoint_uses_its_own_settings(shapes: Path, tmp_path: Path, capsys
     assert draw_detections.run(command) == 0
     assert "drew 2 images" in capsys.readouterr().out
     assert len(list((tmp_path / "p").glob("*.png"))) == 3
+
+
+def test_best_needs_thresholds_in_the_checkpoint(shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
+    checkpoint = str(write_detector(tmp_path / "checkpoint.pth"))
+    command = [checkpoint, "--coco_path", str(shapes), "--out", str(tmp_path / "p"), "--threshold", "best"]
+    assert draw_detections.run(command) == 1
+    assert "checkpoint.pth has no thresholds" in capsys.readouterr().err and not (tmp_path / "p").exists()
 
 
 def test_bare_weights_are_rejected_in_one_sentence(shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture):

@@ -44,6 +44,20 @@ def test_only_what_inference_needs_is_shipped(trained, tmp_path):
     assert "/machine" not in str(shipped["args"]), "nothing of the machine it was trained on"
 
 
+def test_the_thresholds_are_shipped_with_the_weights_that_they_belong_to(trained, tmp_path):
+    path, checkpoint = trained
+    found = {"overall": None, "classes": [{"id": 1, "objects": 20, "threshold": 0.4, "f1": 0.5}]}
+    save_checkpoint(path, {**checkpoint, "thresholds": found})
+    for how in ({}, {"raw_weights": True}):
+        ship(path, tmp_path / "out.pth", **how)
+        assert load_checkpoint(tmp_path / "out.pth")["thresholds"] == found
+    save_checkpoint(path, {**checkpoint, "thresholds": found, "model_ema": checkpoint["model"]})
+    ship(path, tmp_path / "out.pth")
+    assert load_checkpoint(tmp_path / "out.pth")["thresholds"] == found
+    ship(path, tmp_path / "out.pth", raw_weights=True)
+    assert "thresholds" not in load_checkpoint(tmp_path / "out.pth"), "they are those of the average"
+
+
 def test_the_shipped_model_finds_what_the_checkpoint_finds(trained, tmp_path):
     ship(trained[0], tmp_path / "out.pth")
     image = torch.rand(1, 3, 64, 64)

@@ -57,7 +57,8 @@ def assert_same(one: object, other: object, where: str = "") -> None:
 def assert_same_run(one: Path, other: Path) -> None:
     """The same weights, optimizer, schedule, generators, best score and log."""
     first, second = (load_checkpoint(folder / "checkpoint.pth") for folder in (one, other))
-    for name in ("model", "optimizer", "lr_scheduler", "epoch", "step", "best_score", "progress", "rng", "record"):
+    states = ("model", "optimizer", "lr_scheduler", "epoch", "step", "best_score", "progress", "rng")
+    for name in (*states, "record", "thresholds"):
         assert_same(first[name], second[name], name)
     assert log_of(one) == log_of(other)
 

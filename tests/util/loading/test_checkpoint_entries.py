@@ -19,6 +19,7 @@ RIGHT = {
     "best_ap": 0.5,
     "record": {"epoch": 3},
     "progress": {"step": 5, "meters": {"loss": {}}, "train_stats": None},
+    "thresholds": {"overall": None, "classes": [{"id": 1, "objects": 2, "threshold": 0.5, "f1": 1.0}]},
     "more": object(),
 }
 
@@ -34,6 +35,7 @@ RIGHT = {
         *[("args", {"lr": wrong}) for wrong in (torch.zeros(2), [torch.zeros(2)], {"a": (torch.zeros(2),)})],
         *[("args", {7: 1}), ("record", {"epoch": torch.zeros(2)}), ("record", {"epoch": 1j})],
         *[("progress", wrong) for wrong in ({}, {"step": -1}, {"step": 1, "meters": 5}, {"step": 1, "meters": []})],
+        *[("thresholds", wrong) for wrong in (0.5, [], {}, {"classes": [{"id": 1, "objects": 2, "threshold": 2}]})],
         *[("best_ap", wrong) for wrong in ("0.5", True, [0.5], {})],
         *[("categories", wrong) for wrong in ({}, "a", [5], [{"id": 1}], [{"name": "a"}], [{"id": "1", "name": "a"}])],
         *[("categories", [{"id": 1, "name": 5}]), ("categories", [{"id": -1, "name": "a"}])],
