@@ -40,8 +40,11 @@ class Options:
     compile: bool = False
 
     def work(self, **fields: Any) -> dict[str, Any]:
-        """Options for a subject; with `quick` its sizes are small."""
-        return {"device": self.device, "threads": self.threads, **fields, **(QUICK if self.quick else {})}
+        """Options for a subject; with `quick` its sizes are small. On a GPU it repeats its short work more often."""
+        work = {"device": self.device, "threads": self.threads, **fields}
+        if self.device != "cpu":
+            work |= {"warmup": 10, "repeats": 8 * work.get("repeats", 3)}
+        return work | (QUICK if self.quick else {})
 
     @property
     def turns(self) -> int:

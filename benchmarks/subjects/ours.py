@@ -64,7 +64,7 @@ def build(work: Work) -> tuple[nn.Module, nn.Module, argparse.Namespace]:
     if work.form == "plain":
         to_plain(model, criterion)
     elif work.form == "optimized":
-        model = optimize_for_inference(model.eval())
+        model = optimize_for_inference(model.eval(), cuda_graphs=True)  # graphs on CUDA alone
     return model, criterion, args
 
 
