@@ -49,6 +49,7 @@ def run_tool(
     *,
     training_flags: bool = False,
     packages: str = "",
+    failed: int = 1,
 ) -> int:
     """Run a tool from its command line.
 
@@ -58,9 +59,10 @@ def run_tool(
         argv: the command line, by default that of this process.
         training_flags: collect flags that `parser` does not know in `options.training_flags`, for `main.py`.
         packages: optional packages the tool needs, named in the error if one is missing; what `pip install` takes.
+        failed: the exit code after an error.
 
     Returns:
-        The exit code, 1 after an error that the user can fix. Any other error is a bug and is raised.
+        The exit code, `failed` after an error that the user can fix. Any other error is a bug and is raised.
     """
     print_any_script()
     if training_flags:
@@ -77,4 +79,4 @@ def run_tool(
     except (ValueError, OSError, CheckpointError, ToolError) as error:
         sentence = one_sentence(error)
     print(f"error: {sentence}", file=sys.stderr)
-    return 1
+    return failed

@@ -68,7 +68,7 @@ def settle_classes(
     return settled, categories
 
 
-def compare_classes(files: Sequence[tuple[str, Categories]]) -> None:
+def compare_classes(files: Sequence[tuple[str, Categories]], *, report: bool = True) -> None:
     """Compare which names any two files give to their ids.
 
     Capital letters, Unicode forms, and spaces, hyphens and underscores inside of a name do not matter, nor do classes
@@ -77,6 +77,7 @@ def compare_classes(files: Sequence[tuple[str, Categories]]) -> None:
 
     Args:
         files: (where, categories) of the checkpoint or the training data, then of the others.
+        report: log the warnings.
 
     Raises:
         ValueError: the ids mean other classes; the message gives the first of them and both files.
@@ -106,7 +107,7 @@ def compare_classes(files: Sequence[tuple[str, Categories]]) -> None:
                 f"{found}: the ids mean other classes there. Use one list of categories in all annotation files; to "
                 "train a checkpoint's weights on other classes, start a new run with --init_from"
             )
-        if not warned.issuperset(differing):  # of three files, two may differ from the third in the same way
+        if report and not warned.issuperset(differing):  # of three files, two may differ from the third in the same way
             get_logger().warning(f"{found}: they are taken to be the same class")
         warned.update(differing)
 
