@@ -16,6 +16,7 @@ from datasets.formats.part import FoundData
 from datasets.formats.tree import Tree
 from datasets.formats.voc.find import find_voc
 from datasets.formats.voc.options import VocOptions
+from datasets.formats.yolo.find import find_yolo
 from util.text import printable
 
 MOST_NAMED = 4  # kinds of files that a message names
@@ -41,6 +42,12 @@ FORMATS = (
         lambda tree, _: find_coco(tree),
     ),
     Format("Pascal VOC", "XML files with <annotation>, such as Annotations/*.xml beside JPEGImages/", find_voc),
+    Format(
+        "YOLO",
+        "data.yaml, obj.data, or text files of lines `class x y width height` in labels/ beside images/, or beside the "
+        "images",
+        lambda tree, _: find_yolo(tree),
+    ),
 )
 
 
