@@ -10,6 +10,7 @@ import argparse
 from collections.abc import Mapping
 from typing import Any
 
+from training.recipes.follow import PUBLISHED, RESUMED
 from util.arguments import named_settings
 from util.errors import CheckpointError
 from util.loading.checkpoint_entries import has_masks, model_of
@@ -35,6 +36,11 @@ def follow_checkpoint(args: argparse.Namespace, checkpoint: Mapping[str, Any], s
         ValueError: the user names another network than the checkpoint's; all such settings are listed.
     """
     given, saved = named_settings(args), _saved_settings(checkpoint, source, use)
+    if use == RESUME and "recipe" in given and args.recipe != saved.setdefault("recipe", PUBLISHED):
+        raise ValueError(
+            f"--recipe {args.recipe} contradicts {source}, a run by --recipe {saved['recipe']}: leave it out to go on "
+            "as before, or start a new run from its weights with --init_from"
+        )
     different = {name: value for name, value in saved.items() if not _equal(value, getattr(args, name))}
     _refuse_contradictions(args, {name: different[name] for name in different if name in given}, source, use)
     taken = {name: value for name, value in different.items() if name not in given}
@@ -61,6 +67,8 @@ def _saved_settings(checkpoint: Mapping[str, Any], source: str, use: str) -> dic
     if use == RESUME and "optimizer" in checkpoint:
         touches.append(SCHEDULE)
     names = [*names_that_touch(*touches), *(["masks"] if use == INIT else [])]
+    if use == RESUME and (checkpoint.get("args") or {}).get("recipe", PUBLISHED) != PUBLISHED:
+        names += RESUMED
     if use == EVALUATE:
         names = [name for name in names if not SETTINGS[name].trains]
     if checkpoint.get("args"):

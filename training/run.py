@@ -151,6 +151,13 @@ class Training:
                 pace.log(epoch + 1, evaluated=last or (epoch + 1) % args.eval_every == 0)
                 if last:
                     break
+                if self.state.ends_early():
+                    at = self.state.position
+                    log.info(
+                        f"--early_stop {args.early_stop}: the run ends after epoch {epoch}, since {at.waited} "
+                        f"evaluations in a row were not better than the best one ({at.best_score:.4f})"
+                    )
+                    break
         log.info(f"Training time {pace.time()}")
         if writer.failed:
             self.folder.faults["curves"] = writer.failed
@@ -176,17 +183,20 @@ class Training:
         stats = position.train_stats
         if stats is None:
             stats = self._train_steps(epoch, steps, monitor)
-        self.state.position = Position(epoch, steps, taken, position.best_score, train_stats=stats)
+        self.state.position = Position(
+            epoch, steps, taken, position.best_score, train_stats=stats, waited=position.waited
+        )
         evaluates = last or (epoch + 1) % args.eval_every == 0
         if evaluates and position.train_stats is None:
             self._save()  # an evaluation that fails costs no training: a resumed run begins with it
         record = {f"train_{name}": value for name, value in stats.items()}
-        best_score, found = position.best_score, {}
+        best_score, waited, found = position.best_score, position.waited, {}
         if evaluates:
             test_stats = self._evaluate(monitor)
             found["thresholds"] = self.validation.report(epoch)
             record |= {f"test_{name}": value for name, value in test_stats.items()}
             best_score = max(best_score, score(test_stats))
+            waited = 0 if best_score > position.best_score else waited + 1
         if not self.per_step:
             with warnings.catch_warnings():  # if only an evaluation was left, the optimizer took no step
                 warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step")
@@ -194,7 +204,7 @@ class Training:
         trainable = sum(parameter.numel() for parameter in self.model.parameters() if parameter.requires_grad)
         record |= {"epoch": epoch, "n_parameters": trainable}
 
-        self.state.position = Position(epoch + 1, 0, taken, best_score)
+        self.state.position = Position(epoch + 1, 0, taken, best_score, waited=waited)
         names = self._checkpoint_names(epoch, is_best=best_score > position.best_score)
         if not self._save(names, record=record, **found):
             self.state.position.best_score = position.best_score  # this best was not saved, a later one may be
@@ -260,7 +270,8 @@ class Training:
         """
         at = self.state.position
         if step is not None and meters is not None:
-            at = Position(at.epoch, step, at.epoch_start + step, at.best_score, meters=meters.state_dict())
+            taken = at.epoch_start + step
+            at = Position(at.epoch, step, taken, at.best_score, meters=meters.state_dict(), waited=at.waited)
             self.state.position = at
         self._save()
         where = f"epoch {at.epoch}, step {at.step} of {len(self.loader)}"

@@ -17,15 +17,17 @@ from torch import nn
 
 from datasets import build_dataset
 from datasets.annotated_images import AnnotatedImages
-from datasets.formats.choose import choose_data
+from datasets.coco import build_transforms
+from datasets.formats.choose import ChosenData, choose_data
 from models.backbone import check_backbone, wanted_weights
 from training.classes import settle_classes
 from training.diagnosis.few_pictures import few_pictures, overfit_settings
 from training.follow import EVALUATE, FREEZE, INIT, RESUME, follow_checkpoint
 from training.init_weights import init_weights
+from training.recipes.follow import NO_START, PUBLISHED, follow_recipe
 from training.run_folder import TRAINING_LOCK, RunFolder, load_resumable, os_error
 from training.tensorboard import require_tensorboard
-from util.arguments import check_args, check_flags
+from util.arguments import check_args, check_flags, named_settings
 from util.checkpoint import load_weights, save_checkpoint
 from util.compute.compilation import check_compiler
 from util.compute.precision import check_precision
@@ -49,6 +51,7 @@ class Start:
         checkpoint: what `--resume` names; empty otherwise.
         frozen: what `--frozen_weights` names, if the run does not resume; empty otherwise.
         initial: what `--init_from` names, without the states of the earlier run; empty otherwise.
+        train: the training pictures, if a recipe has looked at them; `read_data` settles their transforms.
     """
 
     args: SettledArgs
@@ -56,6 +59,7 @@ class Start:
     checkpoint: dict[str, Any] = field(default_factory=dict)
     frozen: dict[str, Any] = field(default_factory=dict)
     initial: dict[str, Any] = field(default_factory=dict)
+    train: AnnotatedImages | None = None
 
     def save_thresholds(self, thresholds: Mapping[str, Any] | None) -> None:
         """With `--save_thresholds`, write the evaluated checkpoint with its classes' thresholds, all else unchanged.
@@ -130,6 +134,8 @@ def find_start(args: argparse.Namespace) -> Start:
         CheckpointError, OSError: a checkpoint cannot be used, or the output folder not be written to.
     """
     args, log = copy.copy(args), get_logger()  # sets up the logger before other modules use it
+    if args.init_from == NO_START:
+        args.given, args.init_from = named_settings(args), ""
     check_flags(args)
     if args.tensorboard:
         require_tensorboard()
@@ -144,6 +150,11 @@ def find_start(args: argparse.Namespace) -> Start:
         run_on_main(lambda: _check_target(args))
     frozen = load_resumable(args.frozen_weights) if args.frozen_weights and not checkpoint else {}
     initial = _without_states(load_resumable(args.init_from)) if args.init_from and not checkpoint else {}
+    train = None
+    if args.recipe != PUBLISHED and not (args.eval or checkpoint):
+        train = follow_recipe(args, initial)
+        if args.init_from and not initial:
+            initial = _without_states(load_resumable(args.init_from))
     if args.raw_weights:
         checkpoint, frozen, initial = (without_average(each) for each in (checkpoint, frozen, initial))
     if checkpoint:
@@ -159,7 +170,7 @@ def find_start(args: argparse.Namespace) -> Start:
     check_backbone(args.backbone, args.backbone_norm, wanted_weights(args))
     seed_everything(args.seed + get_rank())
     log.info(Lines(f"git: {get_sha()}\n{describe_settings(args)}"))
-    return Start(SettledArgs.of(args), folder, checkpoint, frozen, initial)
+    return Start(SettledArgs.of(args), folder, checkpoint, frozen, initial, train)
 
 
 def settle_overfit(args: argparse.Namespace) -> None:
@@ -182,10 +193,10 @@ def read_data(start: Start) -> Data:
     """
     chosen = choose_data(start.args)
     if start.args.overfit:
-        train = val = few_pictures(build_dataset("train", start.args, chosen), start.args)
+        train = val = few_pictures(_training_pictures(start, chosen), start.args)
     else:
         val = build_dataset("val", start.args, chosen)
-        train = None if start.args.eval else build_dataset("train", start.args, chosen)
+        train = None if start.args.eval else _training_pictures(start, chosen)
     if chosen:
         get_logger().info(chosen.found.sentence())
     datasets = [dataset for dataset in dict.fromkeys((train, val)) if dataset is not None]
@@ -194,6 +205,14 @@ def read_data(start: Start) -> Data:
     if start.args.overfit:
         settled |= overfit_settings(start.args, val)
     return Data(start.args.replace(**settled), train, val, categories)
+
+
+def _training_pictures(start: Start, chosen: ChosenData | None) -> AnnotatedImages:
+    """The training part, which a recipe may have read already, for other sizes."""
+    if start.train is None:
+        return build_dataset("train", start.args, chosen)
+    start.train._transforms = build_transforms("train", start.args)
+    return start.train
 
 
 def find_checkpoint(args: argparse.Namespace, folder: RunFolder) -> dict[str, Any]:

@@ -9,6 +9,7 @@ epoch. Ours, which the published code ignores:
     record        the epoch's line of log.txt; only in checkpoints between epochs
     thresholds    the score of each class's best F1, see `evaluation.thresholds`; only if the weights were evaluated
     best_score    the best score of all evaluations, see `evaluation.score`; `best_ap` in older files
+    waited        how many evaluations in a row since the best one were not better (`--early_stop`)
     categories    [{"id", "name"}] of the classes
     rng           the state of each process's generators, by rank
     world_size    number of processes
@@ -59,6 +60,7 @@ class Position:
         best_score: the best score of all evaluations, -1 before the first.
         meters: the epoch's meters so far, inside an epoch.
         train_stats: the epoch's training averages, once all its steps are taken.
+        waited: evaluations in a row without a better score.
     """
 
     epoch: int = 0
@@ -67,6 +69,7 @@ class Position:
     best_score: float = -1.0
     meters: dict[str, Any] | None = None
     train_stats: dict[str, float] | None = None
+    waited: int = 0
 
     @property
     def epoch_start(self) -> int:
@@ -129,6 +132,7 @@ class TrainingState:
             "args": plain(self.args),
             "categories": self.categories,
             "best_score": self.position.best_score,
+            "waited": self.position.waited,
             "step": self.position.steps_taken,
             "progress": self.position.progress(),
             "data": self.data,
@@ -173,6 +177,10 @@ class TrainingState:
             get_logger().info(f"resuming from {source}: epoch {at.epoch}{inside}, after {at.steps_taken} steps")
         check_same_position(self.position, self.args.resume)
 
+    def ends_early(self) -> bool:
+        """Whether as many evaluations as `--early_stop` allows were not better than the best one before them."""
+        return 0 < self.args.early_stop <= self.position.waited
+
     def _versions(self) -> dict[str, str]:
         """What decides the last bits of the numbers, besides settings and data."""
         return {
@@ -191,6 +199,7 @@ class TrainingState:
             epoch=epoch,
             steps_taken=int(checkpoint.get("step", epoch * self.steps_per_epoch)),
             best_score=float(checkpoint.get("best_score", checkpoint.get("best_ap", -1.0))),
+            waited=int(checkpoint.get("waited", 0)),
         )
         changes = self._changes_since(checkpoint)
         if changes:
@@ -237,6 +246,11 @@ class TrainingState:
         advice = "nothing is left to train; raise it, or pass --eval to evaluate"
         if at.epoch >= args.epochs:
             raise ValueError(f"{args.resume} has finished epoch {at.epoch - 1} and --epochs is {args.epochs}: {advice}")
+        if self.ends_early() and at.step == 0:
+            raise ValueError(
+                f"{args.resume} has ended early, after {at.waited} evaluation{'s' * (at.waited != 1)} without a better "
+                f"score, and --early_stop is {args.early_stop}: {advice}"
+            )
         if args.max_steps is not None and at.steps_taken >= args.max_steps and at.train_stats is None:
             raise ValueError(
                 f"{args.resume} has taken {at.steps_taken} steps and --max_steps is {args.max_steps}: {advice}"

@@ -63,7 +63,7 @@ def check_flags(args: argparse.Namespace) -> None:
     Raises:
         ValueError: names the flag, what is wrong with it, and what to use instead.
     """
-    if args.resume or args.init_from or args.frozen_weights:
+    if args.resume or args.init_from or args.frozen_weights or getattr(args, "recipe", "published") != "published":
         _check_bounds(args)
         _check_files(args)
     else:

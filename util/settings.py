@@ -27,6 +27,15 @@ RUN = "run"  # how the run is carried out: never from a checkpoint
 
 GROUPS: dict[str, tuple[Setting, ...]] = {
     "training": (
+        Setting(
+            "recipe",
+            "published",
+            None,
+            "settings that fit the data, where no flag names them: small, finetune, or auto, which chooses",
+            TRAINING,
+            choices=("published", "finetune", "small", "auto"),
+            trains=True,
+        ),
         Setting("lr", 1e-4, float, "learning rate, except for the backbone", SCHEDULE, 0),
         Setting("lr_backbone", 1e-5, float, "learning rate of the backbone; 0 freezes it", SCHEDULE, 0),
         Setting("batch_size", 2, int, "images per process and step", RUN, 1),
@@ -45,6 +54,15 @@ GROUPS: dict[str, tuple[Setting, ...]] = {
         ),
         Setting("warmup_steps", 0, int, "steps over which the learning rates rise from 0", SCHEDULE, 0),
         Setting("max_steps", None, int, "end after this many training steps", RUN, 1, trains=True),
+        Setting(
+            "early_stop",
+            0,
+            int,
+            "end after this many evaluations in a row without a better score; 0: never",
+            TRAINING,
+            0,
+            trains=True,
+        ),
         Setting(
             "checkpoint_activations",
             False,
@@ -229,7 +247,11 @@ GROUPS: dict[str, tuple[Setting, ...]] = {
             RUN,
         ),
         Setting(
-            "init_from", "", None, "start a new run from a checkpoint's weights; classes and queries may differ", RUN
+            "init_from",
+            "",
+            None,
+            "start a new run from a checkpoint's weights; classes and queries may differ; none: not by a recipe either",
+            RUN,
         ),
         Setting("start_epoch", 0, int, "first epoch", RUN, 0, metavar="N", trains=True),
         Setting(

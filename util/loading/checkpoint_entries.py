@@ -157,6 +157,7 @@ ENTRIES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "args": (_is_settings, "a dictionary of settings"),
     "categories": (_is_categories, "a list of ids and names"),
     "best_score": (is_number, "a number"),
+    "waited": (is_count, "a whole number of at least 0"),
     "best_ap": (is_number, "a number"),  # name of best_score in earlier files
     "record": (_is_record, "a record of the log"),
     "thresholds": (is_thresholds, "a list of the classes' thresholds"),
