@@ -62,6 +62,8 @@ def part_named(found: FoundData, name: str | None = None) -> Part:
             f"{found.kind} in {printable(found.root)} tells no parts apart, so there is no {name} part: leave the part "
             "out to use all images"
         )
+    if (name or "val") in found.unusable:
+        raise ValueError(found.unusable[name or "val"])
     described = " and ".join(each for each in NAMES if each in found.parts)
     raise ValueError(
         f"{found.kind} in {printable(found.root)} has no {name or 'val'} part: name one that it has ({described})"
@@ -71,6 +73,8 @@ def part_named(found: FoundData, name: str | None = None) -> Part:
 def _take(found: FoundData, name: str, purpose: str) -> Part:
     if name in found.parts:
         return found.parts[name]
+    if name in found.unusable:
+        raise ValueError(f"the {name} part, which {purpose} needs, cannot be used: {found.unusable[name]}")
     described = "one part" if found.undivided else " and ".join(each for each in NAMES if each in found.parts)
     remedies = []
     if name == "val":

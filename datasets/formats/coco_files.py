@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from util.text import printable
 
 PUBLISHED_FILE, PUBLISHED_IMAGES = "annotations/instances_{}2017.json", "{}2017"
 OTHER_TASKS = ("captions", "person_keypoints", "panoptic", "stuff", "image_info")  # beside `instances` files
+MOST_FILES = 200  # JSON files of a folder that are looked at
 ROBOFLOW = "_annotations.coco.json"
 
 
@@ -26,11 +28,11 @@ def find_coco(tree: Tree) -> list[FoundData]:
     is, and the folder of its images is the one that holds the files it lists.
 
     Raises:
-        ValueError: two files are of the same part, or the images of a file are not found.
+        ValueError: two files are of the same part, or the images of none of the files are found.
     """
     published = {name: tree.root / PUBLISHED_FILE.format(name) for name in NAMES}
     published = {name: file for name, file in published.items() if _is_in(tree, file)}
-    files = [file for file in tree.with_suffix(".json") if is_instances_file(file)]
+    files = [file for file in _json_files(tree) if is_instances_file(file)]
     if published:
         others = [
             file
@@ -64,16 +66,10 @@ def read_coco_file(file: Path, rule: NameRule) -> dict[str, Any]:
 
 
 def _published(tree: Tree, files: dict[str, Path]) -> FoundData:
-    parts = {}
-    for name, file in files.items():
-        images = tree.root / PUBLISHED_IMAGES.format(name)
-        if images not in tree.files:
-            raise ValueError(
-                f"{printable(file)} is there, but no folder {printable(images)} with its images: COCO's layout needs "
-                "both"
-            )
-        parts[name] = Part(images, file, partial(read_coco_file, file, NameRule()))
-    return FoundData("COCO", tree.root, parts, next(iter(files.values())))
+    places = {name: tree.root / PUBLISHED_IMAGES.format(name) for name in files}
+    known = {name: (place, NameRule()) for name, place in places.items() if place in tree.files}
+    parts, unusable = _parts(tree, files, known)
+    return FoundData("COCO", tree.root, parts, next(iter(files.values())), unusable=unusable)
 
 
 def _others(tree: Tree, files: list[Path]) -> list[FoundData]:
@@ -95,12 +91,32 @@ def _others(tree: Tree, files: list[Path]) -> list[FoundData]:
             "their part (train, val, test), move the others elsewhere, or pass --train_ann, --train_images, --val_ann "
             "and --val_images instead of --data"
         )
-    parts = {}
-    for part, (file,) in of_part.items():
-        images, rule = locate_images(tree, file, names_of_images(file), part)
-        parts[part or "train"] = Part(images, file, partial(read_coco_file, file, rule))
+    parts, unusable = _parts(tree, {part or "train": file for part, (file,) in of_part.items()}, {})
     first = next(iter(parts.values()))
-    return [FoundData(_kind(first), tree.root, parts, first.source, undivided=None in of_part)]
+    return [FoundData(_kind(first), tree.root, parts, first.source, None in of_part, unusable)]
+
+
+def _parts(
+    tree: Tree, files: dict[str, Path], known: dict[str, tuple[Path, NameRule]]
+) -> tuple[dict[str, Part], dict[str, str]]:
+    """The parts, and what is wrong with those whose images are not found; an error if it is all of them.
+
+    Args:
+        known: where the images of a part are, if that is known.
+    """
+    parts, faults = {}, {}
+    for name, file in files.items():
+        try:
+            images, rule = known.get(name) or locate_images(
+                tree, file, names_of_images(file), part_of(file.relative_to(tree.root))
+            )
+        except (OSError, ValueError) as error:
+            faults[name] = error
+        else:
+            parts[name] = Part(images, file, partial(read_coco_file, file, rule))
+    if not parts:
+        raise next(iter(faults.values()))
+    return parts, {name: str(fault) for name, fault in faults.items()}
 
 
 def _kind(part: Part) -> str:
@@ -113,6 +129,13 @@ def _kind(part: Part) -> str:
     if name.startswith("instances_") and folder.name == "annotations" and part.images.is_relative_to(images):
         return "CVAT COCO"
     return "COCO"
+
+
+def _json_files(tree: Tree) -> list[Path]:
+    """The JSON files that may be COCO's. Where a folder holds many, they are of a format with a file for each image."""
+    files = tree.with_suffix(".json")
+    counts = Counter(file.parent for file in files)
+    return [file for file in files if counts[file.parent] <= MOST_FILES]
 
 
 def _is_in(tree: Tree, file: Path) -> bool:

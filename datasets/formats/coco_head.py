@@ -11,7 +11,7 @@ from typing import Any
 from datasets.annotations.relatives import translate
 from datasets.annotations.rules import read_json
 
-HEAD = 2**16  # bytes in which a file shows that it is COCO's
+HEAD = 2**20  # bytes in which a file shows that it is COCO's
 CHUNK = 2**22  # bytes that are looked through at a time for the names of images
 NAMES = 20  # of images that are looked up
 _IMAGES = re.compile(rb'"images"\s*:\s*\[')

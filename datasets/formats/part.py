@@ -64,6 +64,7 @@ class FoundData:
         parts: those of "train", "val" and "test" that it has.
         evidence: the file or folder by which it was recognised, for messages.
         undivided: the folder tells no parts apart: all its images are under "train".
+        unusable: what is wrong with the parts that are there and cannot be used, by name.
     """
 
     kind: str
@@ -71,6 +72,7 @@ class FoundData:
     parts: dict[str, Part]
     evidence: Path
     undivided: bool = False
+    unusable: dict[str, str] = field(default_factory=dict)
 
     def sentence(self) -> str:
         """The format and the folder in one line, with the counts of the parts that were read."""

@@ -57,3 +57,16 @@ def test_a_test_part_is_offered_where_there_is_no_validation_part(tmp_path):
     (root / "train" / "_annotations.coco.json").unlink()
     with pytest.raises(ValueError, match="has no train part, which training needs"):
         choose(root, eval_part="test")
+
+
+def test_a_part_without_its_images_says_so(tmp_path):
+    root = coco_layouts.published(tmp_path, (0, 1))
+    for image in (root / "train2017").glob("*.png"):
+        image.unlink()
+    (root / "train2017").rmdir()
+    assert first_image(choose(root, eval=True).val) == 3
+    with pytest.raises(
+        ValueError,
+        match="the train part, which training needs, cannot be used: .* no folder below",
+    ):
+        choose(root)

@@ -121,6 +121,46 @@ def test_images_that_no_folder_holds_are_named(tmp_path):
         find_data(tmp_path)
 
 
+def test_a_part_whose_images_are_absent_does_not_spoil_the_others(tmp_path):
+    for layout, folder in ((coco_layouts.published, "train2017"), (coco_layouts.roboflow, "train")):
+        root = layout(tmp_path / layout.__name__, (0, 1))
+        for image in (root / folder).glob("*.png"):
+            image.unlink()
+        if layout is coco_layouts.published:
+            (root / folder).rmdir()
+        found = find_data(root)
+        assert "train" not in found.parts and "val" in found.parts
+        assert "'cell 000.png', but no folder" in found.unusable["train"]
+
+
+def test_the_published_files_may_have_their_images_elsewhere(tmp_path):
+    root = coco_layouts.published(tmp_path, (0, 1))
+    (root / "images").mkdir()
+    for part in ("train", "val"):
+        (root / f"{part}2017").rename(root / "images" / f"{part}2017")
+    parts = find_data(root).parts
+    assert parts["val"].images == root / "images" / "val2017" and parts["train"].images.name == "train2017"
+
+
+def test_the_annotations_of_each_image_in_a_file_of_its_own_are_no_candidates(tmp_path):
+    coco_layouts.beside(tmp_path, (0, 1))
+    (tmp_path / "shapes").mkdir()
+    for number in range(201):
+        (tmp_path / "shapes" / f"{number}.json").write_text('{"images": [], "annotations": []}')
+    assert find_data(tmp_path).evidence == tmp_path / "labels.json"
+
+
+def test_lists_far_into_a_file_are_seen(tmp_path):
+    coco_layouts.beside(tmp_path, (0, 1))
+    file = tmp_path / "labels.json"
+    content = json.loads(file.read_text())
+    synonyms = {"synonyms": "x" * 300_000}
+    order = {"categories": [c | synonyms for c in content["categories"]]}
+    order |= {key: content[key] for key in ("annotations", "images")}
+    file.write_text(json.dumps(order))
+    assert len(find_data(tmp_path).parts["train"].read()["images"]) == 6
+
+
 def test_two_folders_with_the_same_names_are_not_guessed_between(tmp_path):
     write_part(tmp_path / "a", tmp_path / "labels.json", (0, 1))
     write_part(tmp_path / "b", tmp_path / "labels.json", (0, 1))
