@@ -76,6 +76,7 @@ class Training:
             steps_per_epoch=len(self.loader),
             data=fingerprint(data.train),
             categories=data.categories,
+            split=data.split.plain() if data.split else None,
         )
         checkpoint = start.checkpoint
         own_log = bool(checkpoint) and self.folder.owns(args.resume) and not args.overwrite
@@ -88,6 +89,8 @@ class Training:
             self.folder.align_log(self.state.position.epoch - 1, checkpoint.get("record"))
         else:
             self.folder.begin()
+        if data.split:
+            self.folder.write_split(data.split.plain())
 
     def advise(self) -> None:
         """Warn about likely poor results and, with `--preflight`, try the largest batch and forecast the run."""

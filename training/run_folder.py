@@ -12,10 +12,11 @@ from typing import Any
 
 import torch
 
+from datasets.splits.record import SPLIT
 from util.checkpoint import load_checkpoint, save_checkpoint
 from util.dist import is_main_process
 from util.errors import CheckpointError
-from util.files import append_json_line, remove_leftovers, write_atomically
+from util.files import append_json_line, remove_leftovers, write_atomically, write_json
 from util.loading.checkpoint_entries import model_of, without_average
 from util.logging import get_logger
 from util.output.folder_lock import FolderLock, refuse_if_locked
@@ -29,6 +30,7 @@ WRITTEN = (
     "checkpoint[0-9]*.pth",
     "checkpoint_best.pth",
     LOG,
+    SPLIT,
     "eval.pth",
     "overfit.json",
     "report.html",
@@ -167,6 +169,19 @@ class RunFolder:
             lines = f"{len(self._unlogged)} line{'s' * (len(self._unlogged) > 1)} of {file}"
             self.faults["log"] = f"{lines} could not be written ({error.strerror or error})"
             get_logger().error(f"{self.faults['log']}; training continues. The next line tries again")
+
+    def write_split(self, record: Mapping[str, Any]) -> None:
+        """Write which image is for training and which for validation, see `datasets.splits.record`."""
+        if not self.writes:
+            return
+        file = self.path / SPLIT
+        try:
+            write_json(file, record)
+        except OSError as error:
+            self.faults["split"] = f"{file} could not be written ({error.strerror or error})"
+            get_logger().error(f"{self.faults['split']}; training continues")
+            return
+        get_logger().info(f"the split is written to {file}")
 
     def clean(self) -> None:
         """Remove the temporary files of interrupted writes."""

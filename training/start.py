@@ -19,6 +19,7 @@ from datasets import build_dataset
 from datasets.annotated_images import AnnotatedImages
 from datasets.coco import build_transforms
 from datasets.formats.choose import ChosenData, choose_data
+from datasets.splits.record import Split
 from models.backbone import check_backbone, wanted_weights
 from training.classes import settle_classes
 from training.diagnosis.few_pictures import few_pictures, overfit_settings
@@ -113,12 +114,14 @@ class Data:
     Attributes:
         train: None when only evaluating.
         categories: {"id", "name"} of the classes that predictions mean.
+        split: which image is for training and which for validation, if a share was held out for validation.
     """
 
     args: SettledArgs
     train: AnnotatedImages | None
     val: AnnotatedImages
     categories: list[dict[str, Any]]
+    split: Split | None = None
 
 
 def find_start(args: argparse.Namespace) -> Start:
@@ -191,7 +194,8 @@ def read_data(start: Start) -> Data:
     Raises:
         ValueError, OSError: data that cannot be used, or a category without a class.
     """
-    chosen = choose_data(start.args)
+    saved = start.checkpoint.get("split")
+    chosen = choose_data(start.args, Split.of(saved, start.args.resume) if saved else None)
     if start.args.overfit:
         train = val = few_pictures(_training_pictures(start, chosen), start.args)
     else:
@@ -204,7 +208,7 @@ def read_data(start: Start) -> Data:
     settled, categories = settle_classes(start.args.num_classes, loaded, source, datasets)
     if start.args.overfit:
         settled |= overfit_settings(start.args, val)
-    return Data(start.args.replace(**settled), train, val, categories)
+    return Data(start.args.replace(**settled), train, val, categories, chosen.split if chosen else None)
 
 
 def _training_pictures(start: Start, chosen: ChosenData | None) -> AnnotatedImages:

@@ -16,6 +16,8 @@ epoch. Ours, which the published code ignores:
     data          fingerprint of the training data
     model_ema     the moving average of the weights (`--ema`), under the names of `model`; only where the run keeps one
     ema_steps     how many steps the average has followed
+    split         which image is for training and which for validation, see `datasets.splits.record`; only where the
+                  validation images are a share of the training part (`--val_share`)
     scaler        the loss's scale in float16 (`--amp fp16`), see `util.compute.precision`; None otherwise
     versions      of Python, torch, NumPy and Pillow; the threads, processor and device that decide the last bits
 
@@ -96,6 +98,7 @@ class TrainingState:
         steps_per_epoch: of the training data.
         data: fingerprint of the training data, see `datasets.loader.fingerprint`.
         categories: {"id", "name"} of the classes.
+        split: the record of the split, if the run has made one.
 
     Attributes:
         position: how far the training has come.
@@ -113,11 +116,13 @@ class TrainingState:
         steps_per_epoch: int,
         data: str,
         categories: Sequence[Mapping[str, Any]] = (),
+        split: Mapping[str, Any] | None = None,
     ):
         self.args, self.categories = args, list(categories)
         self.model, self.optimizer, self.lr_scheduler = model, optimizer, lr_scheduler
         self.precision, self.average = precision, average
         self.steps_per_epoch, self.data = steps_per_epoch, data
+        self.split = {} if split is None else {"split": dict(split)}
         self.position = Position(epoch=args.start_epoch, steps_taken=args.start_epoch * steps_per_epoch)
 
     def state_dict(self) -> dict[str, Any]:
@@ -125,6 +130,7 @@ class TrainingState:
         return {
             "model": self.model.state_dict(),
             **(self.average.state_dict() if self.average else {}),
+            **self.split,
             "optimizer": self.optimizer.state_dict(),
             "lr_scheduler": self.lr_scheduler.state_dict(),
             "scaler": self.precision.state_dict(),

@@ -131,6 +131,9 @@ def _check_data(args: argparse.Namespace) -> None:
         return
     if getattr(args, "eval_part", "val") != "val":
         raise ValueError("--eval_part names a part of --data: pass --data, or --val_ann and --val_images")
+    for name in ("val_share", "val_split"):
+        if getattr(args, name, None) and name in named_settings(args):
+            raise ValueError(f"--{name} splits the training part of --data: pass --data FOLDER")
     splits = ("val",) if args.eval else ("train",) if args.overfit else ("train", "val")
     panoptic = args.dataset_file == "coco_panoptic"
     kinds = {"ann": args.coco_path, "images": args.coco_path}

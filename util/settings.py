@@ -9,7 +9,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from util.flags.setting import Setting
+from util.flags.own_data import HELD_OUT
+from util.flags.setting import DETECTOR, INPUT, RUN, SCHEDULE, TRAINING, Setting
 
 MAX_PIXELS = 178_956_970  # of an image file: where Pillow refuses by default
 BEST = "best"  # a threshold: for each class that of its best F1, which the checkpoint holds
@@ -17,13 +18,6 @@ MAX_SIDE = 2**16  # of a resized image, in pixels
 BACKBONES = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "tiny")
 DATA_KINDS = ("coco", "coco_panoptic")
 TRAIN_SIZES = (480, 512, 544, 576, 608, 640, 672, 704, 736, 768, 800)
-
-# What a setting touches, and so what becomes of it where a run starts from a checkpoint:
-DETECTOR = "detector"  # what the network computes: the checkpoint's value. Another one is refused
-INPUT = "input"  # how the network is fed and read: the checkpoint's value, unless the flag is given
-TRAINING = "training"  # what is learned from which samples: the same, but only of a resumed or evaluated run
-SCHEDULE = "schedule"  # what the optimizer and its schedule carry: the same, but only of a resumed run
-RUN = "run"  # how the run is carried out: never from a checkpoint
 
 GROUPS: dict[str, tuple[Setting, ...]] = {
     "training": (
@@ -179,6 +173,7 @@ GROUPS: dict[str, tuple[Setting, ...]] = {
             "annotation tools, Pascal VOC, YOLO",
             RUN,
         ),
+        *HELD_OUT,
         Setting("eval_part", "val", None, "part of --data to evaluate on", RUN, choices=("val", "test")),
         Setting(
             "voc_difficult",

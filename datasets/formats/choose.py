@@ -8,26 +8,34 @@ from dataclasses import dataclass
 from datasets.formats.find import find_data
 from datasets.formats.part import NAMES, FoundData, Part
 from datasets.formats.voc.options import VocOptions
+from datasets.splits.hold_out import held_out, hold_out, wants_split
+from datasets.splits.record import Split
 from util.text import printable
 
 
 @dataclass(frozen=True)
 class ChosenData:
-    """A data set and the parts of it that a run uses; `train` is None when only evaluating."""
+    """A data set and the parts of it that a run uses.
+
+    `train` is None when only evaluating, `split` unless the validation part is a share of the training part.
+    """
 
     found: FoundData
     train: Part | None
     val: Part
+    split: Split | None = None
 
 
-def choose_data(args: Namespace) -> ChosenData | None:
+def choose_data(args: Namespace, earlier: Split | None = None) -> ChosenData | None:
     """The data set that `args.data` names and the parts to train and to evaluate on; None without `data`.
 
     An evaluation of a folder that tells no parts apart uses all of its images.
 
     Args:
         args: `data`, a folder; `eval`, whether no training data are needed; `eval_part`, the part to evaluate on;
-            `overfit`, whether the training part is all that is needed; `voc_difficult`, `voc_origin`: see `VocOptions`.
+            `overfit`, whether the training part is all that is needed; `voc_difficult`, `voc_origin`: see `VocOptions`;
+            `val_share`, `val_split` and `val_groups`, where there is no validation part.
+        earlier: the split of the run that resumes or is evaluated.
 
     Raises:
         OSError, ValueError: see `datasets.formats.find.find_data`; or the data set lacks a part.
@@ -40,6 +48,11 @@ def choose_data(args: Namespace) -> ChosenData | None:
         train = _take(found, "train", "training")
         return ChosenData(found, train, train)
     name = getattr(args, "eval_part", "val")
+    if name == "val" and "train" in found.parts and wants_split(args, earlier, has_val="val" in found.parts):
+        if not getattr(args, "eval", False):
+            return ChosenData(found, *hold_out(found.parts["train"], args, earlier))
+        if (val := held_out(found.parts["train"], args, earlier)) is not None:
+            return ChosenData(found, None, val)
     if not getattr(args, "eval", False):
         return ChosenData(found, _take(found, "train", "training"), _take(found, name, "evaluation"))
     if found.undivided and name == "val":

@@ -28,6 +28,7 @@ __all__ = [
     "groups_of_near_duplicates",
     "hash_files",
     "likeness_limits",
+    "name_without_export",
     "perceptual_hash",
     "sequence_key",
     "sequence_number",
@@ -117,6 +118,12 @@ def _export_pairs(file_names: Sequence[str]) -> list[tuple[int, int]]:
 
 def _last_number(stem: str) -> re.Match[str] | None:
     return next(iter(deque(_NUMBER.finditer(stem), maxlen=1)), None)
+
+
+def name_without_export(file_name: str) -> str:
+    """The name with `/` between folders, and without what Roboflow appended to it and changes at every export."""
+    folder, stem = _folder_and_stem(file_name)
+    return f"{'' if folder == '.' else f'{folder}/'}{stem}{PurePosixPath(file_name).suffix}"
 
 
 def _folder_and_stem(file_name: str) -> tuple[str, str]:

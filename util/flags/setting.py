@@ -11,6 +11,13 @@ from typing import Any
 
 from util.text import printable
 
+# What a setting touches, and so what becomes of it where a run starts from a checkpoint:
+DETECTOR = "detector"  # what the network computes: the checkpoint's value. Another one is refused
+INPUT = "input"  # how the network is fed and read: the checkpoint's value, unless the flag is given
+TRAINING = "training"  # what is learned from which samples: the same, but only of a resumed or evaluated run
+SCHEDULE = "schedule"  # what the optimizer and its schedule carry: the same, but only of a resumed run
+RUN = "run"  # how the run is carried out: never from a checkpoint
+
 LARGEST = sys.float_info.max  # a whole number can be larger
 MAX_VALUES = 1000  # of a setting that is a list, in a file
 

@@ -166,4 +166,5 @@ ENTRIES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "rng": (_is_list, "a list of the generators' states"),
     "data": (_is_text, "a fingerprint of the data"),
     "versions": (_is_dict, "a dictionary of versions"),
+    "split": (_is_dict, "the record of a split"),
 }
