@@ -17,6 +17,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from datasets import build_dataset
+from datasets.formats.choose import choose_data
+from datasets.splits.record import Split
 from datasets.transforms import IMAGENET_MEAN, IMAGENET_STD
 from models.load import load_detector
 from prediction.arguments import threshold_value
@@ -54,7 +56,8 @@ def draw_detections(
     minimum = ClassThresholds.read(checkpoint, str(checkpoint_path)) if threshold == BEST else threshold
     vars(args).update({"coco_path": None, "val_ann": None, "val_images": None, "eval": True} | data)
     names = {category["id"]: category["name"] for category in categories}
-    dataset = build_dataset("val", args)
+    split = checkpoint.get("split")
+    dataset = build_dataset("val", args, choose_data(args, Split.of(split, str(checkpoint_path)) if split else None))
     refuse_input(folder, dataset.img_folder)
     folder.mkdir(parents=True, exist_ok=True)
     paths, pictures = [folder / "overview.png"], []

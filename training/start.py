@@ -53,6 +53,7 @@ class Start:
         frozen: what `--frozen_weights` names, if the run does not resume; empty otherwise.
         initial: what `--init_from` names, without the states of the earlier run; empty otherwise.
         train: the training pictures, if a recipe has looked at them; `read_data` settles their transforms.
+        chosen: the parts of `--data`, if a recipe has looked at them.
     """
 
     args: SettledArgs
@@ -61,6 +62,7 @@ class Start:
     frozen: dict[str, Any] = field(default_factory=dict)
     initial: dict[str, Any] = field(default_factory=dict)
     train: AnnotatedImages | None = None
+    chosen: ChosenData | None = None
 
     def save_thresholds(self, thresholds: Mapping[str, Any] | None) -> None:
         """With `--save_thresholds`, write the evaluated checkpoint with its classes' thresholds, all else unchanged.
@@ -153,9 +155,10 @@ def find_start(args: argparse.Namespace) -> Start:
         run_on_main(lambda: _check_target(args))
     frozen = load_resumable(args.frozen_weights) if args.frozen_weights and not checkpoint else {}
     initial = _without_states(load_resumable(args.init_from)) if args.init_from and not checkpoint else {}
-    train = None
+    chosen = train = None
     if args.recipe != PUBLISHED and not (args.eval or checkpoint):
-        train = follow_recipe(args, initial)
+        chosen = choose_data(args)
+        train = follow_recipe(args, initial, chosen)
         if args.init_from and not initial:
             initial = _without_states(load_resumable(args.init_from))
     if args.raw_weights:
@@ -173,7 +176,7 @@ def find_start(args: argparse.Namespace) -> Start:
     check_backbone(args.backbone, args.backbone_norm, wanted_weights(args))
     seed_everything(args.seed + get_rank())
     log.info(Lines(f"git: {get_sha()}\n{describe_settings(args)}"))
-    return Start(SettledArgs.of(args), folder, checkpoint, frozen, initial, train)
+    return Start(SettledArgs.of(args), folder, checkpoint, frozen, initial, train, chosen)
 
 
 def settle_overfit(args: argparse.Namespace) -> None:
@@ -195,7 +198,7 @@ def read_data(start: Start) -> Data:
         ValueError, OSError: data that cannot be used, or a category without a class.
     """
     saved = start.checkpoint.get("split")
-    chosen = choose_data(start.args, Split.of(saved, start.args.resume) if saved else None)
+    chosen = start.chosen or choose_data(start.args, Split.of(saved, start.args.resume) if saved else None)
     if start.args.overfit:
         train = val = few_pictures(_training_pictures(start, chosen), start.args)
     else:

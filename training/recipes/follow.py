@@ -15,6 +15,7 @@ from typing import Any
 
 from datasets import build_dataset
 from datasets.annotated_images import AnnotatedImages
+from datasets.formats.choose import ChosenData
 from training.recipes.choose import choose_recipe
 from training.recipes.facts import facts_of
 from training.recipes.tables import RECIPES, SHIPPED, SMALL_NETWORK, Run
@@ -30,12 +31,15 @@ PUBLISHED = "published"
 NO_START = "none"  # what `--init_from` says for a start without a detector
 
 
-def follow_recipe(args: argparse.Namespace, initial: Mapping[str, Any]) -> AnnotatedImages:
+def follow_recipe(
+    args: argparse.Namespace, initial: Mapping[str, Any], chosen: ChosenData | None = None
+) -> AnnotatedImages:
     """Settle the settings of a new run by `args.recipe`, and log what it sets.
 
     Args:
         args: changed in place; what the recipe sets counts as named by the user (`args.given`).
         initial: the checkpoint that `--init_from` names; empty without one.
+        chosen: the parts of `--data`.
 
     Returns:
         The training pictures, whose transforms are not settled yet.
@@ -47,7 +51,7 @@ def follow_recipe(args: argparse.Namespace, initial: Mapping[str, Any]) -> Annot
     _refuse_others(args, start)
     log, given = get_logger(), named_settings(args)
     named = {name: getattr(args, name) for name in given}
-    dataset = build_dataset("train", args)
+    dataset = build_dataset("train", args, chosen)
     facts = facts_of(dataset)
     name, from_scratch = args.recipe, start is None and "init_from" in named
     if name == "auto":
