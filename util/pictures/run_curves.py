@@ -65,22 +65,36 @@ def plot_logs(
     Raises:
         ValueError: a log is missing or has no readable line.
     """
+    folders = [Path(logs)] if isinstance(logs, str | os.PathLike) else [Path(folder) for folder in logs]
+    files = [folder / log_name for folder in folders]
+    runs = [read_log(file) for file in files]
+    return draw_runs(runs, files, _run_names(folders), fields, ewm_col, columns=columns)
+
+
+def draw_runs(
+    runs: Sequence[Log],
+    files: Sequence[Path],
+    names: Sequence[str],
+    fields: Sequence[str],
+    ewm_col: float = 0,
+    *,
+    columns: int | None = None,
+) -> "Figure":
+    """`plot_logs` for logs that are read already, each from its file and with a name for the legend."""
     from matplotlib.ticker import MaxNLocator
 
-    folders = [Path(logs)] if isinstance(logs, str | os.PathLike) else [Path(folder) for folder in logs]
-    runs = [read_log(folder / log_name) for folder in folders]
     columns = columns or len(fields)
     figure, axes = _new_figure(math.ceil(len(fields) / columns), columns)
     colors = _colors(len(runs))
     for axis, field in zip(axes, fields, strict=False):
-        for folder, run, color in zip(folders, runs, colors, strict=True):
-            _draw_run(axis, run, field, ewm_col, color, folder / log_name)
+        for file, run, color in zip(files, runs, colors, strict=True):
+            _draw_run(axis, run, field, ewm_col, color, file)
         title, y_label = TITLES.get(field, (printable(field, 60), "value"))
         _finish(axis, title, "epoch", y_label)
         axis.xaxis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
     for axis in axes[len(fields) :]:
         axis.set_axis_off()
-    _add_legend(figure, _run_names(folders), colors)
+    _add_legend(figure, names, colors)
     return with_fonts(figure)
 
 

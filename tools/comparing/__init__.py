@@ -1,0 +1,1 @@
+"""Runs beside each other: what is read of them, the tables, the picture and the page."""
