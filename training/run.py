@@ -19,6 +19,7 @@ from engine import Window, train_one_epoch, trial_step
 from evaluation.evaluation import score
 from training.advice import more_objects_than_queries, too_short_training
 from training.average import WeightAverage
+from training.diagnosis.low_ap import offer_overfit
 from training.diagnosis.preflight import preflight
 from training.diagnosis.saved_state import find_unusable_state
 from training.diagnosis.worst_batch import objects_per_image, typical_batches, worst_batch
@@ -83,6 +84,8 @@ class Training:
         if own_log:  # also if nothing is left to train
             self.folder.align_log(checkpoint.get("epoch", -1), checkpoint.get("record"), drop_later=False)
         self.state.load_state_dict(checkpoint)
+        self.losses: list[float] = []  # of each epoch, since this start
+        self.last_test: dict[str, Any] = {}  # results of the last evaluation
         self.advise()
         self.folder.clean()
         if own_log:
@@ -162,10 +165,18 @@ class Training:
                     )
                     break
         log.info(f"Training time {pace.time()}")
+        self._offer_diagnosis()
         if writer.failed:
             self.folder.faults["curves"] = writer.failed
         if self.folder.faults:
             raise OSError("; ".join(self.folder.faults.values()))
+
+    def _offer_diagnosis(self) -> None:
+        """After a run whose AP is near 0, say how to find the cause."""
+        if is_main_process():
+            offer = offer_overfit(self.args, self.model, self.dataset, self.validation, self.last_test, self.losses)
+            if offer:
+                get_logger().warning(offer)
 
     def _epochs_left(self) -> float:
         """From the beginning of the current epoch; `--max_steps` may end the last one early."""
@@ -192,10 +203,11 @@ class Training:
         evaluates = last or (epoch + 1) % args.eval_every == 0
         if evaluates and position.train_stats is None:
             self._save()  # an evaluation that fails costs no training: a resumed run begins with it
+        self.losses.append(stats["loss"])
         record = {f"train_{name}": value for name, value in stats.items()}
         best_score, waited, found = position.best_score, position.waited, {}
         if evaluates:
-            test_stats = self._evaluate(monitor)
+            self.last_test = test_stats = self._evaluate(monitor)
             found["thresholds"] = self.validation.report(epoch)
             record |= {f"test_{name}": value for name, value in test_stats.items()}
             best_score = max(best_score, score(test_stats))

@@ -27,7 +27,7 @@ FROZEN = "frozen_random_backbone"
 STEPS = "too_few_steps"
 UNKNOWN = "unknown"
 
-UNCHANGED = 1e-7  # relative change of weights that is as good as none: the rounding of float32
+UNCHANGED = 1e-5  # relative change of weights that is as good as none
 INVISIBLE = 3.0  # pixels at the model's input: below, an object is a pixel or two
 READABLE = 8  # pixels that the advice aims at
 MOST = 0.5  # share of objects, of all or of one class, that count as most
@@ -36,6 +36,8 @@ PAIRS = 5  # found objects that are needed to tell an offset
 FAR = 0.1  # share of boxes that reach far beyond their image
 LOWER = 0.9  # a loss lower than this share of another one is clearly lower
 FELL = 0.9  # a loss that ends below this share of its beginning has fallen
+FEW_STEPS = 100  # in fewer, nothing is learned from scratch
+USUAL_RATE, ABSURD_RATE = 1e-3, 1e-2  # DETR is hardly ever trained with more than the one, never with the other
 
 
 class Cause(NamedTuple):
@@ -69,7 +71,9 @@ class Evidence:
 
     Attributes:
         queries, lr, lr_backbone, size: the settings; `size` is the short side in pixels.
+        steps: taken in all.
         data: its pictures.
+        classes: ids of the classes with objects, in training and in evaluation, if they are different pictures.
         names: class id → name.
         found: what the last evaluation's detections have found.
         found_before: the same for the detector that the run starts from, before the first step.
@@ -84,7 +88,9 @@ class Evidence:
     lr: float
     lr_backbone: float
     size: int
+    steps: int = 0
     data: DataFacts | None = None
+    classes: tuple[set[int], set[int]] | None = None
     names: Mapping[int, str] = field(default_factory=dict)
     found: Found | None = None
     found_before: Found | None = None
@@ -108,17 +114,26 @@ def find_oddities(evidence: Evidence) -> list[Cause]:
 
 def otherwise(evidence: Evidence) -> Cause:
     """What to say where no cause was found."""
-    losses = evidence.losses
-    part = max(1, len(losses) // 10)
-    first, last = (float(np.mean(some)) for some in (losses[:part], losses[-part:])) if losses else (0.0, 0.0)
-    if last < FELL * first:
+    if evidence.fault:
+        return Cause(UNKNOWN, f"{evidence.fault}, also with lower learning rates: look for bad values in the data")
+    first, last = _ends(evidence.losses)
+    if last < FELL * first or evidence.steps < FEW_STEPS:
         return Cause(
             STEPS,
-            f"none of the known causes was found, and the loss fell from {first:.3g} to {last:.3g}: the steps were "
+            f"none of the other causes was found, and the loss went from {first:.3g} to {last:.3g}: the steps were "
             "probably too few; raise --max_steps (and --overfit_minutes), or start from a detector with --init_from",
         )
-    course = f"the loss went from {first:.3g} to {last:.3g}" if losses else "no loss was seen"
-    return Cause(UNKNOWN, f"none of the known causes was found; {course}: look at the pictures of the boxes in eval/")
+    return Cause(
+        UNKNOWN,
+        f"none of the known causes was found; the loss went from {first:.3g} to {last:.3g}: look at the boxes in "
+        "eval/detections.png",
+    )
+
+
+def _ends(losses: Sequence[float]) -> tuple[float, float]:
+    """The mean of the first tenth and of the last tenth of the losses; NaN if there are none."""
+    part = max(1, len(losses) // 10)
+    return (float(np.mean(losses[:part])), float(np.mean(losses[-part:]))) if len(losses) else (math.nan, math.nan)
 
 
 def _rate_zero(evidence: Evidence) -> str:
@@ -128,7 +143,7 @@ def _rate_zero(evidence: Evidence) -> str:
     if "transformer" not in still:
         return ""
     whose = "no weight" if len(still) >= len(evidence.changes) else "no weight of the transformer"
-    return f"{whose} has changed, since the learning rate is {evidence.lr:g}: pass a larger --lr, such as 1e-4"
+    return f"{whose} has changed, since the learning rate is {evidence.lr:g}: pass a higher --lr, such as 1e-4"
 
 
 def _labels_shifted(evidence: Evidence) -> str:
@@ -138,6 +153,8 @@ def _labels_shifted(evidence: Evidence) -> str:
             f"{data.offsets[offset]} of {data.offsets.total()} labels that the model is taught are shifted by "
             f"{offset:+d} from the ids in the annotations: correct what changes the labels between reading and training"
         )
+    if evidence.classes is not None and (sentence := _compare_parts(*evidence.classes)):
+        return sentence
     for found, whose in (
         (evidence.found_before, "the detector that the run starts from"),
         (evidence.found, "the trained model"),
@@ -161,24 +178,44 @@ def _common_offset(offsets: Counter[int]) -> int:
     return offset if count >= AGREEING * offsets.total() else 0
 
 
-def _shift_of(found: Found, names: Mapping[int, str], whose: str) -> str:
-    """A sentence if the predicted classes are those of the annotations plus a constant, for two classes at least.
-
-    With one class only, a shift cannot be told from a class that the model has not learned yet.
-    """
-    offset = _common_offset(Counter((found.predicted - found.truth).tolist()))
-    agrees = found.predicted - found.truth == offset
-    classes = {label for label in set(found.truth.tolist()) if agrees[found.truth == label].mean() >= MOST}
-    if not offset or len(agrees) < PAIRS or len(classes) < 2:
+def _compare_parts(train: set[int], val: set[int]) -> str:
+    """A sentence if the classes of the two parts are the same but for a constant, or have nothing in common."""
+    if not train or not val:
         return ""
-    example = min(classes)
-    quoted = [
-        f"{number} ({names[number]!r})" if number in names else str(number) for number in (example, example + offset)
-    ]
+    offset = min(val) - min(train)
+    shifted = offset and val == {label + offset for label in train}
+    if not shifted and train & val:
+        return ""
+    ids = [", ".join(map(str, sorted(some)[:4])) + (", …" if len(some) > 4 else "") for some in (train, val)]
+    seen = f"the objects have the class ids {ids[0]} in training and {ids[1]} in evaluation"
+    what = f"shifted by {offset:+d}" if shifted else "those of other classes"
+    return f"{seen}, {what}: write the same ids and names in both annotation files"
+
+
+def _shift_of(found: Found, names: Mapping[int, str], whose: str) -> str:
+    """A sentence if the predicted classes are those of the annotations under other ids, for two classes at least.
+
+    With one class only, that cannot be told from a class that the model has not learned yet.
+    """
+    usual = {  # class → the one that is predicted most often for it
+        int(label): Counter(found.predicted[found.truth == label].tolist()).most_common(1)[0][0]
+        for label in np.unique(found.truth)
+    }
+    agrees = np.array([usual[label] for label in found.truth.tolist()], dtype=np.int64) == found.predicted
+    offsets = Counter(usual[label] - label for label in found.truth.tolist())
+    moved = found.truth != found.predicted
+    one_to_one = len(set(usual.values())) == len(usual) >= 2
+    if len(agrees) < PAIRS or not one_to_one or min(agrees.mean(), moved.mean()) < AGREEING:
+        return ""
+    offset = offsets.most_common(1)[0][0]
+    example = min(label for label in usual if usual[label] - label == offset)
+    quoted = [f"{k} ({names[k]!r})" if k in names else str(k) for k in (usual[example], example)]
+    how = f"that is shifted by {offset:+d}" if len(offsets) == 1 else "that belongs to another one"
+    shifted = int((moved & agrees).sum())
     return (
-        f"{whose} finds {len(agrees)} of {found.objects} objects and gives {int(agrees.sum())} of them a class id that "
-        f"is shifted by {offset:+d}, such as {quoted[1]} for {quoted[0]}: the labels are probably shifted; compare "
-        "`category_id` of the annotations with the ids in `categories`"
+        f"{whose} finds {len(agrees)} of {found.objects} objects and gives {shifted} of them a class id {how}, such as "
+        f"{quoted[0]} for {quoted[1]}: the labels are probably shifted; compare `category_id` of the annotations with "
+        "the ids in `categories`"
     )
 
 
@@ -253,9 +290,14 @@ def _objects_too_small(evidence: Evidence) -> str:
 def _rate_high(evidence: Evidence) -> str:
     better = [trial for trial in evidence.trials if trial.factor < 1 and trial.is_better]
     if not better:
-        if evidence.fault and evidence.lr > 0 and not evidence.trials:
-            return f"{evidence.fault}: the learning rate is probably too high ({_rates(evidence, 1)}); pass a lower one"
-        return ""
+        if evidence.trials or evidence.lr == 0:
+            return ""
+        first, last = _ends(evidence.losses)
+        seen = evidence.fault
+        if evidence.lr >= ABSURD_RATE or (evidence.lr > USUAL_RATE and last >= first):
+            seen = seen or f"the loss went from {first:.3g} to {last:.3g}"
+        advice = f"the learning rate is probably too high ({_rates(evidence, 1)}); pass a lower one, 1e-4 is usual"
+        return f"{seen}: {advice}" if seen else ""
     best = min(better, key=lambda trial: trial.loss)
     usual = f"{best.usual:.3g}" if math.isfinite(best.usual) else "a number that is not finite"
     return (

@@ -68,13 +68,12 @@ def look_at_data(few: FewPictures) -> DataFacts:
         labels.append(target["labels"].numpy())
         sides.append(boxes[:, 2:] * (width, height))
         stored.append(boxes[:, 2:] * (original_width, original_height))
-        annotations = few.coco.imgToAnns.get(image_id, [])
+        annotations = few.annotations.get(image_id, [])
         _read_annotations(facts, annotations, (original_width, original_height))
-        if few.has_annotation_ids:
-            _compare(facts, target, annotations, (original_width, original_height))
+        _compare(facts, target, annotations, (original_width, original_height))
     facts.objects, facts.labels = np.array(objects), np.concatenate(labels)
     facts.sides, facts.stored = np.concatenate(sides), np.concatenate(stored)
-    facts.background = background_objects(few.coco.cats.values(), few.coco.dataset["annotations"])
+    facts.background = background_objects(few.categories, few.dataset.annotation_rows())
     return facts
 
 
@@ -114,14 +113,16 @@ def _compare(
         facts.forms[next(matching, "other")] += 1
 
 
-def background_objects(categories: Iterable[Mapping[str, Any]], annotations: Sequence[Mapping[str, Any]]) -> str:
-    """A clause about objects of a class whose name says that it is none; empty if there are none."""
+def background_objects(categories: Iterable[Mapping[str, Any]], rows: np.ndarray) -> str:
+    """A clause about objects of a class whose name says that it is none; empty if there are none.
+
+    Args:
+        rows: of all annotations; the third number is the category id.
+    """
     for category in categories:
         name = str(category["name"])
-        if "".join(filter(str.isalnum, name.casefold())) not in BACKGROUND_NAMES:
-            continue
-        count = sum(annotation["category_id"] == category["id"] for annotation in annotations)
-        if count:
+        count = int((rows[:, 2] == category["id"]).sum()) if len(rows) else 0
+        if count and "".join(filter(str.isalnum, name.casefold())) in BACKGROUND_NAMES:
             return f"{count} object{'s' * (count > 1)} belong{'s' * (count == 1)} to class {category['id']}, {name!r}"
     return ""
 
@@ -153,9 +154,9 @@ def look_at_detections(rows: np.ndarray, annotations: Sequence[Mapping[str, Any]
     rows = rows[rows[:, 5] >= min_score]
     objects = [annotation for annotation in annotations if not annotation.get("iscrowd")]
     truth, predicted, as_corners = [], [], 0
-    by_image = {image_id: rows[rows[:, 0] == image_id] for image_id in {a["image_id"] for a in objects}}
+    rows = rows[np.argsort(rows[:, 0], kind="stable")]
     for annotation in objects:
-        detections = by_image[annotation["image_id"]]
+        detections = rows[slice(*np.searchsorted(rows[:, 0], (annotation["image_id"], annotation["image_id"] + 1)))]
         x, y, w, h = annotation["bbox"]
         near = detections[_overlaps(detections[:, 1:5], (x, y, w, h)) >= FOUND]
         as_corners += bool((_overlaps(detections[:, 1:5], (x, y, w - x, h - y)) >= FOUND).any())

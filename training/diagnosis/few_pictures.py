@@ -33,7 +33,8 @@ class FewPictures(Subset):
         img_folder, ann_file, ann_folder, categories, num_classes: those of the whole part.
         ids, objects_per_image: of the pictures.
         skip_bad_images: True, so that the ground truth may have pictures without predictions.
-        has_annotation_ids: the targets' `annotation_id` is the id of the annotation in `coco`.
+        annotations: image id → its annotations {"id", "category_id", "iscrowd", "bbox"}; empty for panoptic data, whose
+            annotations have no boxes.
     """
 
     skip_bad_images = True
@@ -47,7 +48,7 @@ class FewPictures(Subset):
         self.categories, self.num_classes = dataset.categories, dataset.num_classes
         self.ids = [dataset.ids[index] for index in self.indices]
         self.objects_per_image = dataset.objects_per_image[self.indices]
-        self.has_annotation_ids = isinstance(dataset, CocoDetection)
+        self.annotations = _annotations(dataset, self.ids) if isinstance(dataset, CocoDetection) else {}
         self._coco: COCO | None = None
         self._cache: dict[int, Any] = {}
 
@@ -121,6 +122,16 @@ def announce(args: argparse.Namespace, few: FewPictures) -> None:
         f"overfit: {len(few)} of {len(few.dataset)} training pictures (ids {ids}) with {objects} "
         f"object{'s' * (objects != 1)}, short side {args.val_size}, without augmentation and dropout"
     )
+
+
+def _annotations(dataset: CocoDetection, image_ids: Sequence[int]) -> dict[int, list[dict[str, Any]]]:
+    """The annotations of these images, from the data set's rows: its index may have been released."""
+    rows = dataset.annotation_rows()  # [N, 8]: id, image, category, crowd, x, y, width, height
+    found: dict[int, list[dict[str, Any]]] = {image_id: [] for image_id in image_ids}
+    for number, image_id, category, crowd, *box in rows[np.isin(rows[:, 1], image_ids)].tolist():
+        entry = {"id": int(number), "category_id": int(category), "iscrowd": int(crowd), "bbox": box}
+        found[int(image_id)].append(entry)
+    return found
 
 
 def _without_other_pictures(dataset: CocoPanoptic, indices: Sequence[int]) -> CocoPanoptic:

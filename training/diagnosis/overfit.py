@@ -17,7 +17,16 @@ from torch.utils.data import DataLoader
 
 from datasets.loader import build_data_loader, set_epoch
 from engine import Monitor, Window, train_one_epoch
-from training.diagnosis.causes import RATE_HIGH, Cause, Evidence, Trial, find_causes, find_oddities, otherwise
+from training.diagnosis.causes import (
+    FEW_STEPS,
+    RATE_HIGH,
+    Cause,
+    Evidence,
+    Trial,
+    find_causes,
+    find_oddities,
+    otherwise,
+)
 from training.diagnosis.evidence import (
     Found,
     copy_of_weights,
@@ -43,10 +52,9 @@ EVALUATIONS = 20  # in that time
 WARM_UP = 0.1  # largest share of the steps
 RESULT = "overfit.json"
 TRIAL_STEPS = (10, 60)  # fewest and most of a trial of other learning rates
-TRIAL_TIME = 0.5  # of the run's own time, for all trials together
-FACTORS = (10.0, 100.0, 1000.0)  # tried downwards and upwards
+TRIAL_TIME = 0.5, 60.0  # of the run's own time for all trials together; at least so many seconds
 SMALLEST_RATE, LARGEST_RATE = 1e-7, 1e-3  # tried downwards, upwards
-CONFIDENT = 0.3  # score of detections that count as the starting detector's
+CONFIDENT = 0.3  # score of detections whose class tells something
 
 
 class OverfitFailed(Exception):  # noqa: N818 (it is an outcome, not an error)
@@ -124,7 +132,7 @@ class OverfitTest:
             args.val_size,
             names={category["id"]: category["name"] for category in data.categories},
         )
-        self.steps, self.best = 0, 0.0
+        self.steps, self.best, self.evaluated = 0, 0.0, False
 
     def run(self) -> dict[str, Any]:
         """Train, evaluate, explain; writes `overfit.json`, `log.txt` and `eval/` to the folder.
@@ -143,18 +151,19 @@ class OverfitTest:
         self.evidence.frozen = random_frozen_parts(self.model)
         self.before = copy_of_weights(self.model)
         if self.has_detector:
-            self.validation.run()
-            self.evidence.found_before = self._found(CONFIDENT)
+            self._run_validation()
+            self.evidence.found_before = self._found()
             for oddity in find_oddities(self.evidence):
                 get_logger().warning(f"before the first step: {oddity.sentence}")
         stopped = self._train(started + 60 * self.args.overfit_minutes)
         seconds = time.monotonic() - started
         if self.best > PASSED:
             return self._conclude("", [], seconds)
-        self.evidence.changes = relative_changes(self.model, self.before)
+        self.evidence.steps = self.steps
+        self.evidence.changes = relative_changes(self.model, self.before) if self.steps else {}
         causes = find_causes(self.evidence)
         if all(cause.name == RATE_HIGH for cause in causes):
-            self.evidence.trials = self._try_other_rates(time.monotonic() + TRIAL_TIME * seconds)
+            self.evidence.trials = self._try_other_rates(time.monotonic() + max(TRIAL_TIME[0] * seconds, TRIAL_TIME[1]))
             causes = find_causes(self.evidence)
         return self._conclude(stopped, causes or [otherwise(self.evidence)], seconds)
 
@@ -175,7 +184,7 @@ class OverfitTest:
                 self._evaluate(rounds.next_epoch - 1, stats)
         except FloatingPointError as error:
             self.steps = len(course.losses)
-            self.evidence.fault = stopped = one_sentence(error)
+            self.evidence.fault, stopped = one_sentence(error), "a number was not finite"
         return stopped
 
     def _train_round(
@@ -199,7 +208,7 @@ class OverfitTest:
 
     def _evaluate(self, epoch: int, train: Mapping[str, float]) -> None:
         """Evaluate, and log the step's line."""
-        test = self.validation.run()
+        test = self._run_validation()
         self.evidence.found = self._found()
         kind = "coco_eval_masks" if self.args.frozen_weights else "coco_eval_bbox"
         ap50 = float(test[kind][1])
@@ -210,10 +219,17 @@ class OverfitTest:
         at = f"step {self.steps:,} of {self.limit:,}"
         get_logger().info(f"overfit: {at}: AP50 {ap50:.3f} on the same pictures, loss {train['loss']:.3g}")
 
-    def _found(self, min_score: float = 0.0) -> Found:
-        """What the detections of the last evaluation have found."""
+    def _run_validation(self) -> dict[str, Any]:
+        """The results of an evaluation; until it has finished there is nothing to report."""
+        self.evaluated = False
+        results = self.validation.run()
+        self.evaluated = True
+        return results
+
+    def _found(self) -> Found:
+        """What the confident detections of the last evaluation have found."""
         annotations = [annotation for image_id in self.few.ids for annotation in self.few.coco.imgToAnns[image_id]]
-        return look_at_detections(self.validation.evaluation.coco.all_detections.rows, annotations, min_score)
+        return look_at_detections(self.validation.evaluation.coco.all_detections.rows, annotations, CONFIDENT)
 
     def _optimizer(self, factor: float) -> tuple[torch.optim.Optimizer, LRScheduler]:
         """The optimizer and the schedule, with all learning rates multiplied by `factor`."""
@@ -232,7 +248,8 @@ class OverfitTest:
     def _try_other_rates(self, deadline: float) -> list[Trial]:
         """A few steps from the same weights with lower and with higher learning rates.
 
-        A direction is followed as long as the loss falls. Empty if the run was too short to compare with.
+        A direction is followed as long as the loss falls. Higher rates have to reach a lower loss than the whole run,
+        so they are tried after long runs only. Empty if the run was too short to compare with.
         """
         losses, trials = self.evidence.losses, list[Trial]()
         fewest, most = TRIAL_STEPS
@@ -240,13 +257,10 @@ class OverfitTest:
             return []
         steps = min(most, max(fewest, len(losses)), self.limit)
         get_logger().info(f"overfit: AP50 {self.best:.3f}; trying {steps} steps with other learning rates")
-        for upwards in (False, True):
+        for upwards in (False, True) if len(losses) >= FEW_STEPS else (False,):
             best = math.inf
-            for number in FACTORS:
-                factor = number if upwards else 1 / number
-                rate = self.args.lr * factor
-                if not SMALLEST_RATE <= rate or (upwards and rate > LARGEST_RATE):
-                    break
+            for rate in _rates(self.args.lr, upwards):
+                factor = rate / self.args.lr
                 course = self._try_rate(factor, steps, deadline)
                 if len(course) < steps and time.monotonic() > deadline:
                     return trials
@@ -281,7 +295,8 @@ class OverfitTest:
 
     def _conclude(self, stopped: str, causes: Sequence[Cause], seconds: float) -> dict[str, Any]:
         """Write the files, and say or raise the final sentence."""
-        self.validation.report(None)
+        if self.evaluated:
+            self.validation.report(None)
         passed = not causes
         noticed = find_oddities(self.evidence) if passed else []
         sentence = (
@@ -313,6 +328,14 @@ class OverfitTest:
         if not passed:
             raise OverfitFailed(sentence, result)
         return result
+
+
+def _rates(lr: float, upwards: bool) -> list[float]:
+    """The learning rates to try instead of `lr`, the nearest first."""
+    if upwards:
+        return [lr * factor for factor in (10, 100, 1000) if lr * factor <= LARGEST_RATE]
+    lower = (lr / 10, min(lr / 100, 1e-3), min(lr / 1000, 1e-4))
+    return [rate for rate in lower if rate >= SMALLEST_RATE]
 
 
 def tail(steps: int) -> int:
