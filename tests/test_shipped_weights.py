@@ -1,6 +1,7 @@
 """The weights in the repository: they load without network and find what they were trained to find."""
 
 import json
+import zlib
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ import predict
 from datasets.shapes import CATEGORIES, THINGS, write_shapes
 from datasets.transforms import IMAGENET_MEAN, IMAGENET_STD, Normalize
 from evaluation.coco_eval import CocoEvaluator
+from evaluation.findings import summarize_matches
 from evaluation.panoptic_eval import PanopticEvaluator
 from models.load import load_detector
 from tests.helpers.processes import run_together
@@ -143,9 +145,30 @@ def test_without_pretrained_the_weights_are_random(no_network):
 def test_the_file_is_small_and_holds_nothing_of_the_training_but_its_settings(file, megabytes):
     assert file.stat().st_size <= megabytes * 2**20
     checkpoint = load_checkpoint(file)
-    assert set(checkpoint) <= {"model", "args", "categories", "epoch", "best_ap", "versions"}
+    assert set(checkpoint) <= {"model", "args", "categories", "epoch", "best_ap", "thresholds", "versions"}
     assert not {"coco_path", "output_dir", "device", "frozen_weights"} & set(checkpoint["args"])
     assert checkpoint["best_ap"] > 0.5
+
+
+@pytest.mark.parametrize("file, checksum", [(FILE, 0x4AD414E7), (PANOPTIC, 0xEF01A911)])
+def test_the_weights_are_those_that_were_trained(file, checksum):
+    found = 0
+    for name, value in sorted(load_checkpoint(file)["model"].items()):
+        found = zlib.crc32(value.contiguous().numpy(), zlib.crc32(name.encode(), found))
+    assert found == checksum
+
+
+@pytest.mark.parametrize("file", [FILE, PANOPTIC])
+def test_at_its_own_thresholds_it_finds_most_and_invents_little(drawn, file):
+    _, truth, folder = drawn
+    pictures = [folder / "val2017" / truth.imgs[image_id]["file_name"] for image_id in sorted(truth.imgs)]
+    found = predict.Predictor(file, "cpu", threshold="best")(pictures)
+    evaluator = CocoEvaluator(truth, ["bbox"])
+    evaluator.update({i: vars(one) for i, one in zip(sorted(truth.imgs), found)})
+    evaluator.accumulate()
+    evaluator.summarize()
+    counts = summarize_matches(evaluator).overall.counts  # at score 0: all that were kept
+    assert counts.f1[0] > 0.8
 
 
 def test_a_missing_file_is_named(tmp_path, monkeypatch):
