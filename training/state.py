@@ -185,7 +185,7 @@ class TrainingState:
 
     def ends_early(self) -> bool:
         """Whether as many evaluations as `--early_stop` allows were not better than the best one before them."""
-        return 0 < self.args.early_stop <= self.position.waited
+        return 0 < getattr(self.args, "early_stop", 0) <= self.position.waited
 
     def _versions(self) -> dict[str, str]:
         """What decides the last bits of the numbers, besides settings and data."""
