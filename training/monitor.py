@@ -1,9 +1,12 @@
-"""What surrounds the loops of a run: signals that ask for a stop or a save, curves, diagnosis of non-finite numbers."""
+"""What surrounds the loops of a run: signals that ask for a stop or a save, curves, diagnosis, pace."""
 
 from __future__ import annotations
 
+import math
 import os
+import time
 from collections.abc import Callable, Mapping
+from datetime import timedelta
 
 import torch
 from torch import nn
@@ -12,9 +15,11 @@ from engine import Monitor
 from training.diagnosis.forensics import first_non_finite, report_non_finite
 from training.tensorboard import TensorBoardWriter
 from util.compute.accumulation import Parts
+from util.logging import get_logger
 from util.meters import MetricLogger
 from util.signals import StopSignals
 
+PACE_EVERY = 30.0  # seconds between lines on how far the run is, at least
 Save = Callable[[bool, int | None, MetricLogger | None], None]
 
 
@@ -64,3 +69,31 @@ class RunMonitor(Monitor):
         return report_non_finite(
             what, model, samples, targets, criterion, epoch=epoch, step=step, output_dir=self.output_dir
         )
+
+
+class Pace:
+    """Logs how far a run is and how long it will take; with short epochs not after each of them.
+
+    Args:
+        first: its first epoch.
+        total: its epochs from there; the last one may be a part of one.
+    """
+
+    def __init__(self, first: int, total: float) -> None:
+        self.first, self.total = first, total
+        self._start = self._logged = time.monotonic()
+
+    def time(self) -> timedelta:
+        """Since the start, in whole seconds."""
+        return timedelta(seconds=int(time.monotonic() - self._start))
+
+    def log(self, epochs: int, *, evaluated: bool) -> None:
+        """After an epoch, so that `epochs` of the run are done; `evaluated`: the epoch has left a report as well."""
+        now = time.monotonic()
+        if not evaluated and now - self._logged < PACE_EVERY:
+            return
+        self._logged = now
+        done = epochs - self.first
+        left = timedelta(seconds=int((now - self._start) / done * max(self.total - done, 0)))
+        of = f"{math.ceil(self.total)} epoch{'s' * (self.total > 1)}"
+        get_logger().info(f"{done} of {of} in {self.time()}, about {left} to go")

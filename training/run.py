@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-import time
 import warnings
 from collections.abc import Sequence
 from contextlib import closing
-from datetime import timedelta
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,9 +23,9 @@ from training.diagnosis.low_ap import offer_overfit
 from training.diagnosis.preflight import preflight
 from training.diagnosis.saved_state import find_unusable_state
 from training.diagnosis.worst_batch import objects_per_image, typical_batches, worst_batch
-from training.monitor import RunMonitor
+from training.monitor import Pace, RunMonitor
 from training.optim import build_lr_scheduler, build_optimizer
-from training.run_folder import CHECKPOINT
+from training.run_folder import BEST, CHECKPOINT
 from training.start import Data, Start
 from training.state import Position, TrainingState
 from training.tensorboard import TensorBoardWriter
@@ -37,7 +37,27 @@ from util.logging import get_logger
 from util.meters import MetricLogger
 from util.signals import StopRequested, StopSignals
 
-PACE_EVERY = 30.0  # seconds between lines on how far the run is, at least
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What a run has reached.
+
+    Attributes:
+        folder: of its files; None if it saves nothing.
+        best_score: of all evaluations, see `evaluation.evaluation.score`: AP of boxes, of masks, or PQ.
+        best_checkpoint: the weights that had it; None if they are not saved.
+        last_checkpoint: the weights at the end, with the state to resume from; None if they are not saved.
+        epochs, steps: how many the run has trained since its first start.
+        last: the line of `log.txt` of its last epoch, with the losses and the results of the evaluation.
+    """
+
+    folder: Path | None
+    best_score: float
+    best_checkpoint: Path | None
+    last_checkpoint: Path | None
+    epochs: int
+    steps: int
+    last: dict[str, Any]
 
 
 class Training:
@@ -83,6 +103,7 @@ class Training:
         own_log = bool(checkpoint) and self.folder.owns(args.resume) and not args.overwrite
         if own_log:  # also if nothing is left to train
             self.folder.align_log(checkpoint.get("epoch", -1), checkpoint.get("record"), drop_later=False)
+        self._record: dict[str, Any] = {}
         self.state.load_state_dict(checkpoint)
         self.losses: list[float] = []  # of each epoch, since this start
         self.last_test: dict[str, Any] = {}  # results of the last evaluation
@@ -178,6 +199,20 @@ class Training:
             if offer:
                 get_logger().warning(offer)
 
+    def result(self) -> TrainingResult:
+        """What the run has reached, after `fit`."""
+        at, folder = self.state.position, self.folder.path
+        best, last = (folder / name if folder else None for name in (BEST, CHECKPOINT))
+        return TrainingResult(
+            folder,
+            at.best_score,
+            best if best and best.exists() else None,
+            last if last and last.exists() else None,
+            at.epoch,
+            at.steps_taken,
+            self._record,
+        )
+
     def _epochs_left(self) -> float:
         """From the beginning of the current epoch; `--max_steps` may end the last one early."""
         args, at = self.args, self.state.position
@@ -224,6 +259,7 @@ class Training:
         if not self._save(names, record=record, **found):
             self.state.position.best_score = position.best_score  # this best was not saved, a later one may be
         self.folder.log(record)
+        self._record = record
         monitor.curves.epoch(record, taken)
         return last
 
@@ -258,7 +294,7 @@ class Training:
     def _checkpoint_names(self, epoch: int, *, is_best: bool) -> list[str]:
         """The files to save after an epoch, `checkpoint.pth` last: after a kill in between, all are written again."""
         is_kept = any((epoch + 1) % every == 0 for every in (self.args.lr_drop, self.args.checkpoint_every))
-        kept, best = [f"checkpoint{epoch:04}.pth"] * is_kept, ["checkpoint_best.pth"] * is_best
+        kept, best = [f"checkpoint{epoch:04}.pth"] * is_kept, [BEST] * is_best
         return [*kept, *best, CHECKPOINT]
 
     def _save(self, names: Sequence[str] = (CHECKPOINT,), **more: Any) -> bool:
@@ -304,31 +340,3 @@ class Training:
         if stop:
             raise StopRequested(f"{kept}; to resume, run the same command with --resume auto")
         get_logger().info(f"{kept}, continuing")
-
-
-class Pace:
-    """Logs how far a run is and how long it will take; with short epochs not after each of them.
-
-    Args:
-        first: its first epoch.
-        total: its epochs from there; the last one may be a part of one.
-    """
-
-    def __init__(self, first: int, total: float) -> None:
-        self.first, self.total = first, total
-        self._start = self._logged = time.monotonic()
-
-    def time(self) -> timedelta:
-        """Since the start, in whole seconds."""
-        return timedelta(seconds=int(time.monotonic() - self._start))
-
-    def log(self, epochs: int, *, evaluated: bool) -> None:
-        """After an epoch, so that `epochs` of the run are done; `evaluated`: the epoch has left a report as well."""
-        now = time.monotonic()
-        if not evaluated and now - self._logged < PACE_EVERY:
-            return
-        self._logged = now
-        done = epochs - self.first
-        left = timedelta(seconds=int((now - self._start) / done * max(self.total - done, 0)))
-        of = f"{math.ceil(self.total)} epoch{'s' * (self.total > 1)}"
-        get_logger().info(f"{done} of {of} in {self.time()}, about {left} to go")

@@ -22,13 +22,14 @@ from util.logging import get_logger
 from util.output.folder_lock import FolderLock, refuse_if_locked
 
 CHECKPOINT = "checkpoint.pth"
+BEST = "checkpoint_best.pth"
 LOG = "log.txt"
 TRAINING_LOCK, EVALUATION_LOCK = ".lock", ".evaluation.lock"
 # What runs write, as patterns below the folder. A new run that replaces an old one removes these and nothing else.
 WRITTEN = (
     CHECKPOINT,
     "checkpoint[0-9]*.pth",
-    "checkpoint_best.pth",
+    BEST,
     LOG,
     SPLIT,
     "eval.pth",
@@ -249,7 +250,7 @@ class RunFolder:
     def _checkpoints(self) -> list[Path]:
         """The existing checkpoints: `checkpoint.pth`, the kept ones from the last to the first, the best one."""
         kept = sorted(self.path.glob("checkpoint[0-9]*.pth"), key=lambda path: (len(path.name), path.name))
-        places = (self.path / CHECKPOINT, *reversed(kept), self.path / "checkpoint_best.pth")
+        places = (self.path / CHECKPOINT, *reversed(kept), self.path / BEST)
         return [path for path in places if path.exists()]
 
     def _log_failure(self, name: str, cause: OSError) -> None:
