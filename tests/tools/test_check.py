@@ -118,3 +118,12 @@ def test_the_boxes_at_fault_are_red(data, tmp_path, monkeypatch):
     assert colors[0] == sheet.FAULTY and sheet.FAULTY not in colors[1:]
     assert boxes[0].tolist() == [60, 5, 90, 14] and names == ["traffic light", "cat"]
     assert all(sheet.FAULTY not in call[3] for call in drawn[1:])
+
+
+def test_a_duplicate_is_shown_beside_the_other_picture(data, tmp_path):
+    data.picture(2, "val").write_bytes(data.picture(3).read_bytes())
+    assert checked(data, "--out", str(tmp_path / "out")) == 1
+    page = (tmp_path / "out/report.html").read_text(encoding="utf-8")
+    assert page.index("the same file as train2017/train_d.png</figcaption>") < page.index(
+        "the other picture</figcaption>"
+    )

@@ -15,9 +15,10 @@ from tools.checking.model import ModelFacts
 def amount_findings(parts: Sequence[PartData], facts: ModelFacts, root: Path) -> Iterator[Finding]:
     """Everything about amounts."""
     names = [part.name for part in parts]
+    most = max((int(objects_per_picture(part).max(initial=0)) for part in parts), default=0)
     for part in parts:
         yield from _nothing(part)
-        yield from _more_than_queries(part, facts)
+        yield from _more_than_queries(part, facts, most)
         yield from _more_than_counted(part, facts)
     if "train" not in names and parts:
         yield finding(
@@ -59,19 +60,18 @@ def _nothing(part: PartData) -> Iterator[Finding]:
     )
 
 
-def _more_than_queries(part: PartData, facts: ModelFacts) -> Iterator[Finding]:
+def _more_than_queries(part: PartData, facts: ModelFacts, most: int) -> Iterator[Finding]:
     counts = objects_per_picture(part)
     rows = np.flatnonzero(counts > facts.num_queries)
     if not len(rows):
         return
     rows = rows[np.argsort(-counts[rows], kind="stable")]
-    most = int(counts.max())
     yield finding(
         "more-objects-than-queries",
         Level.HURTS,
         f"{of_all(len(rows), len(part.images), 'pictures')} of {part.name} {has(len(rows))} more objects than the "
         "model has "
-        f"queries ({facts.num_queries:,}); the most is {most:,}",
+        f"queries ({facts.num_queries:,}); the most is {int(counts.max()):,}",
         f"The surplus objects cannot be learned or found. Pass --num_queries {most} or more"
         + (" with --init_from, which keeps the weights." if facts.source else "."),
         [part.place(row, counted(int(counts[row]), "object")) for row in rows.tolist()],

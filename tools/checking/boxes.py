@@ -111,7 +111,8 @@ def _tiny(part: PartData, inside: np.ndarray, empty: np.ndarray, facts: ModelFac
         Level.HURTS if hurts else Level.NOTE,
         f"{of_all(count, total, 'objects')} of {part.name} {has(count, 'is', 'are')} smaller than {TINY} x {TINY} "
         "pixels "
-        f"at train size (short side {facts.train_size}); most of class {part.names[worst[0]]!r}, {worst[1]:.0%} of it",
+        f"at train size (short side {facts.train_size})"
+        + (f"; most are {part.names[worst[0]]!r}, {worst[1]:.0%} of that class" if worst[1] >= TINY_HURTS else ""),
         "The model hardly sees them: one step of its feature map is 32 pixels, 16 with --dilation. Pass larger "
         "--train_sizes, --val_size and --max_size, cut the pictures into tiles, or remove annotations made by a slip.",
         [

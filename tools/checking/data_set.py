@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from tools.checking.scan import Seen, scan
 from util.logging import get_logger
 
 ORDER = ("train", "val", "test")
+DOUBT = re.compile(r"\bwrong\b")  # in what a reader logs
 Step = Callable[[int], object]
 
 
@@ -78,20 +80,21 @@ def check(folder: Path, facts: ModelFacts, workers: int, start: Callable[[int], 
 def read_parts(data: FoundData) -> tuple[list[PartData], list[Finding]]:
     """The parts that can be read, and findings about what cannot."""
     parts, findings = [], []
-    for name in sorted(data.parts, key=lambda name: (ORDER.index(name) if name in ORDER else len(ORDER), name)):
-        part = data.parts[name]
-        with collected_faults() as faults, captured_warnings() as warnings:
-            try:
-                read, found = usable_entries(name, part.read(), part.images, part.source, data.root)
-            except (OSError, ValueError) as error:
-                findings.append(_unreadable(name, relative(part.source, data.root), error))
-            else:
-                parts.append(read)
-                findings += found
-        if faults:
-            findings.append(_left_out(name, faults, data.root))
-        if warnings:
-            findings.append(_said(name, relative(part.source, data.root), warnings))
+    with collected_faults() as faults:
+        for name in sorted(data.parts, key=lambda name: (ORDER.index(name) if name in ORDER else len(ORDER), name)):
+            part = data.parts[name]
+            source = relative(part.source, data.root)
+            with captured_warnings() as remarks:
+                try:
+                    read, found = usable_entries(name, part.read(), part.images, part.source, data.root)
+                except (OSError, ValueError) as error:
+                    findings.append(_unreadable(name, source, error))
+                else:
+                    parts.append(read)
+                    findings += found
+            findings += _remarks(name, source, remarks)
+    if faults:
+        findings.append(_left_out(faults, data.root))
     return parts, findings
 
 
@@ -112,27 +115,35 @@ def captured_warnings() -> Iterator[list[str]]:
         logger.removeFilter(keep)
 
 
-def _left_out(name: str, faults: Sequence[Fault], root: Path) -> Finding:
+def _left_out(faults: Sequence[Fault], root: Path) -> Finding:
+    places = [Place("", relative(fault.path, root), str(fault.error)) for fault in faults]
+    count = len({place.file for place in places})
     return finding(
         "annotation-file-unreadable",
         Level.STOPS,
-        f"{counted(len(faults), 'annotation file')} of {name} cannot be used",
+        f"{counted(count, 'annotation file')} cannot be used",
         "Training stops at the first. Correct the files, or remove them with their pictures; the rest of this report "
-        "leaves them out.",
-        [Place(name, relative(fault.path, root), str(fault.error)) for fault in faults],
+        "leaves out what is wrong in them.",
+        places,
+        count=count,
         weight=2,
     )
 
 
-def _said(name: str, source: str, sentences: Sequence[str]) -> Finding:
-    return finding(
-        "reading",
-        Level.NOTE,
-        f"reading the annotations of {name} left {counted(len(sentences), 'remark')}",
-        "Nothing to do, if what was read is what was meant.",
-        [Place(name, source, sentence) for sentence in sentences],
-        weight=0.3,
-    )
+def _remarks(name: str, source: str, sentences: Sequence[str]) -> Iterator[Finding]:
+    """What the reader logged: a finding that hurts if it says that something may be wrong, else a note."""
+    for level, hurts in ((Level.HURTS, True), (Level.NOTE, False)):
+        said = [sentence for sentence in sentences if bool(DOUBT.search(sentence)) == hurts]
+        if said:
+            yield finding(
+                "reading",
+                level,
+                f"reading the annotations of {name} left {counted(len(said), 'remark')}"
+                + (", after which boxes or labels may be wrong" if hurts else ""),
+                "See the remark for what to do." if hurts else "Nothing to do, if what was read is what was meant.",
+                [Place(name, source, sentence) for sentence in said],
+                weight=1.2 if hurts else 0.3,
+            )
 
 
 def _unreadable(name: str, source: str, error: Exception) -> Finding:

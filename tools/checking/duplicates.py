@@ -57,7 +57,8 @@ def _across(
         for member in fresh:
             p, row = by_part[first][0]
             twin = parts[p].file(row)
-            places.append(parts[member[0]].place(member[1], f"{'the same file as' if exact else 'nearly'} {twin}"))
+            place = parts[member[0]].place(member[1], f"{'the same file as' if exact else 'nearly'} {twin}")
+            places.append(place._replace(other=(parts[p].name, row)))
         pictures += len(fresh)
     if not places:
         return
@@ -97,7 +98,8 @@ def _within(
             twin = part.file(rows[0])
             more = ", with other annotations" if exact and not same else ""
             for row in rows[1:]:
-                places.append(part.place(row, f"{'the same file as' if exact else 'nearly'} {twin}{more}"))
+                place = part.place(row, f"{'the same file as' if exact else 'nearly'} {twin}{more}")
+                places.append(place._replace(other=(part.name, rows[0])))
         if not places:
             continue
         count = len(places)

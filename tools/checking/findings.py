@@ -27,6 +27,7 @@ class Place(NamedTuple):
     annotation: int | None = None  # its id
     row: int | None = None  # of the picture in its part
     boxes: tuple[tuple[float, float, float, float], ...] = ()  # the boxes at fault, xyxy in pixels
+    other: tuple[str, int] | None = None  # (part, row) of the picture that it is compared with
 
 
 @dataclass
@@ -89,8 +90,22 @@ def finding(
 
 
 def in_order(findings: Iterable[Finding]) -> list[Finding]:
-    """The worst first."""
-    return sorted(findings, key=lambda found: (found.level, -found.harm, found.kind))
+    """The worst first; those of one kind and level, as of several parts, stay together."""
+    findings = list(findings)
+    worst: dict[tuple[Level, str], float] = {}
+    for found in findings:
+        key = found.level, found.kind
+        worst[key] = max(found.harm, worst.get(key, found.harm))
+    return sorted(findings, key=lambda f: (f.level, -worst[f.level, f.kind], f.kind, -f.harm))
+
+
+def with_last_advice(findings: Sequence[Finding]) -> list[tuple[Finding, str]]:
+    """Each finding with its advice, which is left out if the next one, of the same kind, gives the same."""
+    said = []
+    for index, found in enumerate(findings):
+        following = [(other.kind, other.advice) for other in findings[index + 1 : index + 2]]
+        said.append((found, "" if following == [(found.kind, found.advice)] else found.advice))
+    return said
 
 
 def counted(number: int, one: str, many: str = "") -> str:

@@ -69,7 +69,7 @@ def _missing(part: PartData, missing: Sequence[int]) -> Iterator[Finding]:
         "picture-missing",
         Level.STOPS,
         f"{of_all(len(missing), len(part.images), 'pictures')} of {part.name} {has(len(missing), 'is', 'are')} missing",
-        f"Of the folder {part.folder}: {hint}. Bring the files, correct `file_name`, or pass --skip_bad_images.",
+        f"{hint[:1].upper()}{hint[1:]}. Bring the files, correct `file_name`, or pass --skip_bad_images.",
         [part.place(row, "no such file") for row in missing],
         of=len(part.images),
         weight=2,

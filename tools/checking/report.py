@@ -14,7 +14,7 @@ from tools.checking.boxes import TINY
 from tools.checking.classes import class_counts
 from tools.checking.data_set import Checked
 from tools.checking.entries import PartData
-from tools.checking.findings import MOST_PLACES, Finding, Level, counted
+from tools.checking.findings import MOST_PLACES, Finding, Level, counted, with_last_advice
 from tools.checking.model import ModelFacts
 from tools.checking.screen import MEANING, summary, where
 from tools.checking.sheet import drawn, random_pictures, worst_pictures
@@ -77,16 +77,15 @@ def _findings(page: Page, findings: Sequence[Finding]) -> None:
     if not findings:
         return
     page.heading("Findings, the worst first")
-    for found in findings:
+    for found, advice in with_last_advice(findings):
         page.note(found.title, KINDS[found.level], f"{HEADS[found.level]}: {found.kind}")
-        page.paragraph(found.advice)
         places = [where(place) for place in found.places[:MOST_LISTED]]
-        if len(places) <= LISTED:
-            page.bullets(places)
-            continue
-        page.bullets(places[:FIRST])
-        with page.folded(f"{len(places):,} of {found.count:,}; findings.json lists up to {MOST_PLACES:,}"):
-            page.bullets(places)
+        page.bullets(places if len(places) <= LISTED else places[:FIRST])
+        if len(places) > LISTED:
+            with page.folded(f"{len(places):,} of {found.count:,}; findings.json lists up to {MOST_PLACES:,}"):
+                page.bullets(places)
+        if advice:
+            page.paragraph(advice)
 
 
 def _pictures(page: Page, checked: Checked, facts: ModelFacts) -> None:

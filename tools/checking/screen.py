@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 
-from tools.checking.findings import Finding, Level, Place, counted
+from tools.checking.findings import Finding, Level, Place, counted, with_last_advice
 from util.text import printable
 
 HEADS = {Level.STOPS: "STOPS", Level.HURTS: "HURTS", Level.NOTE: "note"}
@@ -22,9 +22,10 @@ NAMED = 2  # places that the screen names for each finding
 def lines(findings: Sequence[Finding]) -> list[str]:
     """The findings, in the given order, then how many there are."""
     shown = []
-    for found in findings:
+    for found, advice in with_last_advice(findings):
         shown += [*_wrapped(printable(found.title, 600), f"{HEADS[found.level]:<5}  "), *_places(found)]
-        shown += _wrapped(printable(found.advice, 800), f"{INDENT}→ ", indent=f"{INDENT}  ")
+        if advice:
+            shown += _wrapped(printable(advice, 800), f"{INDENT}→ ", indent=f"{INDENT}  ")
     return [*shown, summary(findings)]
 
 

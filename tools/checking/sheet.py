@@ -55,6 +55,8 @@ def worst_pictures(findings: Sequence[Finding], readable: set[tuple[str, int]]) 
                     taken += 1
                     if key not in chosen:
                         chosen[key] = Choice(*key, _caption(found, place), _of_picture(found, key))
+                        if place.other in readable and place.other not in chosen:
+                            chosen[place.other] = Choice(*place.other, "the other picture", ())
     return list(chosen.values())
 
 

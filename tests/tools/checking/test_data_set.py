@@ -11,7 +11,7 @@ from datasets.formats.faults import leave_out
 from datasets.formats.part import FoundData, Part
 from tests.tools.checking.planted import FACTS, Planted
 from tools.checking.data_set import captured_warnings, check, read_parts
-from tools.checking.findings import Level, in_order
+from tools.checking.findings import Finding, Level, in_order, with_last_advice
 from util.logging import get_logger
 
 
@@ -72,14 +72,18 @@ def test_label_files_that_cannot_be_used_are_left_out_and_named():
     assert found["annotation-file-unreadable"].level == Level.STOPS
 
 
-def test_what_a_reader_logs_is_a_note_and_not_printed(capsys):
+@pytest.mark.parametrize(
+    ("sentence", "level"),
+    [("2 polygons became boxes", Level.NOTE), ("3 files state another size: the boxes are wrong", Level.HURTS)],
+)
+def test_what_a_reader_logs_is_a_finding_and_not_printed(sentence, level, capsys):
     def reader():
-        get_logger().warning("2 polygons became boxes")
+        get_logger().warning(sentence)
         return {"images": [], "annotations": [], "categories": []}
 
     _, found = read_with(reader)
-    assert found["reading"].level == Level.NOTE and found["reading"].places[0].detail == "2 polygons became boxes"
-    assert "polygons" not in capsys.readouterr().out
+    assert found["reading"].level == level and found["reading"].places[0].detail == sentence
+    assert capsys.readouterr().out == ""
 
 
 def test_the_logger_prints_again_afterwards(capsys):
@@ -100,3 +104,12 @@ def test_a_picture_without_permission_is_a_finding(tmp_path):
     data.picture().chmod(0)
     (found,) = data.check().findings
     assert found.kind == "picture-unreadable" and "Permission" in found.places[0].detail
+
+
+def test_findings_of_one_kind_stay_together_and_say_once_what_to_do():
+    def made(kind, harm, advice="Do this."):
+        return Finding(kind, Level.HURTS, f"{kind} {harm}", advice, harm=harm)
+
+    findings = in_order([made("a", 0.1), made("b", 0.5), made("a", 0.9), made("c", 0.3, "Do that."), made("c", 0.2)])
+    assert [found.title for found in findings] == ["a 0.9", "a 0.1", "b 0.5", "c 0.3", "c 0.2"]
+    assert [advice for _, advice in with_last_advice(findings)] == ["", "Do this.", "Do this.", "Do that.", "Do this."]
