@@ -56,7 +56,8 @@ class AnnotationFile:
         if not data["images"]:
             raise ValueError(f"--data {folder} lists no images in {chosen.source}: pass another folder or --part")
         ids = _ids_of(data["images"], chosen.source, "--data")
-        return cls(chosen.source, ids, data["categories"], chosen.images, "--data")
+        categories = [] if found.ids_from_names else data["categories"]  # such ids differ without a meaning
+        return cls(chosen.source, ids, categories, chosen.images, "--data")
 
     @classmethod
     def read(cls, path: Path) -> AnnotationFile:

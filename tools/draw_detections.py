@@ -57,7 +57,8 @@ def draw_detections(
     vars(args).update({"coco_path": None, "val_ann": None, "val_images": None, "eval": True} | data)
     names = {category["id"]: category["name"] for category in categories}
     split = checkpoint.get("split")
-    dataset = build_dataset("val", args, choose_data(args, Split.of(split, str(checkpoint_path)) if split else None))
+    earlier = Split.of(split, str(checkpoint_path)) if split else None
+    dataset = build_dataset("val", args, choose_data(args, earlier, categories))
     refuse_input(folder, dataset.img_folder)
     folder.mkdir(parents=True, exist_ok=True)
     paths, pictures = [folder / "overview.png"], []

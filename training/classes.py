@@ -55,7 +55,7 @@ def settle_classes(
                 f"or start a new run with other classes from its weights, with --init_from {source}"
             )
         num_classes, remedy = head, f"start a new run with the new classes from its weights, with --init_from {source}"
-        named.insert(0, (str(source), checkpoint.get("categories") or _PUBLISHED.get(head, list)()))
+        named.insert(0, (str(source), categories_of(checkpoint, source)))
     elif num_classes is None:
         num_classes = max(dataset.num_classes for dataset in datasets)
     for dataset in datasets:
@@ -66,6 +66,18 @@ def settle_classes(
     if any("isthing" in category for category in categories):
         settled["thing_ids"] = thing_ids(categories)
     return settled, categories
+
+
+def categories_of(checkpoint: Mapping[str, Any], source: str | None) -> Categories:
+    """The classes of a checkpoint, COCO's for a head of COCO's size without names; empty if they are not known.
+
+    Raises:
+        CheckpointError: the checkpoint does not hold a detector.
+    """
+    if not checkpoint:
+        return []
+    head = count_classes(checkpoint.get("model", {}), str(source))
+    return checkpoint.get("categories") or _PUBLISHED.get(head, list)()
 
 
 def compare_classes(files: Sequence[tuple[str, Categories]], *, report: bool = True) -> None:

@@ -21,7 +21,7 @@ from datasets.coco import build_transforms
 from datasets.formats.choose import ChosenData, choose_data
 from datasets.splits.record import Split
 from models.backbone import check_backbone, wanted_weights
-from training.classes import settle_classes
+from training.classes import categories_of, settle_classes
 from training.diagnosis.few_pictures import few_pictures, overfit_settings
 from training.follow import EVALUATE, FREEZE, INIT, RESUME, follow_checkpoint
 from training.init_weights import init_weights
@@ -198,7 +198,9 @@ def read_data(start: Start) -> Data:
         ValueError, OSError: data that cannot be used, or a category without a class.
     """
     saved = start.checkpoint.get("split")
-    chosen = start.chosen or choose_data(start.args, Split.of(saved, start.args.resume) if saved else None)
+    loaded, source = start.checkpoint or start.frozen, start.args.resume or start.args.frozen_weights
+    earlier = Split.of(saved, start.args.resume) if saved else None
+    chosen = start.chosen or choose_data(start.args, earlier, categories_of(loaded, source))
     if start.args.overfit:
         train = val = few_pictures(_training_pictures(start, chosen), start.args)
     else:
@@ -207,7 +209,6 @@ def read_data(start: Start) -> Data:
     if chosen:
         get_logger().info(chosen.found.sentence())
     datasets = [dataset for dataset in dict.fromkeys((train, val)) if dataset is not None]
-    loaded, source = start.checkpoint or start.frozen, start.args.resume or start.args.frozen_weights
     settled, categories = settle_classes(start.args.num_classes, loaded, source, datasets)
     if start.args.overfit:
         settled |= overfit_settings(start.args, val)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from argparse import Namespace
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+from datasets.formats.class_ids import follow_classes
 from datasets.formats.find import find_data
 from datasets.formats.part import NAMES, FoundData, Part
 from datasets.formats.voc.options import VocOptions
@@ -26,7 +29,9 @@ class ChosenData:
     split: Split | None = None
 
 
-def choose_data(args: Namespace, earlier: Split | None = None) -> ChosenData | None:
+def choose_data(
+    args: Namespace, earlier: Split | None = None, known: Sequence[Mapping[str, Any]] = ()
+) -> ChosenData | None:
     """The data set that `args.data` names and the parts to train and to evaluate on; None without `data`.
 
     An evaluation of a folder that tells no parts apart uses all of its images.
@@ -36,6 +41,7 @@ def choose_data(args: Namespace, earlier: Split | None = None) -> ChosenData | N
             `overfit`, whether the training part is all that is needed; `voc_difficult`, `voc_origin`: see `VocOptions`;
             `val_share`, `val_split` and `val_groups`, where there is no validation part.
         earlier: the split of the run that resumes or is evaluated.
+        known: the categories of its classes, see `datasets.formats.class_ids.follow_classes`.
 
     Raises:
         OSError, ValueError: see `datasets.formats.find.find_data`; or the data set lacks a part.
@@ -43,7 +49,7 @@ def choose_data(args: Namespace, earlier: Split | None = None) -> ChosenData | N
     if not getattr(args, "data", None):
         return None
     voc = VocOptions(getattr(args, "voc_difficult", "ignore"), getattr(args, "voc_origin", 1))
-    found = find_data(args.data, voc)
+    found = follow_classes(find_data(args.data, voc), known)
     if getattr(args, "overfit", None):  # trains and evaluates on the same images
         train = _take(found, "train", "training")
         return ChosenData(found, train, train)

@@ -65,6 +65,7 @@ class FoundData:
         evidence: the file or folder by which it was recognised, for messages.
         undivided: the folder tells no parts apart: all its images are under "train".
         unusable: what is wrong with the parts that are there and cannot be used, by name.
+        ids_from_names: the format has no class ids: they were given out by the names of the classes.
     """
 
     kind: str
@@ -73,6 +74,7 @@ class FoundData:
     evidence: Path
     undivided: bool = False
     unusable: dict[str, str] = field(default_factory=dict)
+    ids_from_names: bool = False
 
     def sentence(self) -> str:
         """The format and the folder in one line, with the counts of the parts that were read."""

@@ -12,6 +12,7 @@ from datasets.formats.part_names import part_of
 from datasets.formats.pictures import common_folder, is_picture, pictures_by_stem
 from datasets.formats.text_files import read_text
 from datasets.formats.tree import Tree
+from datasets.formats.voc.categories import CATEGORIES_FILE
 from datasets.formats.voc.folder import Listed, XmlFolder
 from datasets.formats.voc.options import VocOptions
 from datasets.formats.voc.read import VocData
@@ -133,7 +134,7 @@ def _listed(tree: Tree, home: Path) -> dict[str, Listed]:
 def _by_lists(home: Path, data: VocData) -> FoundData:
     images = common_folder(source.images for source in data.sources)
     parts = {name: Part(images, listed.file, partial(data.read, name)) for name, listed in data.lists.items()}
-    return FoundData(KIND, home, parts, data.sources[0].folder, undivided=set(parts) == {"train"})
+    return _found(home, parts, data, undivided=set(parts) == {"train"})
 
 
 def _data_set(tree: Tree, home: Path, data: VocData) -> FoundData:
@@ -157,4 +158,9 @@ def _data_set(tree: Tree, home: Path, data: VocData) -> FoundData:
             images = common_folder(source.images for source in sources)
             where = common_folder(source.folder for source in sources)
             parts[name] = Part(images, where, partial(data.read, name))
-    return FoundData(KIND, home, parts, data.sources[0].folder, undivided=told == {None})
+    return _found(home, parts, data, undivided=told == {None})
+
+
+def _found(home: Path, parts: dict[str, Part], data: VocData, undivided: bool) -> FoundData:
+    ids_from_names = not (home / CATEGORIES_FILE).is_file()
+    return FoundData(KIND, home, parts, data.sources[0].folder, undivided, ids_from_names=ids_from_names)

@@ -9,9 +9,12 @@ import main
 import predict
 from tests.helpers.layouts import coco_layouts
 from tests.helpers.layouts.coco_layouts import NAMES
+from tests.helpers.layouts.voc_layouts import object_xml, write_picture, write_xml
 from tests.helpers.runs import TINY
 
 FLAGS = [*TINY, "--epochs", "1", "--max_steps", "1", "--batch_size", "2", "--seed", "3"]
+
+SHARE = ["--val_share", "0.34", "--val_groups", "none"]
 
 
 def train(data, out, *more):
@@ -20,12 +23,17 @@ def train(data, out, *more):
 
 
 @pytest.mark.parametrize(
-    ("layout", "ids"),
-    [("published", (0, 1)), ("roboflow", (1, 2)), ("cvat_subsets", (5, 90, 1000)), ("two_files", (0, 1, 2))],
+    ("layout", "ids", "more"),
+    [
+        ("published", (0, 1), []),
+        ("roboflow", (1, 2), []),
+        ("cvat_subsets", (5, 90, 1000), []),
+        ("label_studio_windows", (0, 1, 2), SHARE),
+    ],
 )
-def test_ids_and_names_go_from_the_files_to_the_predictions(tmp_path, layout, ids):
+def test_ids_and_names_go_from_the_files_to_the_predictions(tmp_path, layout, ids, more):
     data = getattr(coco_layouts, layout)(tmp_path / "data", ids)
-    file = train(data, tmp_path / "run")
+    file = train(data, tmp_path / "run", *more)
     checkpoint = torch.load(file, weights_only=True)
     classes = [{"id": label, "name": name} for label, name in zip(ids, NAMES)]
     assert checkpoint["categories"] == classes
@@ -52,6 +60,16 @@ def test_a_folder_in_any_layout_trains_as_the_published_one_does(tmp_path):
     for each in weights:
         assert each.keys() == reference.keys()
         assert all(torch.equal(each[name], reference[name]) for name in reference)
+
+
+def test_a_stopped_run_goes_on_exactly(tmp_path):
+    data = coco_layouts.roboflow(tmp_path / "data", (1, 2))
+    flags = ["--epochs", "3", "--eval_every", "9"]
+    whole = torch.load(train(data, tmp_path / "whole", *flags, "--max_steps", "3"), weights_only=True)
+    train(data, tmp_path / "stopped", *flags, "--max_steps", "1")
+    resumed = train(data, tmp_path / "stopped", *flags, "--max_steps", "3", "--resume", "auto")
+    resumed = torch.load(resumed, weights_only=True)
+    assert all(torch.equal(resumed["model"][name], value) for name, value in whole["model"].items())
 
 
 def test_what_was_recognised_is_said_in_one_line(tmp_path, capsys):
@@ -88,3 +106,16 @@ def test_ids_that_mean_other_classes_are_refused(tmp_path, capsys):
     data = coco_layouts.roboflow(tmp_path / "other", (1, 0))
     assert main.run([*TINY, "--data", str(data), "--resume", str(file), "--eval"]) == 1
     assert "the ids mean other classes there" in capsys.readouterr().err
+
+
+def test_voc_of_fewer_classes_is_evaluated_by_their_names(tmp_path, capsys):
+    def write(root, *classes):
+        for number, name in enumerate(classes):
+            write_picture(root / "images" / f"{root.name} {number}.jpg")
+            write_xml(root / "annotations" / f"{root.name} {number}.xml", object_xml(name))
+        return root
+
+    file = train(write(tmp_path / "train", "ape", "cat", "dog", "dog"), tmp_path / "run", *SHARE)
+    data = write(tmp_path / "other", "cat", "dog")
+    assert main.run([*TINY, "--data", str(data), "--resume", str(file), "--eval"]) == 0
+    assert "all 2 images, 2 objects; 3 classes (ape, cat, dog)" in capsys.readouterr().out
