@@ -169,9 +169,9 @@ def two_pictures(folder: Path, names: Sequence[str], owner: Path, line: int | No
 
 def _spellings(text: str) -> Iterator[str]:
     """What a line of a list may mean, the plain text first: `a`, `"a"`, `a 1`, `a.jpg`, `JPEGImages/a.jpg`."""
-    plain = text.strip("\"'")
     flagged = re.fullmatch(r"(.+?)\s+-?[01]", text)
-    for each in dict.fromkeys((text, plain, *([flagged[1], flagged[1].strip("\"'")] if flagged else []))):
+    plain = (text, _unquoted(text), *((flagged[1], _unquoted(flagged[1])) if flagged else ()))
+    for each in dict.fromkeys(plain):
         yield each
         slashed = each.replace("\\", "/")
         parts = slashed.removeprefix("./").split("/")
@@ -179,6 +179,10 @@ def _spellings(text: str) -> Iterator[str]:
             tail = "/".join(parts[start:])
             yield tail
             yield os.path.splitext(tail)[0]
+
+
+def _unquoted(text: str) -> str:
+    return text[1:-1] if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'" else text
 
 
 def _about_orphans(orphans: list[Path], folder: Path) -> list[str]:

@@ -18,6 +18,7 @@ LARGEST_CONFIG = 2**20  # bytes; the parser takes seconds for one of this size
 WHAT = "data file"
 KEYS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}  # of the parts
 IDS = "coco_category_ids"  # as `tools.to_coco --to yolo` writes it: the ids of COCO's categories, in the names' order
+DEEPEST = 20  # lists and mappings within each other; YOLO's files have two
 MOST_PATHS = 1000  # of a part
 NOTHING = ("", "~", "null", "Null", "NULL")  # what leaves a key without value
 
@@ -46,6 +47,20 @@ class _TextLoader(yaml.SafeLoader):
     """PyYAML's safe loader, which builds no objects. All values stay text: a class may be named no, 007 or 1e3."""
 
     yaml_implicit_resolvers = {}
+
+    # PyYAML looks at all open collections for each word: 5,000 open brackets would take seconds.
+    def fetch_flow_collection_start(self, token: type[yaml.Token]) -> None:
+        self._check_depth(self.flow_level)
+        super().fetch_flow_collection_start(token)
+
+    def add_indent(self, column: int) -> bool:
+        self._check_depth(len(self.indents))
+        return super().add_indent(column)
+
+    def _check_depth(self, depth: int) -> None:
+        if depth > DEEPEST:
+            problem = f"more than {DEEPEST} lists or mappings within each other"
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=self.get_mark())
 
     def construct_mapping(self, node: yaml.Node, deep: bool = False) -> dict[Any, Any]:
         seen = set()

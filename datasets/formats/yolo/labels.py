@@ -7,6 +7,7 @@ are fractions of the image's width and height.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,6 +25,7 @@ _LINE = re.compile(rb"\s*[0-9]+(\.0*)?([ \t]+[-+.0-9eE]+){4,}\s*$")
 _PLAIN = re.compile(r"[0-9]\.[0-9]{1,50}")  # nearly all numbers; the others take the general way
 _LOW, _HIGH = Decimal(str(-OUTSIDE)), Decimal(str(1 + OUTSIDE))
 _HALF = Decimal("0.5")
+_NOTHING = Decimal("1e-20")  # pixels; what is left of 0 where the middle is a fraction without end
 
 
 class Label(NamedTuple):
@@ -73,14 +75,7 @@ def read_labels(path: Path, names: Names | None, size: Size | None, keypoints: i
         except _Fault as fault:
             raise ValueError(f"{WHAT} {printable(path)} line {number} {fault}") from None
         if len(values) == 4:
-            x, y, w, h = values
-            box = [
-                EXACT.multiply(EXACT.subtract(x, EXACT.multiply(w, _HALF)), width),
-                EXACT.multiply(EXACT.subtract(y, EXACT.multiply(h, _HALF)), height),
-                EXACT.multiply(w, width),
-                EXACT.multiply(h, height),
-            ]
-            labels.append(Label(own, list(map(float, box)), None))
+            labels.append(Label(own, box_in_pixels(values, width, height), None))
         else:
             xs = [EXACT.multiply(x, width) for x in values[::2]]
             ys = [EXACT.multiply(y, height) for y in values[1::2]]
@@ -89,6 +84,18 @@ def read_labels(path: Path, names: Names | None, size: Size | None, keypoints: i
             polygon = [float(value) for point in zip(xs, ys, strict=True) for value in point]
             labels.append(Label(own, list(map(float, box)), polygon))
     return labels
+
+
+def box_in_pixels(fractions: Sequence[Decimal], width: Decimal, height: Decimal) -> list[float]:
+    """The middle and the sides of a box, as fractions → xywh in pixels."""
+    x, y, w, h = fractions
+    box = (
+        EXACT.multiply(EXACT.subtract(x, EXACT.multiply(w, _HALF)), width),
+        EXACT.multiply(EXACT.subtract(y, EXACT.multiply(h, _HALF)), height),
+        EXACT.multiply(w, width),
+        EXACT.multiply(h, height),
+    )
+    return [float(EXACT.quantize(value, _NOTHING)) for value in box]
 
 
 def annotation_of(label: Label) -> dict[str, Any]:

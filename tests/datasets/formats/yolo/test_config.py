@@ -65,7 +65,11 @@ def test_keys_of_parts_and_paths(tmp_path):
             "line 4 has coco_category_ids .*: it must list an id of its own",
         ),
         ("- a\n- b", "holds .* but it must hold keys such as train, val and names"),
-        ("[" * 5000, "is not YAML that can be read"),
+        (
+            "names: " + "[" * 9999,
+            "line 1 is not YAML that can be read: more than 20 lists or mappings within each other",
+        ),
+        ("train:\n" + "- " * 9999, "line 2 is not YAML that can be read: more than 20 lists or mappings"),
         (f"{PARTS}names: &a [*a]", "line 3 has the name"),
         (f"{PARTS}? [a]\n: b", "line 3 is not YAML that can be read"),
         ("a: &a [x, x]\nb: &b [*a, *a]\nc: &c [*b, *b]\nnames: *c\ntrain: x", "line 4 has the name"),

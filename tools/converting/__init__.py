@@ -1,0 +1,1 @@
+"""The parts of `tools.to_coco`: what is read, and how each format is written."""
