@@ -118,6 +118,10 @@ class AnnotatedImages(Dataset):
         """The outlines that masks are learned from, for `datasets.loader.fingerprint`; none without masks."""
         return iter(())
 
+    def object_labels(self) -> tuple[np.ndarray, np.ndarray]:
+        """(index of the sample, category id) of every object that is trained on, int64 [N] each."""
+        return np.repeat(np.arange(len(self)), self.objects_per_image), self._objects.labels
+
     @property
     def max_pixels(self) -> int:
         """The largest number of pixels of an image file that is read."""
@@ -152,10 +156,11 @@ class AnnotatedImages(Dataset):
         return len(self.ids)
 
     def __getitem__(self, index: int) -> tuple[Any, T.Target]:
+        copy = getattr(index, "number", 0)  # of an image that the epoch holds several times, see `Repeats`
         index = range(len(self))[index]  # a negative index gives the same sample as its positive equivalent
         image, index = self._reader.read(index)
         target = self.make_target(index, self._objects.between(*self._starts[index : index + 2]), image.size)
         if self._transforms is None:
             return image, target
-        with sample_generators(self.seed, int(self._epoch), index):
+        with sample_generators(self.seed, int(self._epoch), index, copy):
             return self._transforms(image, target)

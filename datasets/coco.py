@@ -21,6 +21,7 @@ from datasets.annotations.layout import Part, check_not_empty, locate
 from datasets.annotations.masks import segmentation_to_mask
 from datasets.annotations.picture_checks import check_pictures
 from datasets.annotations.segmentations import check_segmentations
+from datasets.augment.color_jitter import ColorJitter
 from datasets.fast.compose import FastCompose
 from datasets.formats.choose import ChosenData, choose_data
 from util.loading.json_text import collector_paused
@@ -202,6 +203,8 @@ def make_coco_transforms(
     max_size: int = MAX_SIZE,
     val_size: int = VAL_SIZE,
     crop: bool = True,
+    flip: bool = True,
+    color_jitter: float = 0,
 ) -> T.Compose:
     """The published augmentation (paper, section 4, "Technical details") for "train", plain resizing for "val".
 
@@ -217,6 +220,8 @@ def make_coco_transforms(
         max_size: limit of the long side, pixels.
         val_size: short side in validation, pixels.
         crop: False omits the random crop.
+        flip: False omits the random flip.
+        color_jitter: strength of `ColorJitter`; 0 omits it.
 
     Raises:
         ValueError: unknown `image_set`.
@@ -233,7 +238,9 @@ def make_coco_transforms(
         reduced, sides = ([max(1, round(side * scale)) for side in sides] for sides in ((400, 500, 600), (384, 600)))
         cropped = T.Compose([T.RandomResize(reduced, LONGEST_REDUCED * max(reduced)), T.RandomSizeCrop(*sides), resize])
         resize = T.RandomSelect(resize, cropped)
-    return FastCompose([T.RandomHorizontalFlip(), resize, normalize])
+    flips = [T.RandomHorizontalFlip()] if flip else []
+    colors = [ColorJitter(color_jitter)] if color_jitter else []
+    return FastCompose([*flips, resize, *colors, normalize])
 
 
 def build(image_set: str, args: Namespace, data: ChosenData | None = None) -> CocoDetection:
@@ -261,13 +268,15 @@ def build(image_set: str, args: Namespace, data: ChosenData | None = None) -> Co
 
 
 def build_transforms(image_set: str, args: Namespace) -> T.Compose:
-    """`make_coco_transforms` with the sizes from the command line."""
+    """`make_coco_transforms` with the settings from the command line."""
     return make_coco_transforms(
         image_set,
         train_sizes=getattr(args, "train_sizes", None) or TRAIN_SIZES,
         max_size=getattr(args, "max_size", None) or MAX_SIZE,
         val_size=getattr(args, "val_size", None) or VAL_SIZE,
         crop=not getattr(args, "no_crop", False),
+        flip=not getattr(args, "no_flip", False),
+        color_jitter=getattr(args, "color_jitter", 0),
     )
 
 

@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from datasets.aspect_batches import AspectBatches
+from datasets.augment.repeats import Repeats
 from datasets.same_size import Size, same_size_batches
 from util.compute.accumulation import StepLoader
 from util.dist import get_rank, get_world_size
@@ -33,13 +34,15 @@ SPARE_FILES = 8  # that a worker needs besides those of a batch
 
 
 @contextmanager
-def sample_generators(seed: int, epoch: int, index: int) -> Iterator[None]:
+def sample_generators(seed: int, epoch: int, index: int, copy: int = 0) -> Iterator[None]:
     """Context in which the global generators of Python, NumPy and torch (CPU) are seeded from (seed, epoch, index).
+
+    `copy` tells apart the samples of an image that an epoch holds several times.
 
     A sample's augmentation thus depends neither on the worker that reads it nor on earlier samples. On exit, also after
     an error, the generators have their previous states. Generators of other devices are never touched.
     """
-    entropy = [seed % 2**64, epoch, index]  # SeedSequence rejects negative numbers
+    entropy = [seed % 2**64, epoch, index, *([copy] if copy else [])]  # SeedSequence rejects negative numbers
     torch_seed, python_seed, numpy_seed = np.random.SeedSequence(entropy).generate_state(3, np.uint64).tolist()
     with preserve_rng_state():
         random.seed(python_seed)
@@ -49,12 +52,17 @@ def sample_generators(seed: int, epoch: int, index: int) -> Iterator[None]:
 
 
 class _ResumableSampler(DistributedSampler):
-    """A rank's share of the images, starting at position `start`; its length remains that of the whole share."""
+    """A rank's share of the images, starting at position `start`; its length remains that of the whole share.
+
+    With `repeats`, the images are those of the epoch.
+    """
 
     start = 0
+    repeats: Repeats | None = None
 
     def __iter__(self) -> Iterator[int]:
-        return islice(super().__iter__(), self.start, None)
+        places = islice(super().__iter__(), self.start, None)
+        return places if self.repeats is None else map(self.repeats.images(self.epoch).__getitem__, places)
 
 
 def build_data_loader(
@@ -67,6 +75,7 @@ def build_data_loader(
     pin_memory: bool = False,
     sizes: Sequence[Size | None] | None = None,
     aspects: Sequence[float] | None = None,
+    repeats: Repeats | None = None,
     pad_multiple: int = 1,
 ) -> DataLoader:
     """Batches of `collate_fn` over this rank's share of `dataset`, `batch_size` images on each rank.
@@ -83,12 +92,13 @@ def build_data_loader(
             padding, see `datasets.same_size`.
         aspects: for training, height over width of each image: batches then hold images of like aspect ratio, see
             `datasets.aspect_batches`.
+        repeats: for training, how often an epoch holds each image; an epoch is then longer than the data set.
         pad_multiple: batches are padded to multiples of this many pixels; without effect where `sizes` are given.
 
     Raises:
         ValueError: an empty data set, a batch size below 1, or, in training, fewer images than one batch.
     """
-    images = len(dataset)
+    images = len(dataset) if repeats is None else len(repeats)
     if batch_size < 1:
         raise ValueError(f"--batch_size must be at least 1, got {batch_size}")
     if images == 0:
@@ -104,12 +114,13 @@ def build_data_loader(
         batching = {"batch_sampler": same_size_batches(sizes, batch_size, get_rank(), get_world_size())}
     elif aspects is not None:
         place = {"rank": get_rank(), "world_size": get_world_size()}
-        batching = {"batch_sampler": AspectBatches(aspects, batch_size, **place, seed=seed)}
+        batching = {"batch_sampler": AspectBatches(aspects, batch_size, **place, seed=seed, repeats=repeats)}
     else:
         # Also used in a single process: the order is the same, and shuffling leaves torch's global generator alone.
         sampler = _ResumableSampler(
-            dataset, num_replicas=get_world_size(), rank=get_rank(), shuffle=train, seed=seed, drop_last=False
+            range(images), num_replicas=get_world_size(), rank=get_rank(), shuffle=train, seed=seed, drop_last=False
         )
+        sampler.repeats = repeats
         batching = {"batch_size": batch_size, "sampler": sampler, "drop_last": train}
     collate = _collate_in_worker if num_workers > 0 else collate_fn
     return DataLoader(

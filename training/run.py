@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from datasets.aspect_batches import aspect_ratios
+from datasets.augment.rare_classes import find_repeats
 from datasets.loader import build_data_loader, fingerprint, set_epoch
 from engine import Window, train_one_epoch, trial_step
 from evaluation.evaluation import score
@@ -79,7 +80,10 @@ class Training:
         args = self.args
         self.device = torch.device(args.device)
         aspects = aspect_ratios(data.train) if args.group_by_aspect else None
-        batches = build_data_loader(data.train, args.batch_size, train=True, aspects=aspects, **loading(args))
+        self.repeats = None if args.overfit else find_repeats(data.train, args.repeat_threshold, args.seed)
+        batches = build_data_loader(
+            data.train, args.batch_size, train=True, aspects=aspects, repeats=self.repeats, **loading(args)
+        )
         self.loader = StepLoader(batches, args.accumulate) if args.accumulate > 1 else batches
         self.optimizer = build_optimizer(model, args)
         self.lr_scheduler, self.per_step = build_lr_scheduler(self.optimizer, args, len(self.loader))
@@ -139,7 +143,7 @@ class Training:
             forecast = preflight(
                 self.model,
                 trial_step(tried, self.validation.criterion, self.device, self.validation.precision),
-                worst_batch(data, args.batch_size, pad_multiple=args.pad_multiple),
+                worst_batch(data, args.batch_size, pad_multiple=args.pad_multiple, repeats=self.repeats),
                 typical_batches(data, args.batch_size, 5, pad_multiple=args.pad_multiple),
                 device=self.device,
                 optimizer=self.optimizer,

@@ -237,9 +237,10 @@ class TrainingState:
         if world_size != get_world_size():
             changes.append(f"the number of processes is {get_world_size()}, it was {world_size}")
         settings = checkpoint.get("args", {})
-        for name in ("batch_size", "accumulate", "seed"):
-            now = getattr(self.args, name, 1)
-            before = settings.get(name, 1 if name == "accumulate" else now)
+        for name in ("batch_size", "accumulate", "seed", "repeat_threshold"):
+            earlier = {"accumulate": 1, "repeat_threshold": 0}  # of versions without the setting
+            now = getattr(self.args, name, earlier.get(name, 1))
+            before = settings.get(name, earlier.get(name, now))
             if now != before:
                 changes.append(f"--{name} is {now}, it was {before}")
         grouped = getattr(self.args, "group_by_aspect", False)

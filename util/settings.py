@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from util.flags.own_data import HELD_OUT
+from util.flags.own_data import AUGMENTED, HELD_OUT
 from util.flags.setting import DETECTOR, INPUT, RUN, SCHEDULE, TRAINING, Setting
 
 MAX_PIXELS = 178_956_970  # of an image file: where Pillow refuses by default
@@ -214,6 +214,7 @@ GROUPS: dict[str, tuple[Setting, ...]] = {
             trains=True,
         ),
         Setting("no_crop", False, None, "no random crops in training", TRAINING, trains=True),
+        *AUGMENTED,
         Setting(
             "pad_multiple",
             1,

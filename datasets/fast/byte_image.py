@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from PIL.Image import Image, Resampling, Transpose
 from torch import Tensor
@@ -65,6 +66,14 @@ class ByteImage:
         batch = self.pixels.contiguous()[None].permute(0, 3, 1, 2)  # [1, 4, h, w]
         resized = interpolate(batch, size=size[::-1], mode="bilinear", antialias=True)
         return ByteImage(resized[0].permute(1, 2, 0))
+
+    def recolored(self, matrix: np.ndarray) -> ByteImage:
+        """The image with each colour multiplied by `matrix`, [3, 4] with an offset of 0..255 as the last column."""
+        weights = torch.tensor(matrix, dtype=torch.float32)
+        colors = self.pixels[..., :3].float() @ weights[:, :3].T + (weights[:, 3] + 0.5)  # [h, w, 3]
+        pixels = torch.empty((self.height, self.width, 4), dtype=torch.uint8)
+        pixels[..., :3] = colors.clamp_(0, 255)
+        return ByteImage(pixels)
 
     def normalized(self, mean: Sequence[float], std: Sequence[float]) -> Tensor:
         """float32 [3, h, w]: the image in 0..1, minus `mean`, divided by `std`, by channel."""

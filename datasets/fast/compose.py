@@ -7,16 +7,18 @@ from typing import Any
 from PIL.Image import Image
 
 import datasets.transforms as T
+from datasets.augment.color_jitter import ColorJitter
 from datasets.fast.byte_image import ByteImage
 
-MOVES = (T.RandomHorizontalFlip, T.RandomResize, T.RandomCrop, T.RandomSizeCrop)  # the transforms that take a ByteImage
+# The transforms that take a ByteImage
+MOVES = (T.RandomHorizontalFlip, T.RandomResize, T.RandomCrop, T.RandomSizeCrop, ColorJitter)
 
 
 class FastCompose(T.Compose):
     """`Compose` for training: the same random choices, sizes and targets, and pixels within 2 of 255.
 
     `Compose(it.transforms)` is the plain form. It is also used for images that are not RGB, and unless the transforms
-    are flips, resizes and crops, followed by `Compose([ToTensor, Normalize])`.
+    are flips, resizes, crops and changes of colours, followed by `Compose([ToTensor, Normalize])`.
     """
 
     def __call__(self, image: Any, target: T.Target | None) -> tuple[Any, T.Target | None]:

@@ -11,6 +11,7 @@ from PIL.Image import Image
 
 import datasets.transforms as T
 from datasets.annotated_images import AnnotatedImages
+from datasets.augment.repeats import Repeats
 from datasets.same_size import resized_sizes
 from util.nested_tensor import NestedTensor, collate_fn
 
@@ -18,7 +19,9 @@ Batch = tuple[NestedTensor, tuple[T.Target, ...]]
 Limits = tuple[int, int | None]  # a short side and the limit of the long side, pixels
 
 
-def worst_batch(dataset: AnnotatedImages, batch_size: int, *, pad_multiple: int = 1) -> Batch:
+def worst_batch(
+    dataset: AnnotatedImages, batch_size: int, *, pad_multiple: int = 1, repeats: Repeats | None = None
+) -> Batch:
     """The images with the most objects, stretched to the size of the largest batch that training can draw.
 
     No batch of the training has more pixels, including padding, or more objects. Images are stretched instead of
@@ -28,6 +31,7 @@ def worst_batch(dataset: AnnotatedImages, batch_size: int, *, pad_multiple: int 
         dataset: with the transforms of `make_coco_transforms("train", ...)`.
         batch_size: B; a smaller data set gives a batch of all its images.
         pad_multiple: batches are padded to multiples of this many pixels.
+        repeats: how often an epoch holds each image; None: once.
 
     Returns:
         (samples [B, 3, H, W], targets), normalised as in training.
@@ -43,7 +47,8 @@ def worst_batch(dataset: AnnotatedImages, batch_size: int, *, pad_multiple: int 
         reductions = resized_sizes(dataset, *reduced) if reduced is not None else []
         thinnest = min((min(view) for view in reductions if view is not None), default=crops[0])
         views |= crop_views((min(crops[0], thinnest), crops[1]), size, max_size)
-    fullest = np.argsort(-objects_per_image(dataset), kind="stable")[:batch_size].tolist()
+    order = np.argsort(-objects_per_image(dataset), kind="stable")
+    fullest = np.repeat(order, 1 if repeats is None else repeats.most()[order])[:batch_size].tolist()
     height, width = largest_size(views or {(size, size)}, len(fullest))
 
     def stretch(image: Image, target: T.Target) -> tuple[Image, T.Target]:

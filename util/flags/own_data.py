@@ -1,4 +1,4 @@
-"""The settings by which a run holds out validation images of its own data."""
+"""The settings that data of one's own may need: a part to hold out, less or more augmentation, balance of classes."""
 
 from __future__ import annotations
 
@@ -29,5 +29,28 @@ HELD_OUT = (
         "itself",
         TRAINING,
         choices=("near", "none"),
+    ),
+)
+AUGMENTED = (
+    Setting("no_flip", False, None, "no random flips in training", TRAINING, trains=True),
+    Setting(
+        "color_jitter",
+        0,
+        float,
+        "change brightness, contrast, saturation (by up to this factor) and hue in training; 0.2 is mild",
+        TRAINING,
+        0,
+        1,
+        trains=True,
+    ),
+    Setting(
+        "repeat_threshold",
+        0,
+        float,
+        "repeat images of classes that fewer than this share of the images show, so that they are seen more often",
+        TRAINING,
+        0,
+        1,
+        trains=True,
     ),
 )

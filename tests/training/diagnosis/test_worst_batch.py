@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 import datasets.transforms as T
+from datasets.augment.repeats import Repeats
 from datasets.coco import CocoDetection, make_coco_transforms
 from datasets.transforms import crop, get_size_with_aspect_ratio, resize
 from tests.helpers.coco_files import annotation, write_coco
@@ -177,3 +178,11 @@ def test_the_last_resize_decides_not_one_before_a_crop(tmp_path):
     data._transforms = T.Compose([T.RandomResize([20]), T.RandomSizeCrop(10, 15), T.RandomResize([40], 64)])
     # a crop of 10x15 pixels becomes 40x60; the whole 60x20 image would become 63x21
     assert worst_batch(data, 2)[0].tensors.shape[2:] == (60, 63)
+
+
+def test_an_image_that_is_repeated_may_fill_the_largest_batch(tmp_path):
+    rows = [annotation(n, 2, [5, 5, 20, 10]) for n in range(1, 6)]
+    few = CocoDetection(*write_coco(tmp_path, rows), make_coco_transforms("train", train_sizes=(16,)), False)
+    repeats = Repeats(np.array([1.0, 1.5, 1.0]))
+    assert [int(t["image_id"]) for t in worst_batch(few, 3, repeats=repeats)[1]] == [2, 2, 1]
+    assert [int(t["image_id"]) for t in worst_batch(few, 3)[1]] == [2, 1, 3]
