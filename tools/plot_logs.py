@@ -1,4 +1,9 @@
-"""Draw the curves of one or more runs in one picture: `python -m tools.plot_logs RUN... --out FILE.png`."""
+"""Draw loss, error, AP and learning rate of one or more runs in one picture.
+
+python -m tools.plot_logs outputs/base outputs/longer --out curves.png --smooth 2
+
+`python -m tools.compare` also says which settings differ.
+"""
 
 import argparse
 import sys
@@ -27,7 +32,7 @@ def main(options: argparse.Namespace) -> None:
 
 def run(argv: Sequence[str] | None = None) -> int:
     """The command; returns the exit code."""
-    parser = tool_parser("Draw loss, error, AP and learning rate of one or more runs.")
+    parser = tool_parser(__doc__)
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="output folder of a run, with its log.txt")
     parser.add_argument("--out", type=Path, required=True, help="the picture to write; the suffix sets the format")
     parser.add_argument(

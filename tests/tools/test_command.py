@@ -1,9 +1,12 @@
 """The command tail that all tools share."""
 
+import ast
 import os
+from pathlib import Path
 
 import pytest
 
+from tests.helpers.paths import REPOSITORY
 from tools.command import ToolError, refuse_existing, refuse_input, run_tool, say, tool_parser
 from util.errors import CheckpointError
 
@@ -73,3 +76,19 @@ def test_training_flags_are_collected_only_on_request():
     with pytest.raises(SystemExit) as stopped:
         run(seen.append, "--lr", "0.1")
     assert stopped.value.code == 2
+
+
+def commands() -> list[Path]:
+    """The files in tools/ that are commands, relative to the repository."""
+    files = sorted((REPOSITORY / "tools").rglob("*.py"))
+    return [file.relative_to(REPOSITORY) for file in files if 'if __name__ == "__main__"' in file.read_text()]
+
+
+@pytest.mark.parametrize("file", commands(), ids=str)
+def test_the_help_of_each_tool_has_an_example(file):
+    """The help shows the docstring, of which the example is a part."""
+    source = (REPOSITORY / file).read_text()
+    called = f"python -m {'.'.join(file.with_suffix('').parts)} "
+    copied = f"python {file.name} "  # a file that users copy elsewhere
+    assert any(call in ast.get_docstring(ast.parse(source)) for call in (called, copied))
+    assert "__doc__" in source
