@@ -32,7 +32,7 @@ def find_coco(tree: Tree) -> list[FoundData]:
     """
     published = {name: tree.root / PUBLISHED_FILE.format(name) for name in NAMES}
     published = {name: file for name, file in published.items() if _is_in(tree, file)}
-    files = [file for file in _json_files(tree) if is_instances_file(file)]
+    files = [file for file in _json_files(tree) if file.name == ROBOFLOW or is_instances_file(file)]
     if published:
         others = [
             file

@@ -10,6 +10,7 @@ from typing import Any
 
 from datasets.annotations.relatives import translate
 from datasets.annotations.rules import read_json
+from util.text import printable
 
 HEAD = 2**20  # bytes in which a file shows that it is COCO's
 CHUNK = 2**22  # bytes that are looked through at a time for the names of images
@@ -21,19 +22,23 @@ _FILE_NAME = re.compile(rb'"file_name"\s*:\s*("(?:[^"\\]|\\.)*")')
 
 
 def is_instances_file(file: Path) -> bool:
-    """Whether a JSON file has COCO's lists of images and annotations; False also for one that cannot be read."""
+    """Whether a JSON file has COCO's lists of images and annotations.
+
+    So it is taken to be if it cannot be opened, or is damaged behind the beginning of a list of images: reading it then
+    says what is wrong.
+    """
     try:
         with file.open("rb") as opened:
             head = opened.read(HEAD)
             is_whole = len(head) < HEAD
     except OSError:
-        return False
+        return True
     if not _is_plain(head):
         return not is_whole or _has_lists(file)
     images, annotations = _IMAGES.search(head), _ANNOTATIONS.search(head)
     if not is_whole:
         return bool(images) or bool(annotations and _BOX.search(head, annotations.end()))
-    return bool(images and annotations)
+    return bool(images) and (bool(annotations) or _is_damaged(head))
 
 
 def names_of_images(file: Path) -> list[str]:
@@ -42,6 +47,22 @@ def names_of_images(file: Path) -> list[str]:
     Raises:
         OSError, ValueError: the file cannot be read.
     """
+    try:
+        found = _scan(file)
+    except OSError as error:
+        raise OSError(
+            f"annotation file {printable(file)} cannot be read ({error.strerror}): check its permissions"
+        ) from None
+    if found:
+        return [name for name in found if name]
+    data: dict[str, Any] = read_json(file)
+    translate(data)
+    names = [image.get("file_name") for image in data["images"] if isinstance(image, dict)]
+    return [name for name in names if isinstance(name, str) and name][:NAMES]
+
+
+def _scan(file: Path) -> list[str]:
+    """The first file names in the text of a file, at most `NAMES`."""
     found: list[str] = []
     with file.open("rb") as opened:
         rest = b""
@@ -54,12 +75,15 @@ def names_of_images(file: Path) -> list[str]:
                 end = match.end()
                 found.append(_decoded(match[1]))
             rest = text[max(end, len(text) - 8192) :]
-    if found:
-        return [name for name in found[:NAMES] if name]
-    data: dict[str, Any] = read_json(file)
-    translate(data)
-    names = [image.get("file_name") for image in data["images"] if isinstance(image, dict)]
-    return [name for name in names if isinstance(name, str) and name][:NAMES]
+    return found[:NAMES]
+
+
+def _is_damaged(content: bytes) -> bool:
+    try:
+        json.loads(content)
+    except (ValueError, RecursionError):
+        return True
+    return False
 
 
 def _has_lists(file: Path) -> bool:

@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote
 
+from datasets.annotations.file_names import hint_at
 from datasets.formats.part_names import part_in, part_of
 from datasets.formats.tree import Tree
 from util.text import printable
 
 IMAGE_FOLDERS = ("images", "image", "imgs", "img", "JPEGImages", "pictures", "photos", "data")
 MOST_FOLDERS = 500  # that are tried
-DEEPEST = 6  # leading folders of a name that may be left out
+DEEPEST = 12  # leading folders of a name that may be left out
 LOCAL_FILES = "?d="  # Label Studio's address of a file on disk
 
 
@@ -94,7 +95,8 @@ def locate_images(tree: Tree, file: Path, names: Sequence[str], part: str | None
     if best is None:
         raise ValueError(
             f"{printable(file)} lists images such as '{printable(names[0])}', but no folder below "
-            f"{printable(tree.root)} holds one: put the images beside the file, or into a folder `images`"
+            f"{printable(tree.root)} holds one: put the images beside the file, or into a folder `images` "
+            f"({hint_at(tree.root, names)})"
         )
     return best[1:]
 

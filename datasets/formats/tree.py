@@ -10,6 +10,7 @@ from util.loading.file_kinds import START, advice_for, kind_of
 from util.text import printable
 
 DEPTH = 4  # folders below the given one
+MOST_FOLDERS = 20_000  # of a data set
 SKIPPED = ("__MACOSX", "__pycache__", "@eaDir")  # and hidden ones: what systems leave in folders
 
 
@@ -31,6 +32,7 @@ class Tree:
 
         Raises:
             NotADirectoryError, FileNotFoundError, OSError: `root` or a folder below it cannot be listed.
+            ValueError: there are more than `MOST_FOLDERS` folders.
         """
         if not root.is_dir():
             if root.exists():
@@ -68,6 +70,10 @@ def _list(root: Path) -> dict[Path, list[str]]:
         folders[:] = sorted(name for name in folders if not (_is_left_by_a_system(name) or _leads_back(folder / name)))
         if len(folder.relative_to(root).parts) >= DEPTH:
             folders.clear()
+        if len(found) == MOST_FOLDERS:
+            raise ValueError(
+                f"{printable(root)} holds more than {MOST_FOLDERS:,} folders: pass the folder of the data set itself"
+            )
         found[folder] = sorted(name for name in names if not _is_left_by_a_system(name))
     return found
 

@@ -1,14 +1,16 @@
 """Recognising a data set's folder: each layout, and what is said where there is none or more than one."""
 
+import errno
 import json
 import os
 import pickle
 import zipfile
+from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from datasets.formats import find_data
+from datasets.formats import find_data, tree
 from tests.helpers.layouts import coco_layouts
 from tests.helpers.layouts.coco_layouts import DIVIDED, LAYOUTS, UNDIVIDED, write_part
 
@@ -159,6 +161,71 @@ def test_lists_far_into_a_file_are_seen(tmp_path):
     order |= {key: content[key] for key in ("annotations", "images")}
     file.write_text(json.dumps(order))
     assert len(find_data(tmp_path).parts["train"].read()["images"]) == 6
+
+
+@pytest.mark.parametrize(
+    ("content", "fault"), [("", "is empty"), ('{"images": [{"id": 1, "file_name": "cell 000.png"}, {"id"', "truncated")]
+)
+@pytest.mark.parametrize("name", ["_annotations.coco.json", "labels.json"])
+def test_a_damaged_file_is_named_where_it_is_needed(tmp_path, name, content, fault):
+    root = coco_layouts.roboflow(tmp_path, (0, 1))
+    for part in ("train", "valid", "test"):
+        (root / part / "_annotations.coco.json").rename(root / part / name)
+    (root / "train" / name).write_text(content)
+    found = find_data(root)
+    assert {"val", "test"} <= set(found.parts)
+    if "train" in found.parts:
+        with pytest.raises(ValueError, match=rf"train/{name} .*{fault}"):
+            found.parts["train"].read()
+    elif name == "_annotations.coco.json":
+        assert f"train/{name} {fault}" in found.unusable["train"]
+
+
+def test_a_file_that_cannot_be_opened_is_named(tmp_path, monkeypatch):
+    root = coco_layouts.beside(tmp_path, (0, 1))
+
+    def refuse(path, *args):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(OSError, match=r"labels\.json cannot be read \(Permission denied\): check its permissions"):
+        find_data(root)
+
+
+def test_a_folder_that_cannot_be_listed_is_named(tmp_path, monkeypatch):
+    coco_layouts.beside(tmp_path, (0, 1))
+    listing = os.scandir
+
+    def refuse(path):
+        if "März" in str(path):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return listing(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(OSError, match=r"Fotos März cannot be listed \(Permission denied\): check its permissions"):
+        find_data(tmp_path)
+
+
+def test_a_folder_of_everything_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(tree, "MOST_FOLDERS", 3)
+    for number in range(4):
+        (tmp_path / str(number)).mkdir()
+    with pytest.raises(ValueError, match="more than 3 folders: pass the folder of the data set itself"):
+        find_data(tmp_path)
+
+
+def test_names_in_another_letter_case_are_hinted_at(tmp_path):
+    write_part(tmp_path / "images", tmp_path / "labels.json", (0, 1), names=str.upper)
+    with pytest.raises(ValueError, match="they are there under another name.*letter case"):
+        find_data(tmp_path)
+
+
+def test_the_files_that_tools_put_beside_an_export_do_not_matter(tmp_path):
+    root = coco_layouts.roboflow(tmp_path, (0, 1))
+    (root / "README.roboflow.txt").write_text("1 2 3 4 5\nExported\n")
+    (root / "README.dataset.txt").write_text("# cells\n")
+    (root / "notes.json").write_text('{"categories": [{"id": 0, "name": "a"}], "info": {"version": "1.0"}}')
+    assert find_data(root).kind == "Roboflow COCO"
 
 
 def test_two_folders_with_the_same_names_are_not_guessed_between(tmp_path):
