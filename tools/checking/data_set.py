@@ -26,7 +26,7 @@ from tools.checking.scan import Seen, scan
 from util.logging import get_logger
 
 ORDER = ("train", "val", "test")
-DOUBT = re.compile(r"\bwrong\b")  # in what a reader logs
+DOUBT = re.compile(r"\bwrong\b|have no image")  # in what a reader logs: something is lost, or in the wrong place
 Step = Callable[[int], object]
 
 
@@ -139,7 +139,7 @@ def _remarks(name: str, source: str, sentences: Sequence[str]) -> Iterator[Findi
                 "reading",
                 level,
                 f"reading the annotations of {name} left {counted(len(said), 'remark')}"
-                + (", after which boxes or labels may be wrong" if hurts else ""),
+                + (": objects may be lost, or in the wrong place" if hurts else ""),
                 "See the remark for what to do." if hurts else "Nothing to do, if what was read is what was meant.",
                 [Place(name, source, sentence) for sentence in said],
                 weight=1.2 if hurts else 0.3,

@@ -74,7 +74,11 @@ def test_label_files_that_cannot_be_used_are_left_out_and_named():
 
 @pytest.mark.parametrize(
     ("sentence", "level"),
-    [("2 polygons became boxes", Level.NOTE), ("3 files state another size: the boxes are wrong", Level.HURTS)],
+    [
+        ("2 polygons became boxes", Level.NOTE),
+        ("3 files state another size: the boxes are wrong", Level.HURTS),
+        ("3 (a.txt, …) of the label files have no image: they are left out", Level.HURTS),
+    ],
 )
 def test_what_a_reader_logs_is_a_finding_and_not_printed(sentence, level, capsys):
     def reader():
