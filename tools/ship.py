@@ -23,9 +23,9 @@ from util.loading.checkpoint_entries import without_average
 KEPT = ("epoch", "best_score", "best_ap", "categories", "thresholds", "versions")
 # Settings that describe where and how a run was done, not its result.
 DROPPED = frozenset(
-    "coco_path coco_panoptic_path train_ann train_images val_ann val_images train_panoptic val_panoptic output_dir "
-    "resume init_from frozen_weights device num_workers print_freq tensorboard preflight given world_size dist_url "
-    "distributed rank gpu dist_backend eval start_epoch compile raw_weights save_thresholds".split()
+    "data eval_part val_split coco_path coco_panoptic_path train_ann train_images val_ann val_images train_panoptic "
+    "val_panoptic output_dir resume init_from frozen_weights device num_workers print_freq tensorboard preflight given "
+    "world_size dist_url distributed rank gpu dist_backend eval start_epoch compile raw_weights save_thresholds".split()
 )
 
 

@@ -139,7 +139,7 @@ def _model_of(options: argparse.Namespace, parser: argparse.ArgumentParser) -> t
             raise ValueError(f"{options.checkpoint} holds the settings of its model: omit {', '.join(flags)}")
         model, _, args, _ = load_detector(options.checkpoint, "cpu")
         return model, args
-    vars(options).update(device="meta", backbone_weights="none", coco_path="no data are read")
+    vars(options).update(device="meta", backbone_weights="none", data=None, coco_path="no data are read")
     check_args(options)
     with torch.device("meta"), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about frozen layers without weights, which do not matter here

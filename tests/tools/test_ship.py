@@ -11,6 +11,7 @@ from tests.helpers.runs import parse
 from tools.ship import run, ship
 from util.checkpoint import load_checkpoint, save_checkpoint
 from util.errors import CheckpointError
+from util.settings import GROUPS
 
 CATEGORIES = [{"id": 1, "name": "circle"}, {"id": 2, "name": "square"}]
 
@@ -20,6 +21,8 @@ def trained(tmp_path):
     """A checkpoint of a tiny model as `main.py` writes it: the file and its content."""
     args = parse("/machine/data", "--num_classes", "3", "--output_dir", "/machine/run", "--backbone_norm", "bn")
     model = build_model(args)[0].to(memory_format=torch.channels_last)
+    paths = [setting.name for setting in GROUPS["data"] if setting.kind is str and setting.default is None]
+    vars(args).update(dict.fromkeys(paths, "/machine/other"))
     checkpoint = {
         "model": model.state_dict(),
         "optimizer": {"state": {0: {"exp_avg": torch.zeros(100_000)}}, "param_groups": []},
