@@ -35,9 +35,9 @@ def finished(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_run_leaves_its_files(finished: Path):
     files = {str(path.relative_to(finished)) for path in finished.rglob("*") if path.is_file()}
     expected = {"log.txt", "checkpoint.pth", "checkpoint0000.pth", "checkpoint0001.pth", "checkpoint_best.pth"}
-    expected |= {f"eval/{name}.json" for name in ("per_class", "f1", "confusion", "detections")}
+    expected |= {f"eval/{name}.json" for name in ("per_class", "f1", "confusion", "detections", "errors", "run")}
     expected |= {f"eval/{name}.png" for name in ("per_class", "pr_curves", "f1", "confusion", "detections")}
-    assert files == expected | {"eval/latest.pth", "eval/000.pth"}
+    assert files == expected | {"eval/latest.pth", "eval/000.pth", "report.html"}
 
 
 def test_log_lines_carry_the_published_keys(finished: Path):

@@ -103,6 +103,7 @@ class Training:
             categories=data.categories,
             split=data.split.plain() if data.split else None,
         )
+        validation.page.trains_on(data.train, self.state.data)
         checkpoint = start.checkpoint
         own_log = bool(checkpoint) and self.folder.owns(args.resume) and not args.overwrite
         if own_log:  # also if nothing is left to train
@@ -264,6 +265,8 @@ class Training:
             self.state.position.best_score = position.best_score  # this best was not saved, a later one may be
         self.folder.log(record)
         self._record = record
+        if evaluates:
+            self.validation.page.write(last=last)
         monitor.curves.epoch(record, taken)
         return last
 

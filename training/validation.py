@@ -18,6 +18,7 @@ from evaluation.evaluation import Evaluation
 from evaluation.findings import summarize_matches
 from evaluation.report import write_evaluation
 from evaluation.thresholds import best_thresholds
+from training.report.writing import RunReport
 from training.run_folder import RunFolder
 from util.compute.precision import Precision
 from util.dist import is_main_process
@@ -38,6 +39,7 @@ class Validation:
 
     Attributes:
         precision: of the model's forward, in training too.
+        page: the run's `report.html`.
 
     Raises:
         ImportError, ValueError: the ground truth or the settings cannot be evaluated; found here, before any training.
@@ -66,6 +68,8 @@ class Validation:
             output_dir=args.output_dir,
             max_dets=args.max_dets,
         )
+        kinds = [*self.evaluation.kinds, *["panoptic"] * (self.evaluation.panoptic is not None)]
+        self.page = RunReport(args, folder, dataset, kinds)
 
     def run(self, monitor: Monitor = UNMONITORED, model: nn.Module | None = None) -> dict[str, Any]:
         """The losses and COCO's numbers on the validation images, see `engine.evaluate`.
@@ -133,6 +137,8 @@ class Validation:
                 raise OSError(f"{fault}: choose another --output_dir, or make room") from error
             self.folder.faults["evaluation"] = fault
             get_logger().error(f"{fault}: training continues")
+        if not training:  # a training adds a line to its log before
+            self.page.write()
         return thresholds
 
 

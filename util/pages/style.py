@@ -50,7 +50,7 @@ details[open]{padding-bottom:8px}
 figure{margin:0;min-width:0}
 .charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,340px),1fr));gap:20px 24px;margin:1em 0;
 align-items:start}
-.chart{max-width:560px}
+.chart{max-width:460px}
 .chart figcaption{font-weight:600;font-size:.95rem}
 .legend{display:flex;flex-wrap:wrap;gap:2px 14px;color:var(--soft);font-size:.82rem}
 .legend i{display:inline-block;width:12px;height:12px;border-radius:3px;margin-right:5px;vertical-align:-1px}
@@ -67,7 +67,12 @@ align-items:start}
 .gallery .picture{margin:0}
 .picture img{display:block;max-width:100%;height:auto;border-radius:6px}
 .picture figcaption{font-size:.88rem;color:var(--soft);margin-top:4px}
+.pair{margin:1em 0 1.6em}
+.pair div{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,300px),1fr));gap:8px;max-width:1000px}
+.pair img{width:100%}
+.drawn{overflow-x:auto}
 .drawn img{background:#fff}
+@media (max-width:720px){.drawn img{max-width:none}}
 @media (prefers-color-scheme:dark){.drawn img{filter:invert(.9) hue-rotate(180deg)}}
 @media print{nav{display:none}details{border:0}}
 """.strip()
