@@ -266,7 +266,7 @@ class Training:
         self.folder.log(record)
         self._record = record
         if evaluates:
-            self.validation.page.write(last=last)
+            self.validation.page.write(last=last or self.state.ends_early())
         monitor.curves.epoch(record, taken)
         return last
 
