@@ -127,7 +127,8 @@ def test_a_run_that_ends_after_some_steps_announces_those(shapes: Path, capsys: 
     main.main(parse(shapes, "--max_steps", "3", "--epochs", "300"))
     said = capsys.readouterr().out
     assert "start training: epochs 0 to 1, 2 steps each, until step 3\n" in said
-    assert "1 of 2 epochs in " in said and "2 of 2 epochs in " in said and "of 300" not in said.split("start training")[1]
+    assert "1 of 2 epochs in " in said and "2 of 2 epochs in " in said
+    assert "of 300" not in said.split("start training")[1]
     assert said.rindex("about 0:00:00 to go") > said.rindex("2 of 2 epochs in ")
 
 
