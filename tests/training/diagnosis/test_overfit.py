@@ -24,17 +24,18 @@ FROM_DETECTOR += ["--num_workers", "0", "--device", "cpu", "--batch_size", "4"]
 
 @pytest.fixture(autouse=True)
 def no_reports(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Evaluations without their files and pictures, which take longer than the trainings here."""
+    """Few evaluations, without their files and pictures, which take longer than the trainings here."""
     monkeypatch.setattr("training.validation.write_evaluation", lambda *args, **more: {})
+    monkeypatch.setattr("training.diagnosis.overfit.EVALUATIONS", 2)
 
 
 def result_of(out: Path) -> dict[str, Any]:
     return json.loads((out / "overfit" / "overfit.json").read_text())
 
 
-def overfit(data: Path, out: Path, *more: str, pictures: int = 4) -> int:
+def overfit(data: Path, out: Path, *more: str, pictures: int = 3) -> int:
     """The exit code of a short test of a tiny model; later flags win."""
-    limit = ["--overfit", str(pictures), "--max_steps", "12"]
+    limit = ["--overfit", str(pictures), "--max_steps", "10"]
     return main.run(flags(data, "--output_dir", str(out), *limit, *more))
 
 
@@ -189,8 +190,8 @@ def test_the_pictures_are_seen_without_augmentation(shapes, tmp_path, monkeypatc
         return original(self, rounds, *args)
 
     monkeypatch.setattr(main.OverfitTest, "_train_round", watch)
-    assert overfit(shapes, tmp_path, "--max_steps", "4", "--batch_size", "2") == 3
-    assert len(seen) == 4 and all(len(forms) == 1 for forms in seen.values())
+    assert overfit(shapes, tmp_path, "--max_steps", "4", "--batch_size", "1") == 3
+    assert len(seen) == 3 and all(len(forms) == 1 for forms in seen.values())
 
 
 @pytest.mark.parametrize("other", [["--eval", "--resume", "x.pth"], ["--resume", "x.pth"]])
@@ -210,3 +211,11 @@ def test_more_pictures_than_there_are_is_said(shapes, tmp_path, capsys):
     assert overfit(shapes, tmp_path, "--max_steps", "1", pictures=100) == 3
     assert "--overfit 100: there are only 8 pictures" in capsys.readouterr().out
     assert len(result_of(tmp_path)["image_ids"]) == 8
+
+
+def test_a_recipe_is_tested_too(shapes, tmp_path):
+    run = ["--coco_path", str(shapes), "--output_dir", str(tmp_path), "--recipe", "small", "--device", "cpu"]
+    code = main.run([*run, "--num_workers", "0", "--overfit", "2", "--max_steps", "2", "--val_size", "64"])
+    result = result_of(tmp_path)
+    assert code == (0 if result["passed"] else 3) and 0 < result["steps"] <= 2
+    assert [path.name for path in tmp_path.iterdir()] == ["overfit"]
