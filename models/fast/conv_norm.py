@@ -154,9 +154,9 @@ def _weight_gradient_by_cells(grad: Tensor, x: Tensor, weight: Tensor, geometry:
 
 
 def _as_products(x: Tensor, other: Tensor) -> bool:
-    """Whether products of matrices serve: on a CPU, and in no half type."""
+    """Whether products of matrices serve: on a CPU, in no half type, and not in a file for another runtime."""
     if not torch.jit.is_scripting():
-        if torch.is_autocast_enabled("cpu"):
+        if torch.is_autocast_enabled("cpu") or torch.compiler.is_exporting():
             return False
     full = x.dtype == other.dtype and (x.dtype == torch.float32 or x.dtype == torch.float64)
     return full and x.device.type == "cpu"

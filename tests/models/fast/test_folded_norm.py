@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from models.backbone import Backbone, FrozenBatchNorm2d
 from models.fast.conv_norm import weight_gradient
 from models.fast.inference import FusedResNet, optimize_for_inference
+from models.resnet import Bottleneck
 from util.nested_tensor import NestedTensor
 
 BACKBONES = [("tiny", False), ("tiny", True), ("resnet18", True), ("resnet50", False), ("resnet50", True)]
@@ -162,3 +163,12 @@ def test_autocast_gives_half_features_near_the_float32_ones():
     assert half.dtype == torch.bfloat16
     assert (half - exact).abs().max() < 0.05 * exact.abs().max()
     assert all(p.grad.isfinite().all() and p.grad.dtype == torch.float32 for p in network.parameters())
+
+
+def test_a_file_for_another_runtime_holds_convolutions():
+    """Their kernels for these are faster than products of matrices between transpositions."""
+    block = Bottleneck(64, 16, stride=1, dilation=1, norm_layer=FrozenBatchNorm2d).eval()
+    program = torch.export.export(block, (torch.zeros(1, 64, 8, 8),))
+    called = [str(node.target) for node in program.graph.nodes if node.op == "call_function"]
+    assert sum("conv" in name for name in called) == 3
+    assert not any("mm" in name for name in called)
