@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import numpy as np
 
+from datasets.formats.part import FoundData
 from tools.checking.entries import PartData
 from tools.checking.findings import Finding, Level, Place, counted, finding, has, of_all
 from tools.checking.model import ModelFacts
 
 
-def amount_findings(parts: Sequence[PartData], facts: ModelFacts, root: Path) -> Iterator[Finding]:
-    """Everything about amounts."""
-    names = [part.name for part in parts]
+def amount_findings(parts: Sequence[PartData], facts: ModelFacts, data: FoundData) -> Iterator[Finding]:
+    """Everything about amounts; `data` has the parts that could not be read, too."""
+    names, root = list(data.parts), data.root
     most = max((int(objects_per_picture(part).max(initial=0)) for part in parts), default=0)
     for part in parts:
         yield from _nothing(part)

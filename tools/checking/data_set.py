@@ -73,7 +73,7 @@ def check(folder: Path, facts: ModelFacts, workers: int, start: Callable[[int], 
         seen[p][row] = one
     for part, of_part in zip(parts, seen, strict=True):
         fill_in_sizes(part, of_part)
-    findings += _everything(parts, missing, seen, facts, data.root)
+    findings += _everything(parts, missing, seen, facts, data)
     return Checked(data.sentence(), parts, seen, in_order(findings), len(parts) == len(data.parts))
 
 
@@ -162,7 +162,7 @@ def _everything(
     missing: Sequence[Sequence[int]],
     seen: Sequence[dict[int, Seen]],
     facts: ModelFacts,
-    root: Path,
+    data: FoundData,
 ) -> Iterator[Finding]:
     for part, absent, of_part in zip(parts, missing, seen, strict=True):
         yield from picture_findings(part, absent, of_part)
@@ -173,4 +173,4 @@ def _everything(
         yield from unlisted_findings(parts)
         yield from class_findings(parts, facts)
         yield from duplicate_findings(parts, seen)
-        yield from amount_findings(parts, facts, root)
+        yield from amount_findings(parts, facts, data)

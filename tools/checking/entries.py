@@ -124,10 +124,11 @@ def usable_entries(
     annotations, wrong = _usable(data["annotations"], check, "annotation")
     findings += _unusable(name, ann_file, "annotations", wrong, len(data["annotations"]))
     rows = {image["id"]: row for row, image in enumerate(images)}
-    orphans = [annotation for annotation in annotations if annotation["image_id"] not in rows]
+    listed = {image["id"] for image in data["images"] if isinstance(image.get("id"), int)}  # the unusable ones too
+    orphans = [annotation for annotation in annotations if annotation["image_id"] not in listed]
     if orphans:
         findings.append(_orphans(name, ann_file, orphans, len(annotations)))
-        annotations = [annotation for annotation in annotations if annotation["image_id"] in rows]
+    annotations = [annotation for annotation in annotations if annotation["image_id"] in rows]
     boxes = [annotation["bbox"] for annotation in annotations]
     part = PartData(
         name=name,

@@ -32,7 +32,7 @@ def test_a_part_that_cannot_be_read_does_not_hide_the_other(tmp_path):
     first = checked.findings[0]
     assert (first.kind, first.level) == ("annotations-unreadable", Level.STOPS)
     assert "may be truncated" in first.places[0].detail and first.places[0].part == "train"
-    assert "box-empty" in {found.kind for found in checked.findings}
+    assert {found.kind for found in checked.findings} == {"annotations-unreadable", "box-empty"}
 
 
 def test_all_faults_of_one_set_are_found_together(tmp_path):
@@ -117,3 +117,9 @@ def test_findings_of_one_kind_stay_together_and_say_once_what_to_do():
     findings = in_order([made("a", 0.1), made("b", 0.5), made("a", 0.9), made("c", 0.3, "Do that."), made("c", 0.2)])
     assert [found.title for found in findings] == ["a 0.9", "a 0.1", "b 0.5", "c 0.3", "c 0.2"]
     assert [advice for _, advice in with_last_advice(findings)] == ["", "Do this.", "Do this.", "Do that.", "Do this."]
+
+
+def test_annotations_of_an_entry_that_cannot_be_used_are_no_finding_of_their_own(tmp_path):
+    data = Planted(tmp_path)
+    data.train["images"][0]["width"] = -5
+    assert {found.kind for found in data.check().findings} == {"entry-image", "picture-not-listed"}
