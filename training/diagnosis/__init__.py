@@ -1,1 +1,1 @@
-"""Numbers and memory that go wrong: the worst batch, the first module that is not finite."""
+"""What goes wrong: the worst batch, the first module that is not finite, why nothing is learned."""

@@ -52,7 +52,7 @@ EVALUATIONS = 20  # in that time
 WARM_UP = 0.1  # largest share of the steps
 RESULT = "overfit.json"
 TRIAL_STEPS = (10, 60)  # fewest and most of a trial of other learning rates
-TRIAL_TIME = 0.5, 60.0  # of the run's own time for all trials together; at least so many seconds
+TRIAL_TIME = 0.5, 120.0  # of the run's own time for all trials together; at least so many seconds
 SMALLEST_RATE, LARGEST_RATE = 1e-7, 1e-3  # tried downwards, upwards
 CONFIDENT = 0.3  # score of detections whose class tells something
 
@@ -334,7 +334,7 @@ def _rates(lr: float, upwards: bool) -> list[float]:
     """The learning rates to try instead of `lr`, the nearest first."""
     if upwards:
         return [lr * factor for factor in (10, 100, 1000) if lr * factor <= LARGEST_RATE]
-    lower = (lr / 10, min(lr / 100, 1e-3), min(lr / 1000, 1e-4))
+    lower = (min(lr / 10, 1e-3), min(lr / 100, 1e-4), min(lr / 1000, 1e-5))
     return [rate for rate in lower if rate >= SMALLEST_RATE]
 
 

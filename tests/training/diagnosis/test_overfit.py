@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import pytest
 import main
 from datasets.coco import CocoDetection
 from tests.helpers.paths import REPOSITORY
-from tests.helpers.runs import flags
+from tests.helpers.runs import flags, signal_at
 from training.diagnosis import causes
 from training.diagnosis.overfit import OverfitFailed
 
@@ -167,6 +168,13 @@ def test_the_time_limit_ends_it_after_a_step(shapes, tmp_path, capsys):
     assert overfit(shapes, tmp_path, "--overfit_minutes", "1e-6") == 3
     assert result_of(tmp_path)["steps"] == 1
     assert "after 1 step (--overfit_minutes 1e-06 were over)" in capsys.readouterr().out
+
+
+def test_a_stop_ends_it_without_a_result(shapes, tmp_path, capsys, monkeypatch):
+    signal_at(monkeypatch, 2, signal.SIGTERM)
+    assert overfit(shapes, tmp_path) == 143
+    assert "the test with --overfit was stopped; it has no result" in capsys.readouterr().out
+    assert not (tmp_path / "overfit" / "overfit.json").exists()
 
 
 def test_numbers_that_are_not_finite_are_explained_by_the_rate(shapes, tmp_path):
