@@ -36,6 +36,7 @@ __all__ = [
 
 NEAR = 48  # of 256 bits
 NEXT = 15  # of the lowest 64 bits, for pictures that follow each other in a sequence
+NEXT_IN_VIDEO = 22  # the same, in a sequence where at least half of the neighbours are that near
 LOWEST = 64
 ONE_SCENE = 96  # three quarters of all pairs differ in less: the data set shows one scene
 EQUAL = 2  # of 256 bits, then
@@ -93,7 +94,10 @@ def likeness_limits(file_names: Sequence[str], hashes: Sequence[int | None]) -> 
 
 
 def _sequence_pairs(file_names: Sequence[str], hashes: Sequence[int | None], most: int) -> list[tuple[int, int]]:
-    """Neighbours in a numbered sequence that differ in at most `most` of their lowest bits."""
+    """Neighbours in a numbered sequence that differ in at most `most` of their lowest bits.
+
+    In a sequence that is a video by most of its neighbours, the others may have moved faster.
+    """
     sequences: dict[str, list[tuple[int, int]]] = defaultdict(list)
     for index, (name, value) in enumerate(zip(file_names, hashes, strict=True)):
         number = sequence_number(name)
@@ -102,7 +106,10 @@ def _sequence_pairs(file_names: Sequence[str], hashes: Sequence[int | None], mos
     pairs = []
     for members in sequences.values():
         order = [index for _, index in sorted(members)]
-        pairs += [(i, j) for i, j in zip(order, order[1:]) if distance(hashes[i], hashes[j], LOWEST) <= most]
+        neighbours = [(i, j, distance(hashes[i], hashes[j], LOWEST)) for i, j in zip(order, order[1:])]
+        near = sum(apart <= most for *_, apart in neighbours)
+        is_video = near > 1 and 2 * near >= len(neighbours)
+        pairs += [(i, j) for i, j, apart in neighbours if apart <= (NEXT_IN_VIDEO if is_video else most)]
     return pairs
 
 

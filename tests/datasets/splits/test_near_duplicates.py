@@ -65,6 +65,17 @@ def test_frames_are_recognised_in_any_order_and_with_gaps():
     assert [{names[order[i]] for i in group} for group in groups] == [set(names[:6])]
 
 
+def test_a_video_that_moves_fast_for_a_while_is_one_and_a_cut_ends_it():
+    shifts = [0, 4, 8, 12, 20, 24, 28]
+    frames = [perceptual_hash(scene(20, shift=shift)) for shift in shifts]
+    assert 15 < distance(frames[3], frames[4], 64) <= 22
+    names = [f"v{n}.jpg" for n in range(12)]
+    groups = groups_of_near_duplicates(names, [*frames, *video(21, 5)])
+    assert groups == [list(range(7)), list(range(7, 12))]
+    alone = [frames[3], frames[4], *FAR[:8]]  # without the others, they might be two photographs
+    assert groups_of_near_duplicates(names[:10], alone) == []
+
+
 def test_the_same_numbers_in_two_folders_are_two_sequences():
     hashes = video(20, 3) + video(21, 3) + FAR[:4]
     names = [f"{folder}/{n}.jpg" for folder in "ab" for n in range(3)] + list("wxyz")
