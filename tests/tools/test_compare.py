@@ -13,7 +13,7 @@ from PIL import Image
 from tools.compare import run
 from tools.comparing.runs import read_run, short_names
 from tools.comparing.tables import class_values, settings_table, with_changes
-from util.checkpoint import save_checkpoint
+from util.checkpoint import load_checkpoint, save_checkpoint
 
 NAMES = ("cell", "platelet")
 SETTINGS = {"lr": 1e-4, "epochs": 3, "train_sizes": [96], "output_dir": "somewhere", "masks": False}
@@ -98,6 +98,14 @@ def test_the_epoch_without_an_evaluation_is_not_compared(tmp_path, capsys):
     assert "it was not evaluated yet" in said and rows_of(said)["AP"] == ["–", "0.100"]
     assert run([str(one), str(one)]) == 0
     assert "scores: none" in capsys.readouterr().out
+
+
+def test_a_run_that_a_limit_ended_is_not_unfinished(tmp_path):
+    for setting, entry in (("early_stop", "waited"), ("max_steps", "step")):
+        folder = write_run(tmp_path / setting, [0.1], **{setting: 5})
+        assert read_run(str(folder)).state() == "1 of 3 epochs, unfinished"
+        save_checkpoint(folder / "checkpoint.pth", load_checkpoint(folder / "checkpoint.pth") | {entry: 5})
+        assert read_run(str(folder)).state() == f"1 of 3 epochs, ended by --{setting}"
 
 
 def test_older_runs_have_the_defaults_of_settings_that_they_lack(pair, tmp_path, capsys):

@@ -91,7 +91,19 @@ class Run:
         done = int(last) + 1
         if not is_count(planned):
             return f"{done} epoch{'s' * (done > 1)}"
-        return f"{done} of {planned} epoch{'s' * (planned > 1)}{', unfinished' * (self.is_folder and done < planned)}"
+        said = f"{done} of {planned} epoch{'s' * (planned > 1)}"
+        if not self.is_folder or done >= planned:
+            return said
+        return f"{said}, {self._end() or 'unfinished'}"
+
+    def _end(self) -> str:
+        """Why it ended before its last epoch; empty if it did not."""
+        limits = {"early_stop": "waited", "max_steps": "step"}
+        for setting, entry in limits.items():
+            limit, reached = self.settings.get(setting), self.entries.get(entry)
+            if is_count(limit) and is_count(reached) and 0 < limit <= reached:
+                return f"ended by --{setting}"
+        return ""
 
 
 def read_run(source: str) -> Run:
@@ -171,7 +183,7 @@ def _add_checkpoint(run: Run, checkpoint: Mapping[str, Any]) -> None:
     if not checkpoint.get("model"):
         raise CheckpointError(f"{run.source} has no weights under `model`: pass the checkpoint of a run")
     run.settings = dict(checkpoint.get("args") or {})
-    wanted = ("epoch", "step", "record", "data", "categories", "versions", "world_size", "thresholds")
+    wanted = ("epoch", "step", "record", "data", "categories", "versions", "world_size", "thresholds", "waited")
     run.entries = {name: checkpoint[name] for name in wanted if checkpoint.get(name) is not None}
     names = {category["id"]: category["name"] for category in run.entries.get("categories", ())}
     found = run.entries.get("thresholds")
