@@ -40,5 +40,5 @@ def choose_recipe(facts: DataFacts, start: Mapping[str, Any] | None, *, from_scr
         why = f"{data} are too few to train the published model, which takes {least:,} or more"
     if from_scratch:
         return "small", why
-    first = "it continues" if start is not None else "a small detector that can tell shapes is the start"
-    return "small", f"{why}: {first}"
+    first = "continues from a small one" if start is not None else "starts from the small detector of this repository"
+    return "small", f"{why}: the run {first}"
