@@ -21,6 +21,8 @@ TOO_SHORT = 0.05
 TINY_IMAGES = 20_000
 TINY_EPOCHS = 200
 TINY_LR = 5e-4
+# From a detector, eight images took 300 to 500 steps, and 205 images about 1,800.
+FEWEST_STEPS = 200
 TINY_WEIGHTS = "weights/detr_tiny_shapes.pth"
 TINY_RECIPE = (
     "--dilation --backbone_norm bn --backbone_weights none --trainable_layers 5 --hidden_dim 128 --dim_feedforward 512 "
@@ -95,9 +97,25 @@ def too_short_training(
         f"this training from scratch is very short: {steps:,} steps of {batch} show the model "
         f"{seen:,} images ({seen / images:,.1f} epochs of {images:,}), {100 * seen / published:.2g}% of the {millions} "
         f"({published / PUBLISHED_BATCH / 1e6:.1f} million steps of {PUBLISHED_BATCH}). DETR learns slowly, "
-        "also on small data sets: expect a low AP. Start from a detector instead, with --init_from CHECKPOINT (for "
-        f"--backbone resnet50: {PUBLISHED_WEIGHTS}; {TINY_WEIGHTS} is a small one that trains without a GPU, and "
-        "brings the flags of its network along), or train much longer"
+        "also on small data sets: expect a low AP. Pass --recipe auto, or start from a detector, with --init_from "
+        f"CHECKPOINT (for --backbone resnet50: {PUBLISHED_WEIGHTS}; {TINY_WEIGHTS} is a small one that trains "
+        "without a GPU, and brings the flags of its network along), or train much longer"
+    )
+
+
+def too_few_steps(steps: int, images: int) -> str | None:
+    """A warning if a run that starts from a detector ends before new classes can be learned.
+
+    Args:
+        steps: planned steps of all epochs.
+        images: number of training images.
+    """
+    if steps >= FEWEST_STEPS:
+        return None
+    return (
+        f"{steps:,} step{'s are' if steps != 1 else ' is'} very few, also for a run that starts from a detector and "
+        f"for {images:,} image{'s' * (images != 1)}: expect a low AP. Plan {FEWEST_STEPS:,} or more, by --epochs, or pass "
+        "--recipe auto, which counts them"
     )
 
 
@@ -110,7 +128,7 @@ def _too_short_for_tiny(steps: int, seen: int, images: int, lr: float) -> str | 
     return (
         f"this training from scratch is very short: in {steps:,} step{'s' * (steps != 1)}, the model sees {seen:,} "
         f"image{'s' * (seen != 1)} ({epochs}). A tiny model on small images takes about "
-        f"{needed:,} at --lr {TINY_LR:g}{slower}: expect a low AP. Start from a detector instead, with --init_from "
-        f"{TINY_WEIGHTS}, which brings the flags of its network along, or train longer, with the settings that learn "
-        f"fastest on little data: {TINY_RECIPE}"
+        f"{needed:,} at --lr {TINY_LR:g}{slower}: expect a low AP. Pass --recipe auto, or start from a detector, with "
+        f"--init_from {TINY_WEIGHTS}, which brings the flags of its network along, or train longer, with the "
+        f"settings that learn fastest on little data: {TINY_RECIPE}"
     )

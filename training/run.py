@@ -18,7 +18,7 @@ from datasets.augment.rare_classes import find_repeats
 from datasets.loader import build_data_loader, fingerprint, set_epoch
 from engine import Window, train_one_epoch, trial_step
 from evaluation.evaluation import score
-from training.advice import more_objects_than_queries, too_short_training
+from training.advice import more_objects_than_queries, too_few_steps, too_short_training
 from training.average import WeightAverage
 from training.diagnosis.low_ap import offer_overfit
 from training.diagnosis.preflight import preflight
@@ -26,6 +26,7 @@ from training.diagnosis.saved_state import find_unusable_state
 from training.diagnosis.worst_batch import objects_per_image, typical_batches, worst_batch
 from training.monitor import Pace, RunMonitor
 from training.optim import build_lr_scheduler, build_optimizer
+from training.recipes.follow import PUBLISHED
 from training.run_folder import BEST, CHECKPOINT
 from training.start import Data, Start
 from training.state import Position, TrainingState
@@ -135,6 +136,7 @@ class Training:
                 lr=args.lr,
                 from_scratch=not (args.resume or args.init_from or args.frozen_weights),
             ),
+            too_few_steps(steps, len(data)) if args.init_from and args.recipe == PUBLISHED else None,
         )
         for warning in found:
             if warning and is_main_process():

@@ -17,6 +17,7 @@ from training.advice import (
     PUBLISHED_WEIGHTS,
     TINY_WEIGHTS,
     more_objects_than_queries,
+    too_few_steps,
     too_short_training,
 )
 
@@ -98,3 +99,9 @@ def test_the_demo_gives_no_warning():
     steps = args.epochs * (4000 // args.batch_size)
     assert too_short_training(steps, args.batch_size, 4000, backbone=args.backbone, lr=args.lr) is None
     assert too_short_training(steps, args.batch_size, 4000, backbone="resnet18") is not None
+
+
+def test_a_start_from_a_detector_needs_some_hundred_steps_too():
+    assert too_few_steps(200, 8) is None
+    assert too_few_steps(40, 8).startswith("40 steps are very few") and "8 images" in too_few_steps(40, 8)
+    assert "1 step is very few" in too_few_steps(1, 1) and "for 1 image:" in too_few_steps(1, 1)

@@ -9,7 +9,7 @@ from training.recipes.facts import DataFacts
 from training.recipes.tables import BY_HEART
 
 # What a DETR needs to be trained from an ImageNet backbone in the published way. With fewer pictures, a run that starts
-# from a detector is better (docs/results.md); COCO has 118,287 pictures, 1,478 for each class.
+# from a detector is better; COCO has 118,287 pictures, 1,478 for each class.
 MANY, MANY_FOR_A_CLASS = 10_000, 300
 
 
