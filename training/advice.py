@@ -114,8 +114,8 @@ def too_few_steps(steps: int, images: int) -> str | None:
         return None
     return (
         f"{steps:,} step{'s are' if steps != 1 else ' is'} very few, also for a run that starts from a detector and "
-        f"for {images:,} image{'s' * (images != 1)}: expect a low AP. Plan {FEWEST_STEPS:,} or more, by --epochs, or pass "
-        "--recipe auto, which counts them"
+        f"for {images:,} image{'s' * (images != 1)}: expect a low AP. Plan {FEWEST_STEPS:,} or more, by --epochs, or "
+        "pass --recipe auto, which counts them"
     )
 
 
