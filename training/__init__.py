@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from models import build_model
-from training.run import Training, TrainingResult
+from training.run import Training
 from training.start import find_start, read_data
+from training.state import TrainingResult
 from training.validation import Validation
 from util.compute.compilation import compiled
 from util.dist import distribute, end_distributed_mode, is_dist_avail_and_initialized

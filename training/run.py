@@ -6,8 +6,6 @@ import math
 import warnings
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -29,7 +27,7 @@ from training.optim import build_lr_scheduler, build_optimizer
 from training.recipes.follow import PUBLISHED
 from training.run_folder import BEST, CHECKPOINT
 from training.start import Data, Start
-from training.state import Position, TrainingState
+from training.state import Position, TrainingResult, TrainingState
 from training.tensorboard import TensorBoardWriter
 from training.validation import Validation, loading
 from util.compute.accumulation import StepLoader
@@ -38,28 +36,6 @@ from util.dist import get_world_size, is_main_process, run_on_main
 from util.logging import get_logger
 from util.meters import MetricLogger
 from util.signals import StopRequested, StopSignals
-
-
-@dataclass(frozen=True)
-class TrainingResult:
-    """What a run has reached.
-
-    Attributes:
-        folder: of its files; None if it saves nothing.
-        best_score: of all evaluations, see `evaluation.evaluation.score`: AP of boxes, of masks, or PQ.
-        best_checkpoint: the weights that had it; None if they are not saved.
-        last_checkpoint: the weights at the end, with the state to resume from; None if they are not saved.
-        epochs, steps: how many the run has trained since its first start.
-        last: the line of `log.txt` of its last epoch, with the losses and the results of the evaluation.
-    """
-
-    folder: Path | None
-    best_score: float
-    best_checkpoint: Path | None
-    last_checkpoint: Path | None
-    epochs: int
-    steps: int
-    last: dict[str, Any]
 
 
 class Training:

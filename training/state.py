@@ -30,6 +30,7 @@ import argparse
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -85,6 +86,28 @@ class Position:
         if self.meters is not None:
             return {"epoch": self.epoch, "step": self.step, "meters": self.meters}
         return None
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What a run has reached.
+
+    Attributes:
+        folder: of its files; None if it saves nothing.
+        best_score: of all evaluations, see `evaluation.evaluation.score`: AP of boxes, of masks, or PQ.
+        best_checkpoint: the weights that had it; None if they are not saved.
+        last_checkpoint: the weights at the end, with the state to resume from; None if they are not saved.
+        epochs, steps: how many the run has trained since its first start.
+        last: the line of `log.txt` of its last epoch, with the losses and the results of the evaluation.
+    """
+
+    folder: Path | None
+    best_score: float
+    best_checkpoint: Path | None
+    last_checkpoint: Path | None
+    epochs: int
+    steps: int
+    last: dict[str, Any]
 
 
 class TrainingState:
