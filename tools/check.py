@@ -28,6 +28,7 @@ from tools.command import run_tool, say, tool_parser
 from util.settings import SETTINGS
 
 CLEAN, HURT, UNREAD = 0, 1, 2
+STOPPED = 130  # by Ctrl-C
 QUIET = 10.0  # seconds between lines about the progress, where there is no terminal
 
 
@@ -83,7 +84,11 @@ def run(argv: Sequence[str] | None = None) -> int:
     )
     add_flags(parser.add_argument_group("what the model will see (default: the checkpoint's, else main.py's)"))
     arguments = list(sys.argv[1:] if argv is None else argv)
-    return run_tool(parser, lambda options: main(options, arguments), argv, failed=UNREAD)
+    try:
+        return run_tool(parser, lambda options: main(options, arguments), argv, failed=UNREAD)
+    except KeyboardInterrupt:
+        print("stopped before the check was complete", file=sys.stderr)
+        return STOPPED
 
 
 if __name__ == "__main__":

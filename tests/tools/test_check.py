@@ -127,3 +127,12 @@ def test_a_duplicate_is_shown_beside_the_other_picture(data, tmp_path):
     assert page.index("the same file as train2017/train_d.png</figcaption>") < page.index(
         "the other picture</figcaption>"
     )
+
+
+def test_ctrl_c_is_no_traceback(data, monkeypatch, capsys):
+    def interrupt(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tools.check.check", interrupt)
+    assert checked(data) == 130
+    assert "stopped" in capsys.readouterr().err
