@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import pickle
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -135,6 +136,14 @@ def test_a_part_whose_images_are_absent_does_not_spoil_the_others(tmp_path):
         assert "'cell 000.png', but no folder" in found.unusable["train"]
 
 
+def test_images_of_another_part_are_not_taken_for_those_that_are_absent(tmp_path):
+    for part in ("train", "val"):
+        write_part(tmp_path / "pictures" / part, tmp_path / f"{part}.json", (0, 1))
+    shutil.rmtree(tmp_path / "pictures" / "train")
+    found = find_data(tmp_path)
+    assert set(found.parts) == {"val"} and "train.json lists images" in found.unusable["train"]
+
+
 def test_the_published_files_may_have_their_images_elsewhere(tmp_path):
     root = coco_layouts.published(tmp_path, (0, 1))
     (root / "images").mkdir()
@@ -174,11 +183,13 @@ def test_a_damaged_file_is_named_where_it_is_needed(tmp_path, name, content, fau
     (root / "train" / name).write_text(content)
     found = find_data(root)
     assert {"val", "test"} <= set(found.parts)
-    if "train" in found.parts:
+    if content:  # its beginning shows what it is
         with pytest.raises(ValueError, match=rf"train/{name} .*{fault}"):
             found.parts["train"].read()
     elif name == "_annotations.coco.json":
         assert f"train/{name} {fault}" in found.unusable["train"]
+    else:
+        assert "train" not in found.parts
 
 
 def test_a_file_that_cannot_be_opened_is_named(tmp_path, monkeypatch):
