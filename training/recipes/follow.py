@@ -61,6 +61,11 @@ def follow_recipe(
             return dataset
     if name == "small" and start is None and not from_scratch:
         from_scratch = _names_another_network(named)
+    if args.recipe == "small" and start is not None and start.get("backbone", "resnet50") != "tiny":
+        log.warning(
+            f"--recipe small is for small detectors, and its learning rates are too high for {args.init_from}, which "
+            f"has --backbone {start.get('backbone', 'resnet50')}: pass --recipe finetune"
+        )
     run = Run(facts, named, get_world_size(), start, from_scratch)
     settings = RECIPES[name](run)
     _warn_if_too_short(name, run, settings)

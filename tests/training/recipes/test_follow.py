@@ -145,3 +145,11 @@ def test_another_recipe_than_the_checkpoints_is_refused(shapes, tmp_path, capsys
     again = flags(shapes, "--max_steps", "2", "--output_dir", str(tmp_path), "--resume", "auto", "--recipe", "small")
     assert main.run(again) == 1
     assert "--recipe small contradicts" in capsys.readouterr().err
+
+
+def test_rates_of_a_small_detector_are_said_to_be_too_high_for_a_full_size_one(shapes, capsys):
+    words = ["--recipe", "small", "--coco_path", str(shapes), "--init_from", "big.pth"]
+    follow_recipe(parse(*words), {"model": {}, "args": {"backbone": "resnet50"}})
+    assert "too high for big.pth, which has --backbone resnet50: pass --recipe finetune" in capsys.readouterr().out
+    follow_recipe(parse(*words), {"model": {}, "args": {"backbone": "tiny"}})
+    assert "too high" not in capsys.readouterr().out
