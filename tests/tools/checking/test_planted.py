@@ -263,6 +263,17 @@ def test_more_objects_of_a_class_than_ap_counts(data):
     assert found.kind == "more-objects-than-counted" and "--max_dets 4" in found.advice
 
 
+@pytest.mark.parametrize(("count", "kinds"), [(12, ["class-rare"]), (20, [])])
+def test_a_class_is_rare_below_a_hundredth_of_the_most_frequent(data, count, kinds):
+    grid = [[4 * (k % 16), 4 * (k // 16), 3, 3] for k in range(176)]
+    ids = [image["id"] for image in data.train["images"]]
+    found = [annotation(200 * i + k, image, 5, box) for i, image in enumerate(ids) for k, box in enumerate(grid)]
+    for entry in found[:count]:
+        entry["category_id"] = 1
+    data.train["annotations"] = found  # 1,408 objects
+    assert [one.kind for one in data.check(replace(FACTS, num_queries=999)).findings] == kinds
+
+
 def test_a_few_tiny_boxes_among_many_are_a_note(data):
     rare(data)
     for entry in data.train["annotations"][::10]:
