@@ -72,8 +72,8 @@ def test_a_video_that_moves_fast_for_a_while_is_one_and_a_cut_ends_it():
     names = [f"v{n}.jpg" for n in range(12)]
     groups = groups_of_near_duplicates(names, [*frames, *video(21, 5)])
     assert groups == [list(range(7)), list(range(7, 12))]
-    alone = [frames[3], frames[4], *FAR[:8]]  # without the others, they might be two photographs
-    assert groups_of_near_duplicates(names[:10], alone) == []
+    photographs = [*video(21, 3), FAR[0], frames[3], frames[4], *FAR[1:7]]  # three of one burst, and two by chance
+    assert groups_of_near_duplicates(names, photographs) == [[0, 1, 2]]
 
 
 def test_the_same_numbers_in_two_folders_are_two_sequences():
