@@ -22,6 +22,7 @@ from util.pages.markup import Html, number, text_html
 from util.pages.style import STYLE
 
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+LONG = 30  # characters of a cell that holds a sentence
 NOTES = ("info", "good", "warning", "bad")
 
 
@@ -89,17 +90,15 @@ class Page:
         """A table. Numbers are formatted and aligned on the right, None is "–"; a wide table scrolls by itself."""
         rows = [list(row) for row in rows]
         right = [any(_is_number(row[k]) for row in rows) for k in range(len(columns))]
-        classes = [' class="n"' if numeric else "" for numeric in right]
-        head = "".join(f"<th{kind}>{text_html(name)}</th>" for name, kind in zip(columns, classes, strict=True))
+        kinds = [' class="n"' if numeric else "" for numeric in right]
+        head = "".join(f"<th{kind}>{text_html(name)}</th>" for name, kind in zip(columns, kinds, strict=True))
         body = "".join(
-            "<tr>"
-            + "".join(f'<td{kind} dir="auto">{_cell(cell)}</td>' for cell, kind in zip(row, classes, strict=True))
-            + "</tr>"
+            f"<tr>{''.join(_table_cell(cell, kind) for cell, kind in zip(row, kinds, strict=True))}</tr>"
             for row in rows
         )
-        said = f"<caption>{text_html(caption)}</caption>" if caption else ""
+        said = f'<p class="caption">{text_html(caption)}</p>' if caption else ""
         self.add(
-            Html(f'<div class="wide"><table>{said}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>')
+            Html(f'{said}<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>')
         )
 
     def charts(self, *charts: Html) -> None:
@@ -157,6 +156,13 @@ def picture_html(uri: Html, caption: str = "", *, alt: str = "", drawn: bool = F
     said = f"<figcaption>{text_html(caption)}</figcaption>" if caption else ""
     kind = "picture drawn" if drawn else "picture"
     return Html(f'<figure class="{kind}"><img src="{uri}" alt="{text_html(alt or caption, 300)}">{said}</figure>')
+
+
+def _table_cell(value: Any, kind: str) -> str:
+    """A cell; one with a sentence is not squeezed into a column of single words."""
+    shown = _cell(value)
+    long = ' class="long"' if len(shown) > LONG else ""
+    return f'<td{kind or long} dir="auto">{shown}</td>'
 
 
 def _cell(value: Any) -> Html:

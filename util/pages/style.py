@@ -38,7 +38,8 @@ dt{color:var(--soft)}
 dd{margin:0}
 .wide{overflow-x:auto;margin:.8em 0}
 table{border-collapse:collapse;font-size:.92rem;min-width:min(100%,420px)}
-caption{text-align:left;color:var(--soft);padding-bottom:4px}
+.caption{color:var(--soft);font-size:.92rem;margin:1em 0 -.4em}
+.long{min-width:24ch}
 th,td{padding:5px 12px 5px 0;text-align:left;vertical-align:top;border-bottom:1px solid var(--line)}
 td{overflow-wrap:break-word;max-width:60ch}
 th{color:var(--soft);font-weight:600;vertical-align:bottom}
