@@ -35,6 +35,7 @@ def test_sides_are_those_at_the_models_input(tmp_path):
     facts = look_at_data(few)
     np.testing.assert_allclose(facts.stored, [[10, 5], [4, 4]], rtol=1e-6)
     np.testing.assert_allclose(facts.sides, [[20, 10], [8, 8]], rtol=1e-6)
+    assert few[0][1]["boxes"][0].tolist() == pytest.approx([7 / 40, 5.5 / 30, 10 / 40, 5 / 30]), "not flipped"
     assert facts.objects.tolist() == [1, 1] and facts.labels.tolist() == [7, 2]
     assert facts.offsets == {0: 2} and facts.forms == {"sizes": 2}
     assert (facts.far, facts.annotations, facts.background) == (0, 2, "")
@@ -124,6 +125,9 @@ def test_how_far_weights_have_moved_is_told_by_part():
             parameter.mul_(1.5 if "backbone" in name else 1.25)
     changes = relative_changes(model, before)
     assert changes["backbone"] == pytest.approx(0.5) and changes["transformer"] == pytest.approx(0.25)
+    for parameter in model.backbone.parameters():
+        parameter.requires_grad_(False)
+    assert list(relative_changes(model, before)) == ["transformer"], "what does not train tells nothing"
 
 
 def test_the_mean_of_the_last_losses_is_infinite_where_one_is_not_finite():
