@@ -51,8 +51,8 @@ def add_errors(page: Page, files: RunFiles) -> None:
         page.paragraph(f"AP50 is {found['AP50']:.3f}; most of what is lacking is lost to errors of this kind: {worst}.")
     page.charts(bars(list(costs), {"AP50": list(costs.values())}, title="AP50 that each kind of errors costs"))
     page.table(
-        ["kind", "what it is", "costs AP50", "at this score"],
-        [[row["kind"], MEANINGS.get(row["kind"], ""), costs[row["kind"]], row["count"]] for row in kinds],
+        ["kind", "costs AP50", "at this score", "what it is"],
+        [[row["kind"], costs[row["kind"]], row["count"], MEANINGS.get(row["kind"], "")] for row in kinds],
     )
     page.paragraph(
         "The kinds and their costs are those of TIDE (Bolya et al. 2020): a cost is how much AP50 would rise if the "

@@ -74,7 +74,7 @@ def test_the_numbers_are_those_of_the_evaluation(run, html):
 def test_the_errors_are_those_of_the_evaluation(run, html):
     saved = json.loads((run / "eval" / "errors.json").read_text())
     table = next(rows for rows in tables(html) if rows[0][0] == "kind")
-    assert [(row[0], row[2], row[3]) for row in table[1:]] == [
+    assert [(row[0], row[1], row[2]) for row in table[1:]] == [
         (row["kind"], number(round(row["AP_cost"], 3)), number(row["count"])) for row in saved["kinds"]
     ]
 
