@@ -97,6 +97,7 @@ def test_the_report_is_one_file_that_shows_everything_escaped(data, tmp_path, ca
         "queries",
     ):
         assert part in page
+    assert "pictures: short side in the file: 48 pixels, all of them" in page  # no chart of one bar
     assert page.count("data:image/jpeg") >= 11  # all pictures that can be read, and one of the worst
     record = json.loads((tmp_path / "out/findings.json").read_text())
     kinds = {found["kind"]: found for found in record["findings"]}

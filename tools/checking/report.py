@@ -130,9 +130,9 @@ def _classes(page: Page, parts: Sequence[PartData]) -> None:
         title = "share of each part's objects, in per cent"
         title += f" (the {MOST_CLASSES} most frequent classes)" if len(order) > MOST_CLASSES else ""
         page.charts(bars([names[n] for n in few], {name: v[: len(few)] for name, v in shares.items()}, title=title))
-    columns = ["id", "class", *(f"objects in {p.name}" for p in parts), *(f"pictures in {p.name}" for p in parts)]
+    columns = ["class", "id", *(f"objects in {p.name}" for p in parts), *(f"pictures in {p.name}" for p in parts)]
     rows = [
-        [str(n), names[n], *(counts[part.name].get(n, 0) for part in parts), *(_pictures_with(p, n) for p in parts)]
+        [names[n], str(n), *(counts[part.name].get(n, 0) for part in parts), *(_pictures_with(p, n) for p in parts)]
         for n in order
     ]
     if len(rows) > MOST_CLASSES:
@@ -163,7 +163,7 @@ def _sizes(page: Page, checked: Checked, facts: ModelFacts) -> None:
         drawn = _drawn(part)
         return np.sqrt(drawn[:, 2:].prod(axis=1)) * facts.scales(part.sizes)[_owners(part)]
 
-    page.charts(
+    shown = (
         _histogram("pictures: short side in the file", each(lambda p: known(p).min(axis=1, initial=np.inf)), "pixels"),
         _histogram(
             "pictures: long side at train size",
@@ -181,7 +181,7 @@ def _sizes(page: Page, checked: Checked, facts: ModelFacts) -> None:
         _histogram(
             "boxes: width / height",
             each(lambda p: _drawn(p)[:, 2] / _drawn(p)[:, 3]),
-            "logarithmic",
+            "",
             log=True,
         ),
         _histogram(
@@ -192,6 +192,8 @@ def _sizes(page: Page, checked: Checked, facts: ModelFacts) -> None:
             marks={f"{facts.num_queries} queries": facts.num_queries},
         ),
     )
+    page.bullets(text for chart, text in shown if not chart)
+    page.charts(*(chart for chart, _ in shown if chart))
     rows = []
     for part in checked.parts:
         found, side = objects_per_picture(part), sides(part)
@@ -217,8 +219,12 @@ def _with_area(part: PartData) -> np.ndarray:
     return (part.boxes[:, 2:] > 0).all(axis=1) & ~part.crowd
 
 
-def _histogram(title: str, values: dict[str, np.ndarray], x_label: str, **options: Any) -> Html:
-    return histogram(values, title=title, x_label=x_label, **options)
+def _histogram(title: str, values: dict[str, np.ndarray], x_label: str, **options: Any) -> tuple[Html | None, str]:
+    """The chart; or a sentence instead, where all values are one, as the sizes of a camera's pictures are."""
+    distinct = np.unique(np.concatenate([*values.values(), np.zeros(0)]))
+    if len(distinct) == 1:
+        return None, f"{title}: {f'{distinct[0]:.4g} {x_label}'.strip()}, all of them"
+    return histogram(values, title=title, x_label=x_label, **options), ""
 
 
 def _settings(page: Page, facts: ModelFacts, argv: Sequence[str]) -> None:
