@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -132,7 +133,7 @@ def read_darknet_config(path: Path) -> Config:
     names = None
     if data.get("names"):
         file = path.parent / data["names"].replace("\\", "/").split("/")[-1]
-        names = read_names(file) if file.is_file() else None
+        names = read_names(file) if os.path.isfile(file) else None
     return Config(path, names, _parts(path, data, lines), lines=lines)
 
 
@@ -163,7 +164,7 @@ def _names(path: Path, data: dict[Any, Any], lines: dict[str, int]) -> Names | N
         return numbered(path, [f"class{number}" for number in range(_whole(path, count, "nc", lines))])
     if isinstance(value, str):  # a file of names
         file = path.parent / value
-        if not file.is_file():
+        if not os.path.isfile(file):  # False also for a name that no file can have
             raise _fault(path, line, f"has names {short(value)}: it must be a list of names")
         names = read_names(file)
     elif isinstance(value, list):
