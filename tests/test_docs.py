@@ -16,7 +16,7 @@ DOCUMENTS = [REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md", *sorted((
 # First parts of paths that users and runs bring along.
 NOT_OURS = set(
     "annotations train2017 val2017 photos shapes folder outputs eval panoptic panoptic_pictures panoptic_eval pictures "
-    "crops attention images labels JPEGImages Annotations ImageSets".split()
+    "crops attention images labels train JPEGImages Annotations ImageSets".split()
 )
 FENCED = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 SPAN = re.compile(r"`([^`]+)`")

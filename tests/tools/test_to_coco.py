@@ -75,6 +75,18 @@ def test_an_interrupted_conversion_leaves_nothing(tmp_path, monkeypatch):
     assert os.listdir(tmp_path) == ["a"]
 
 
+def test_a_full_disk_is_said(tmp_path, monkeypatch, capsys):
+    def fill_up(*_):
+        raise OSError(28, "No space left on device")
+
+    coco_layouts.published(tmp_path / "a", (0, 1))
+    monkeypatch.setattr("shutil.copyfile", fill_up)
+    assert run([str(tmp_path / "a"), str(tmp_path / "out")]) == 1
+    said = capsys.readouterr().err
+    assert "cell 000.png cannot be copied (No space left on device): check the permissions and the space" in said
+    assert os.listdir(tmp_path) == ["a"]
+
+
 def test_an_existing_folder_stays(tmp_path, capsys):
     yolo_layouts.flat(tmp_path / "a")
     for out in (tmp_path, tmp_path / "a"):

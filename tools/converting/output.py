@@ -25,9 +25,12 @@ def new_folder(out: Path) -> Iterator[Path]:
     if os.path.lexists(out) and (out.is_symlink() or not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"{printable(out)} already exists: choose a new folder")
     absolute = Path(os.path.abspath(out))
-    absolute.parent.mkdir(parents=True, exist_ok=True)
     temporary = absolute.parent / f".detr-{uuid.uuid4().hex[:8]}.tmp"
-    temporary.mkdir()
+    try:
+        temporary.mkdir(parents=True)
+    except OSError as error:
+        where = printable(absolute.parent)
+        raise OSError(f"no folder can be made in {where} ({error.strerror}): choose another") from None
     try:
         yield temporary
         os.replace(temporary, absolute)
@@ -50,12 +53,12 @@ def place_pictures(files: Iterable[tuple[Path, Path]], *, link: bool) -> None:
         if os.path.lexists(target):
             continue
         target.parent.mkdir(parents=True, exist_ok=True)
-        if not link:
-            shutil.copyfile(source, target)
-            continue
         try:
-            os.symlink(os.path.abspath(source), target)
+            if link:
+                os.symlink(os.path.abspath(source), target)
+            else:
+                shutil.copyfile(source, target)
         except OSError as error:
-            raise OSError(
-                f"links cannot be made in {printable(target.parent)} ({error.strerror}): pass --copy"
-            ) from None
+            what, advice = ("linked", "pass --copy") if link else ("copied", "check the permissions and the space")
+            reason = error.strerror or printable(error)
+            raise OSError(f"the image {printable(source)} cannot be {what} ({reason}): {advice}") from None

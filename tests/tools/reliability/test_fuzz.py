@@ -15,7 +15,15 @@ from tools.reliability.fuzzing.oracle import MEMORY, fault_of_output
 from tools.reliability.fuzzing.targets import DOWNLOADS, TARGETS, Target
 
 BY_NAME = {target.name: target for target in (*TARGETS, DOWNLOADS)}
-FEW = {"models": 25, "folders": 25, "downloads": 20}  # cases of the slow kinds
+FEW = {
+    "models": 25,
+    "folders": 25,
+    "downloads": 20,
+    "voc": 40,
+    "yolo": 40,
+    "data_files": 40,
+    "exports": 40,
+}  # cases of the slow kinds
 needs_fork = pytest.mark.skipif(
     "fork" not in multiprocessing.get_all_start_methods(), reason="patches of a test reach forked processes only"
 )
