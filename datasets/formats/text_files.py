@@ -53,3 +53,14 @@ def read_text(path: Path, what: str, largest: int = LARGEST) -> str:
             f"{what} {printable(path)} is not text in UTF-8 (byte {error.start + 1}): it is damaged, or of another "
             "kind or encoding; save it as UTF-8, or move it elsewhere"
         ) from None
+
+
+def beginning_of(path: Path, size: int) -> bytes:
+    """The first bytes of a file, at most `size`; none if it is not a file or cannot be read."""
+    try:
+        if not path.is_file():
+            return b""
+        with path.open("rb") as file:
+            return file.read(size)
+    except OSError:
+        return b""

@@ -15,7 +15,7 @@ from defusedxml.common import DefusedXmlException
 from datasets.annotations.headers import Size
 from datasets.annotations.rules import LARGEST_NUMBER
 from datasets.formats.numbers import number_in
-from datasets.formats.text_files import read_content
+from datasets.formats.text_files import beginning_of, read_content
 from util.text import printable
 
 WHAT = "annotation file"
@@ -104,13 +104,7 @@ class _Builder(xml.sax.ContentHandler):
 
 def looks_like_voc(path: Path) -> bool:
     """Whether an XML file begins as VOC's do; False also if it cannot be read."""
-    try:
-        if not path.is_file():
-            return False
-        with path.open("rb") as file:
-            head = file.read(HEAD)
-    except OSError:
-        return False
+    head = beginning_of(path, HEAD)
     return re.search(rb"<annotation[\s>/]", head.replace(b"\0", b"")) is not None  # UTF-16 has zeros between letters
 
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from datasets.annotations.headers import Size
 from datasets.formats.numbers import EXACT, number_in
-from datasets.formats.text_files import read_text
+from datasets.formats.text_files import beginning_of, read_text
 from datasets.formats.yolo.names import Names
 from util.text import printable
 
@@ -38,13 +38,7 @@ class Label(NamedTuple):
 
 def looks_like_labels(path: Path) -> bool:
     """Whether the first line of a file is one of a label file; False also if it is empty or cannot be read."""
-    try:
-        if not path.is_file():
-            return False
-        with path.open("rb") as file:
-            head = file.read(HEAD)
-    except OSError:
-        return False
+    head = beginning_of(path, HEAD)
     first = next((line for line in head.removeprefix(b"\xef\xbb\xbf").split(b"\n") if line.strip()), b"")
     if len(first) > HEAD // 2:  # perhaps cut within a number
         first = first.rsplit(None, 1)[0]
