@@ -56,7 +56,7 @@ class FrozenBatchNorm2d(nn.Module):
     def affine(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """(scale [C], shift [C]): `forward` computes scale * x + shift, for x of `dtype`, in float32 at least."""
         if not torch.jit.is_scripting():
-            if self._keeps_affine():
+            if not torch.compiler.is_compiling() and self._keeps_affine():
                 return self._kept_affine(dtype)
         return self._new_affine(dtype)
 
@@ -65,8 +65,7 @@ class FrozenBatchNorm2d(nn.Module):
         """A GPU computes the few numbers at once, but each operation costs the host some microseconds."""
         buffers = self._buffers.values()
         known = all(type(buffer) is Tensor and not buffer.is_inference() for buffer in buffers)
-        compiled = torch.compiler.is_compiling() or torch.jit.is_tracing()
-        return known and self.weight.device.type not in ("cpu", "meta") and not compiled
+        return known and self.weight.device.type not in ("cpu", "meta") and not torch.jit.is_tracing()
 
     @torch.jit.unused
     def _kept_affine(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

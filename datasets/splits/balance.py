@@ -14,8 +14,12 @@ Both hold as far as the groups allow it. `G` groups, `C` classes.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-from scipy.sparse import csc_array, csr_array
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
 MISSING = 1e6  # weight of a class that is missing from a part, beside one whose share is off
 WITHIN = 0.5  # of the share asked for
@@ -61,6 +65,8 @@ class _Balance:
     """
 
     def __init__(self, pictures: csr_array, share: float, chosen: np.ndarray):
+        from scipy.sparse import csc_array, csr_array
+
         self.rows, self.columns, self.chosen = csr_array(pictures), csc_array(pictures), chosen
         self.total = np.asarray(pictures.sum(axis=0)).ravel().astype(np.int64)  # [C]
         self.groups = np.diff(self.columns.indptr)  # [C]

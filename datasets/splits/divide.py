@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.sparse import csr_array
 
 from datasets.splits.balance import choose_sides
 from datasets.splits.draws import natural_order, units_of
@@ -142,6 +141,8 @@ def _choose(pictures: Pictures, units: np.ndarray, draws: np.ndarray, share: flo
 
     The pictures whose side is known count as one unit on each side.
     """
+    from scipy.sparse import csr_array
+
     open_units, cell = np.unique(units[[side == "" for side in sides]], return_inverse=True)
     if not len(open_units):
         return 0

@@ -18,8 +18,6 @@ from collections.abc import Sequence
 from pathlib import PurePosixPath
 
 import numpy as np
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from datasets.splits.perceptual_hash import close_pairs, distance, hash_files, perceptual_hash, usual_distance
 from datasets.splits.stable_numbers import stable_number
@@ -141,6 +139,9 @@ def _folder_and_stem(file_name: str) -> tuple[str, str]:
 
 def _connected(count: int, pairs: Sequence[tuple[int, int]]) -> list[list[int]]:
     """The connected components of two or more of `count` nodes."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
     if not pairs:
         return []
     one, other = np.array(pairs).T

@@ -19,7 +19,6 @@ from pathlib import Path
 
 import numpy as np
 from PIL.Image import Image, Resampling
-from scipy.fft import dctn
 
 from datasets.image_decoding import to_rgb
 from datasets.image_files import open_image
@@ -47,6 +46,8 @@ def perceptual_hash(image: Image) -> int:
 
     An image that was opened but not loaded is decoded at a fraction of its size where its format allows it (JPEG).
     """
+    from scipy.fft import dctn
+
     image.draft("L", (SIDE, SIDE))  # does nothing for other formats, and once the image is loaded
     if image.mode not in ("L", "RGB"):
         image = to_rgb(image, note=lambda kind, sentence: None)

@@ -49,7 +49,8 @@ def tiny_run(out: Path, *more: str, train: int = 8, val: int = 2) -> list[str]:
 def differences(folder: Path, reference: Path) -> list[str]:
     """How a finished run differs from the undisturbed one, as sentences; empty if both are equal bit for bit.
 
-    File names are compared, checkpoints entry by entry, and all other files byte by byte, except pictures.
+    File names are compared, checkpoints entry by entry, and all other files byte by byte, except pictures and the
+    report, which tells the time and the command.
     """
     files, expected = ({str(path.relative_to(root)) for path in _files(root)} for root in (folder, reference))
     found = [f"{name} is missing" for name in sorted(expected - files)]
@@ -64,7 +65,8 @@ def differences(folder: Path, reference: Path) -> list[str]:
 
 
 def _files(root: Path) -> Iterator[Path]:
-    return (path for path in root.rglob("*") if path.is_file() and path.suffix != ".png")
+    files = (path for path in root.rglob("*") if path.is_file())
+    return (path for path in files if path.suffix != ".png" and path.name not in ("report.html", "run.json"))
 
 
 def _differing(one: dict[str, Any], other: dict[str, Any]) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import time
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from datasets.annotated_images import AnnotatedImages
@@ -46,7 +47,7 @@ class RunReport:
         if not self.folder.writes or (not last and time.monotonic() < self._next):
             return
         began = time.monotonic()
-        path = self.folder.path / REPORT
+        path = self._path()
         try:
             if not self._fixed:
                 self._fixed = self._facts()
@@ -58,6 +59,11 @@ class RunReport:
             get_logger().warning(f"{path} could not be written ({type(error).__name__}: {error})")
         took = time.monotonic() - began
         self._next = time.monotonic() + took / SHARE
+
+    def _path(self) -> Path:
+        """An evaluation in the folder of a training leaves that one's report as it is."""
+        beside = self.args.eval and (self.folder.path / "log.txt").exists()
+        return self.folder.path / "eval" / REPORT if beside else self.folder.path / REPORT
 
     def _facts(self) -> dict[str, Any]:
         settings = settings_of(self.args)
