@@ -80,7 +80,7 @@ def careless_checkpoint(path, **kwargs):
             "UnpicklingError",
         ),
         ("tools.reliability.fuzzing.checkpoints.load_checkpoint", careless_checkpoint, "archives", "AssertionError"),
-        ("models.load.load_checkpoint", careless_checkpoint, "models", "TypeError"),
+        ("models.load.load_weights", lambda *parts: {}["weight"], "models", "KeyError"),
         ("prediction.folder.PredictionFolder.has", lambda *args: {}["name"], "folders", "KeyError"),
         (
             "tools.reliability.fuzzing.downloads.load_checkpoint",
