@@ -1,6 +1,7 @@
 """The trial before training: its report, its errors, and that it changes nothing."""
 
 import copy
+import mmap
 import random
 import re
 import weakref
@@ -77,8 +78,14 @@ def test_the_slowest_process_and_the_largest_memory_are_reported(monkeypatch):
     not (training.diagnosis.preflight.PROC / "clear_refs").exists(), reason="the peak is reset through Linux's /proc"
 )
 def test_the_peak_memory_is_the_steps_and_not_an_earlier_one():
+    def hold(megabytes: int) -> torch.Tensor:
+        with mmap.mmap(-1, megabytes * 2**20) as memory:  # unlike freed tensors, always returned to the system
+            for _ in range(megabytes):
+                memory.write(bytes(2**20))
+        return torch.ones(())
+
     def peak(megabytes: int) -> float:
-        text = run(lambda *_: torch.ones(megabytes * 2**18).sum(), repeats=1)
+        text = run(lambda *_: hold(megabytes), repeats=1)
         return float(re.search(r"peak memory ([\d.]+) GiB", text)[1])
 
     large = peak(128)
