@@ -38,7 +38,7 @@ class Recording:
 
 
 class GraphedForward:
-    """Calls a model's forward; replays it from the third time on that a size of batch comes in.
+    """Calls a model's forward; from the second time on that a size of batch comes in, replays it.
 
     The model runs as usual on other devices, with gradients, and while hooks wait for one of its parts.
 
