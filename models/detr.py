@@ -21,7 +21,7 @@ from models.panoptic import PostProcessPanoptic
 from models.postprocess import PostProcess, PostProcessSegm
 from models.segmentation import DETRsegm
 from models.transformer import build_transformer
-from util.device import resolve_device
+from util.compute.device import resolve_device
 from util.nested_tensor import NestedTensor, nested_tensor_from_tensor_list
 
 __all__ = ["DETR", "MLP", "PostProcess", "SetCriterion", "build", "resolve_num_classes"]

@@ -14,7 +14,7 @@ from models import build_model
 from util.arguments import get_args_parser
 from util.checkpoint import CheckpointError, load_checkpoint, load_weights
 from util.coco_names import COCO_NUM_CLASSES, PANOPTIC_NUM_CLASSES, coco_categories, panoptic_categories, thing_ids
-from util.device import resolve_device
+from util.compute.device import resolve_device
 from util.loading.checkpoint_entries import count_classes, detector_weights, model_of
 from util.loading.saved_settings import check_settings, infer_settings, read_settings
 from util.settings import DETECTOR, INPUT, SCHEDULE, TRAINING, names_that_touch

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from util.device import synchronize
+from util.compute.device import synchronize
 from util.nested_tensor import NestedTensor
 
 WARM_UP = 5  # passes that are not timed: memory is allocated, kernels are chosen, clock rates rise

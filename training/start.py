@@ -31,8 +31,8 @@ from training.tensorboard import require_tensorboard
 from util.arguments import check_args, check_flags, named_settings
 from util.checkpoint import load_weights, save_checkpoint
 from util.compute.compilation import check_compiler
+from util.compute.device import resolve_device
 from util.compute.precision import check_precision
-from util.device import resolve_device
 from util.dist import get_rank, get_world_size, init_distributed_mode, run_on_main
 from util.loading.checkpoint_entries import detector_weights, model_of, without_average
 from util.logging import get_logger, get_sha

@@ -17,7 +17,7 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from util.device import launcher_number, resolve_device
+from util.compute.device import launcher_number, resolve_device
 from util.errors import ProcessGroupError, failed_rendezvous
 
 Result = TypeVar("Result")

@@ -8,7 +8,7 @@ import re
 
 import torch.distributed as dist
 
-from util.device import is_out_of_memory
+from util.compute.device import is_out_of_memory
 from util.text import escape, shorten
 
 # From the messages of gloo, which reports a lost process as a plain RuntimeError.

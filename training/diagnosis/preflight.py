@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from util.device import is_out_of_memory, synchronize
+from util.compute.device import is_out_of_memory, synchronize
 from util.dist import all_gather
 from util.nested_tensor import NestedTensor
 from util.rng import undisturbed

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from util.device import is_out_of_memory, launcher_number, resolve_device, synchronize
+from util.compute.device import is_out_of_memory, launcher_number, resolve_device, synchronize
 
 
 @pytest.fixture(autouse=True)
