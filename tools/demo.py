@@ -84,12 +84,14 @@ files:
   {shipped[-1]}   their panoptic maps with {SHIPPED_PANOPTIC.name}
   {curves}   loss, AP and learning rate over the epochs
   {out / "checkpoint_best.pth"}   the best weights; checkpoint.pth holds the last ones, to resume from
+  {out / "report.html"}   curves, kinds of errors, the worst images and a table of the classes, on one page
   {out / "log.txt"}   a line of JSON per epoch
   {out / "eval" / "per_class.json"}   the last evaluation, per class
 
 try next:
   python main.py --help
-  python main.py --coco_path YOUR_DATA --output_dir outputs/mine      # annotations/, train2017/, val2017/
+  python -m tools.check YOUR_DATA --out outputs/check      # COCO, Pascal VOC or YOLO: what is wrong with it
+  python main.py --data YOUR_DATA --recipe auto --output_dir outputs/mine
   python -m tools.plot_logs {out} outputs/mine --out compare.png
 """
     )

@@ -30,7 +30,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 def test_every_file_named_in_the_report_exists(made: tuple[Path, str]):
     out, screen = made
     named = [line.split()[0] for line in screen.split("files:")[1].split("try next:")[0].splitlines() if line.strip()]
-    assert len(named) == 7 and all(Path(path).is_file() for path in named)
+    assert len(named) == 8 and all(Path(path).is_file() for path in named)
     assert len(list((out / "pictures").glob("*.png"))) == 3 + 1
 
 
