@@ -24,6 +24,8 @@ import numpy as np
 from PIL import Image
 from pycocotools import mask as coco_mask
 
+import datasets.transforms as T
+from datasets.coco import ConvertCocoPolysToMask
 from util.pictures.segment_png import ids_to_colors
 
 CATEGORIES: list[dict[str, Any]] = [
@@ -87,6 +89,24 @@ def draw_scene(rng: np.random.Generator, size: int = 96) -> tuple[Image.Image, l
     pixels = np.round(np.clip(canvas, 0, 1) * 255).astype(np.uint8).transpose(1, 2, 0)  # [size, size, 3]
     image = Image.fromarray(np.ascontiguousarray(pixels))
     return image, things + [region for region in stuff if region.mask.any()]
+
+
+def draw_sample(index: int, *, split: str = "val", size: int = 96, seed: int = 0) -> tuple[Image.Image, T.Target]:
+    """Image `index` of a split in memory, as a `CocoDetection` with masks and without transforms reads it from files.
+
+    Returns:
+        The RGB image and its target: xyxy boxes in pixels, see `CocoDetection`. `annotation_id` is -1, because files
+        number the objects of all their images.
+
+    Raises:
+        ValueError: a split other than "train" and "val", or a number that is too small.
+    """
+    if split not in SPLITS or index < 0:
+        raise ValueError(f"shapes has the splits 'train' and 'val' and counts images from 0, not {split!r}, {index}")
+    _check({"size": size, "seed": seed})
+    image_id, image, segments = _draw_image(split, index, size, seed)
+    read = ConvertCocoPolysToMask(return_masks=True)
+    return read(image, {"image_id": image_id, "annotations": _annotations(segments)})
 
 
 def write_shapes(out: str | Path, train: int = 4000, val: int = 500, size: int = 96, seed: int = 0) -> bool:
@@ -219,16 +239,12 @@ def _write_split(root, split, count, size, seed):
     maps.mkdir()
     images, annotations, panoptic = [], [], []
     for index in range(count):
-        rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(SPLITS[split], index)))
-        image, segments = draw_scene(rng, size)
-        image_id = FIRST_ID[split] + index
+        image_id, image, segments = _draw_image(split, index, size, seed)
         file_name = f"{image_id:012d}.png"
         image.save(images_folder / file_name, compress_level=1)
         images.append({"id": image_id, "file_name": file_name, "width": size, "height": size})
-        for segment in segments:
-            if segment.category_id <= len(THINGS):
-                facts = {**_facts(segment), "segmentation": _rle(segment.mask)}
-                annotations.append({"id": len(annotations) + 1, "image_id": image_id, **facts})
+        for annotation in _annotations(segments):
+            annotations.append({"id": len(annotations) + 1, "image_id": image_id, **annotation})
         segments_info = _write_map(maps / file_name, segments)
         panoptic.append({"image_id": image_id, "file_name": file_name, "segments_info": segments_info})
 
@@ -238,6 +254,18 @@ def _write_split(root, split, count, size, seed):
     folder = root / "annotations"
     _write_json(folder / f"instances_{split}2017.json", {**common, "annotations": annotations, "categories": things})
     _write_json(folder / f"panoptic_{split}2017.json", {**common, "annotations": panoptic, "categories": CATEGORIES})
+
+
+def _draw_image(split, index, size, seed):
+    """Id, image and segments of image `index` of a split."""
+    rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(SPLITS[split], index)))
+    return FIRST_ID[split] + index, *draw_scene(rng, size)
+
+
+def _annotations(segments):
+    """COCO's entries of the objects, without ids."""
+    things = [segment for segment in segments if segment.category_id <= len(THINGS)]
+    return [{**_facts(thing), "segmentation": _rle(thing.mask)} for thing in things]
 
 
 def _write_map(path, segments):
@@ -274,7 +302,7 @@ def _rle(mask):
 
 def _check(settings):
     for name, least in (("train", 1), ("val", 1), ("size", 32), ("seed", 0)):
-        if settings[name] < least:
+        if settings.get(name, least) < least:
             raise ValueError(f"--{name} must be at least {least}, got {settings[name]}")
 
 

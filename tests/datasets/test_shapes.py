@@ -4,12 +4,14 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
 from datasets import shapes
-from datasets.shapes import CATEGORIES, STUFF, THINGS, draw_scene, write_shapes
+from datasets.coco import CocoDetection
+from datasets.shapes import CATEGORIES, STUFF, THINGS, draw_sample, draw_scene, write_shapes
 
 
 def scenes(count, size=96):
@@ -158,6 +160,30 @@ def test_panoptic_maps_agree_with_their_segments(data, split):
         for annotation, thing in zip(objects, things, strict=True):
             assert annotation["category_id"] == thing["category_id"]
             assert (coco_mask.decode(annotation["segmentation"]) == (ids == thing["id"])).all()
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_a_sample_in_memory_equals_the_one_from_files(data, split):
+    files = CocoDetection(data / f"{split}2017", data / "annotations" / f"instances_{split}2017.json", None, True)
+    assert len(files) == {"train": 12, "val": 5}[split]
+    for index, (image, target) in enumerate(files):
+        drawn, own = draw_sample(index, split=split, seed=4)
+        assert drawn.mode == "RGB" and (np.asarray(drawn) == np.asarray(image)).all()
+        assert own.keys() == target.keys() and {"boxes", "labels", "masks", "area", "size"} < own.keys()
+        assert (own.pop("annotation_id") == -1).all()
+        for name, value in own.items():
+            assert value.dtype == target[name].dtype and torch.equal(value, target[name]), name
+
+
+def test_a_sample_has_the_size_asked_for():
+    image, target = draw_sample(2, size=48)
+    assert image.size == (48, 48) and target["masks"].shape[1:] == (48, 48) and target["size"].tolist() == [48, 48]
+
+
+@pytest.mark.parametrize("wrong", [{"index": -1}, {"split": "test"}, {"size": 31}, {"seed": -1}])
+def test_a_sample_that_cannot_be_drawn_is_refused(wrong):
+    with pytest.raises(ValueError, match="-1|'test'|31"):
+        draw_sample(**{"index": 0, **wrong})
 
 
 def test_segment_ids_never_meet_in_a_picture():
