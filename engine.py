@@ -76,6 +76,28 @@ WHOLE_EPOCH = Window()
 UNMONITORED = Monitor()
 
 
+def train_step(
+    model: nn.Module,
+    criterion: nn.Module,
+    samples: Any,
+    targets: Targets,
+    optimizer: torch.optim.Optimizer,
+    max_norm: float = 0.1,
+) -> dict[str, Tensor]:
+    """The heart of `train_one_epoch`: learn from one batch, which is on the model's device.
+
+    `train_one_epoch` gives the same losses and weights to the last bit. It splits these lines, to read the losses
+    before the optimizer's step and to refuse the step if they are not finite, and to serve half types and several
+    batches per step.
+    """
+    optimizer.zero_grad()
+    loss_dict = criterion(model(samples), targets)
+    weighted_sum(loss_dict, criterion.weight_dict).backward()
+    nn.utils.clip_grad_norm_(model.parameters(), max_norm)
+    optimizer.step()
+    return loss_dict
+
+
 def train_one_epoch(
     model: nn.Module,
     criterion: nn.Module,
@@ -91,7 +113,7 @@ def train_one_epoch(
     monitor: Monitor = UNMONITORED,
     precision: Precision = FLOAT32,
 ) -> dict[str, float]:
-    """Train on every batch of `data_loader` once.
+    """Train on every batch of `data_loader` once. What is done with a batch is `train_step`, with checks around it.
 
     Args:
         model, criterion: on `device`.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import torch.nn.functional as F
 
 from datasets import build_dataset, get_coco_api_from_dataset
 from datasets.loader import build_data_loader
-from engine import Monitor, Window, evaluate, train_one_epoch, weighted_sum
+from engine import Monitor, Window, evaluate, train_one_epoch, train_step, weighted_sum
 from models import build_model
 from tests.helpers.runs import parse
 from training.optim import build_lr_scheduler, build_optimizer
@@ -34,6 +35,27 @@ def test_training_lowers_the_loss(parts):
     _, model, criterion, _, loader, optimizer = parts
     losses = [train_one_epoch(model, criterion, loader, optimizer, CPU, epoch, 0.1)["loss"] for epoch in range(8)]
     assert losses[-1] < 0.95 * losses[0]
+
+
+@pytest.mark.parametrize("masks", ["", "--masks --hidden_dim 128 --nheads 8"])
+def test_an_epoch_is_the_plain_step_for_each_batch_bit_for_bit(shapes: Path, masks: str):
+    torch.manual_seed(0)
+    flags = "--num_classes 4 --lr 1e-3 --lr_backbone 1e-3 --train_sizes 64 80 --max_size 80"
+    args = parse(shapes, *flags.split(), *masks.split())
+    model, criterion, _ = build_model(args)
+    plain, monitor = copy.deepcopy(model), Recording()
+    monitor.respond = lambda *_: None
+    batches = [batch for _ in range(2) for batch in build_data_loader(build_dataset("train", args), 4, train=True)]
+    assert any(samples.mask.any() for samples, _ in batches)  # some images are padded
+    train_one_epoch(model, criterion, batches, build_optimizer(model, args), CPU, 0, 0.1, monitor=monitor)
+
+    optimizer = build_optimizer(plain, args)
+    losses = [train_step(plain, criterion, *batch, optimizer, 0.1) for batch in batches]
+    for of_step, (_, values, _) in zip(losses, monitor.observed, strict=True):
+        assert values["grad_norm"] > 0.1  # clipping does something
+        assert {f"{name}_unscaled": value.item() for name, value in of_step.items()}.items() <= values.items()
+    pairs = zip(model.state_dict().items(), plain.state_dict().values(), strict=True)
+    assert [name for (name, a), b in pairs if not torch.equal(a, b)] == []
 
 
 def test_stats_carry_the_published_names(parts):
