@@ -1,0 +1,1 @@
+"""DETR from scratch: pages in Chinese and English, a model on one page, and their figures."""
