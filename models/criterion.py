@@ -18,9 +18,9 @@ from models.fast.mask_losses import mask_losses
 from models.fast.masks_on_demand import masks_of
 from models.fast.stacked_losses import StackedLosses, can_stack
 from models.matcher import at_least_float32
-from models.matching_failures import share_matching_failure
+from models.matching_failures import nan_if_others_wait
 from util.box_ops import box_cxcywh_to_xyxy, unchecked_generalized_box_iou
-from util.dist import is_dist_avail_and_initialized, mean_over_processes
+from util.dist import mean_over_processes
 from util.meters import accuracy
 
 Matches = Sequence[tuple[Tensor, Tensor]]
@@ -28,6 +28,9 @@ Matches = Sequence[tuple[Tensor, Tensor]]
 
 class SetCriterion(nn.Module):
     """Matches the predictions of every decoder layer with the objects, then compares the pairs.
+
+    `plain_forward` and the losses that it calls show the computation. `forward` does it for all layers at once, also
+    among processes and for parts of a batch, and is tested against it.
 
     Args:
         num_classes: C.
@@ -50,6 +53,21 @@ class SetCriterion(nn.Module):
         empty_weight[-1] = eos_coef
         self.register_buffer("empty_weight", empty_weight)
 
+    def plain_forward(self, outputs: dict[str, Any], targets: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+        """The plain form of `forward` on one process, layer by layer: what it computes, without how it is made fast."""
+        num_boxes = max(1, sum(len(target["labels"]) for target in targets))
+        losses: dict[str, Tensor] = {}
+        for number, layer in enumerate([outputs, *outputs.get("aux_outputs", [])]):
+            indices = self.matcher(layer, targets)  # each layer is matched anew
+            for loss in self.losses:
+                if number == 0:
+                    losses |= self.get_loss(loss, layer, targets, indices, num_boxes)
+                elif loss != "masks":  # predicted by the last layer only
+                    values = self.get_loss(loss, layer, targets, indices, num_boxes)
+                    losses |= {f"{k}_{number - 1}": value for k, value in values.items() if k != "class_error"}
+        return losses
+
+    @nan_if_others_wait
     def forward(
         self,
         outputs: dict[str, Tensor],
@@ -81,16 +99,11 @@ class SetCriterion(nn.Module):
         Raises:
             ValueError: a label outside 0…C−1, or a target box that is not finite, with the index of the image. Only
                 checked for targets on the CPU: on other devices the check would wait for the device.
-            FloatingPointError: predictions cannot be matched, and there is no other process to wait for this one.
+            MatchingFailure: predictions cannot be matched, and there is no other process to wait for this one.
         """
         self._check_targets(targets)
         layers = [outputs, *outputs.get("aux_outputs", [])]
-        try:
-            matches = self._match(layers, targets)
-        except FloatingPointError:
-            if num_boxes is None and is_dist_avail_and_initialized():
-                return share_matching_failure(self, layers, targets, padded_size)
-            raise
+        matches = self._match(layers, targets)
         if num_boxes is None:
             num_boxes = self._count_boxes(whole or targets, outputs["pred_logits"].device)
         return self.compute_losses(layers, targets, matches, num_boxes, padded_size, whole)

@@ -12,14 +12,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from util.box_ops import box_cxcywh_to_xyxy, unchecked_generalized_box_iou
+from util.box_ops import box_cxcywh_to_xyxy, generalized_box_iou, unchecked_generalized_box_iou
+
+
+class MatchingFailure(FloatingPointError):
+    """A cost is not finite, so there is no cheapest assignment."""
 
 
 class HungarianMatcher(nn.Module):
     """Finds, for each image, the assignment of objects to queries with the least total cost.
 
     The cost of a pair is cost_class · (−probability of the object's class) + cost_bbox · L1 distance of the boxes +
-    cost_giou · (−generalised IoU of the boxes).
+    cost_giou · (−generalised IoU of the boxes). `plain_cost` shows it for one image; `forward` computes the costs of
+    all images at once, and is tested against it.
 
     Args:
         cost_class, cost_bbox, cost_giou: weights of the three terms.
@@ -51,7 +56,7 @@ class HungarianMatcher(nn.Module):
             ascending.
 
         Raises:
-            FloatingPointError: a cost is not finite because a prediction or a target is not.
+            MatchingFailure: a cost is not finite because a prediction or a target is not; a `FloatingPointError`.
         """
         from scipy.optimize import linear_sum_assignment  # its import takes a third of a second
 
@@ -65,6 +70,19 @@ class HungarianMatcher(nn.Module):
             order = queries.argsort()
             matches.append((torch.from_numpy(queries[order]), torch.from_numpy(objects[order])))
         return matches
+
+    def plain_cost(self, logits: Tensor, boxes: Tensor, target: dict[str, Tensor]) -> Tensor:
+        """The cost of every pair of one image, [Q, n].
+
+        Args:
+            logits: [Q, C+1].
+            boxes: cxcywh [Q, 4].
+            target: `labels` int64 [n] and `boxes` cxcywh [n, 4].
+        """
+        cost_class = -logits.softmax(-1)[:, target["labels"]]
+        cost_bbox = torch.cdist(boxes, target["boxes"], p=1)
+        cost_giou = -generalized_box_iou(box_cxcywh_to_xyxy(boxes), box_cxcywh_to_xyxy(target["boxes"]))
+        return self.cost_class * cost_class + self.cost_bbox * cost_bbox + self.cost_giou * cost_giou
 
     def _cost(self, outputs: dict[str, Tensor], targets: Sequence[dict[str, Tensor]]) -> Tensor:
         """Costs [B, T, Q], only of queries and objects of the same image.
@@ -99,7 +117,7 @@ def _refuse_non_finite(cost: np.ndarray, counts: Sequence[int]) -> None:
     """Name the first image whose valid costs, the first n rows of [T, Q], are not all finite."""
     for image, count in enumerate(counts):
         if not (cost[image, :count] < float("inf")).all():
-            raise FloatingPointError(
+            raise MatchingFailure(
                 f"image {image} of the batch cannot be matched: a predicted logit or box, or a target box, is not "
                 "finite (training.diagnosis.forensics.find_non_finite finds where that began)"
             )

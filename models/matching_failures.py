@@ -10,16 +10,42 @@ all processes at the same step.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from util.dist import mean_over_processes
+from models.matcher import MatchingFailure
+from util.dist import is_dist_avail_and_initialized, mean_over_processes
 
 if TYPE_CHECKING:
     from models.criterion import SetCriterion
+
+
+def nan_if_others_wait(forward: Callable[..., dict[str, Tensor]]) -> Callable[..., dict[str, Tensor]]:
+    """Lets `SetCriterion.forward` return NaN instead of raising `MatchingFailure` while other processes wait for it."""
+
+    @wraps(forward)
+    def shared(
+        criterion: SetCriterion,
+        outputs: dict[str, Any],
+        targets: Sequence[dict[str, Tensor]],
+        *,
+        num_boxes: Tensor | float | None = None,
+        padded_size: tuple[int, int] | None = None,
+        **options: Any,
+    ) -> dict[str, Tensor]:
+        try:
+            return forward(criterion, outputs, targets, num_boxes=num_boxes, padded_size=padded_size, **options)
+        except MatchingFailure:
+            if num_boxes is None and is_dist_avail_and_initialized():
+                layers = [outputs, *outputs.get("aux_outputs", [])]
+                return share_matching_failure(criterion, layers, targets, padded_size)
+            raise
+
+    return shared
 
 
 def share_matching_failure(

@@ -176,8 +176,9 @@ class MaskHeadSmallConv(nn.Module):
     """Convolutions that turn attention maps into masks with the help of three finer backbone levels.
 
     The input of the first layer is the concatenation of features and attention maps; that of the layers 3 to 5 is the
-    sum of the resized map and a finer level. Convolution is linear, so the parts of the features and of the levels are
-    computed once per image instead of once per query, and the resized map is never built, see `conv_of_resized`.
+    sum of the resized map and a finer level: `plain_forward` shows it. Convolution is linear, so in `forward` the parts
+    of the features and of the levels are computed once per image instead of once per query, and the resized map is
+    never built, see `conv_of_resized`.
 
     Args:
         dim: context_dim + N.
@@ -233,6 +234,18 @@ class MaskHeadSmallConv(nn.Module):
             Logits [B·Q, 1, h_2, w_2].
         """
         return self.decode(bbox_mask, self.per_image(x, fpns)).flatten(0, 1)
+
+    def plain_forward(self, x: Tensor, bbox_mask: Tensor, fpns: list[Tensor]) -> Tensor:
+        """The plain form of `forward`, as in figure 8 of the paper: every query has its own copy of the features."""
+        queries = bbox_mask.shape[1]
+        x = torch.cat([x.repeat_interleave(queries, 0), bbox_mask.flatten(0, 1)], dim=1)  # [B·Q, dim, h, w]
+        x = self.gn1(self.lay1(x)).relu()
+        x = self.gn2(self.lay2(x)).relu()
+        steps = [(self.adapter1, self.lay3, self.gn3), (self.adapter2, self.lay4, self.gn4)]
+        for level, (adapter, layer, norm) in zip(fpns, [*steps, (self.adapter3, self.lay5, self.gn5)]):
+            x = F.interpolate(x, size=level.shape[-2:]) + adapter(level).repeat_interleave(queries, 0)
+            x = norm(layer(x)).relu()
+        return self.out_lay(x)
 
     def per_image(self, x: Tensor, fpns: list[Tensor]) -> list[Tensor]:
         """What the levels contribute to the outputs of layers 1, 3, 4 and 5, with the bias, the same for all queries.

@@ -71,6 +71,8 @@ class TransformerEncoderLayer(_Layer):
             src_key_padding_mask: bool [B, S], True = padding.
             pos: [S, B, D], added to queries and keys but not to values.
 
+        DETR passes `src`, `src_key_padding_mask` and `pos`; `src_mask` is part of the published signature.
+
         Returns:
             [S, B, D]
         """
@@ -151,6 +153,8 @@ class TransformerDecoderLayer(_Layer):
             tgt_key_padding_mask, memory_key_padding_mask: bool [B, Q], [B, S], True = padding.
             pos: positions of the memory [S, B, D].
             query_pos: positions of the queries [Q, B, D].
+
+        DETR passes `tgt`, `memory`, `memory_key_padding_mask`, `pos` and `query_pos`; the others are None.
 
         Returns:
             [Q, B, D]

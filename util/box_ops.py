@@ -70,7 +70,10 @@ def unchecked_generalized_box_iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
 
 
 def masks_to_boxes(masks: Tensor) -> Tensor:
-    """The tightest xyxy boxes around masks, from the first to the last non-zero column and row.
+    """The tightest xyxy boxes around masks, from the first to the last non-zero column and row, both inclusive.
+
+    x1 is the last column inside, as published, not the edge behind it: a mask of the columns 3 to 5 is three pixels
+    wide and gives x0 = 3, x1 = 5. A box of COCO's annotations for it ends at 6.
 
     Args:
         masks: [N, H, W], non-zero inside.

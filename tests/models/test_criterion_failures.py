@@ -105,7 +105,7 @@ def test_in_one_process_predictions_that_are_not_finite_are_an_error():
 def group(monkeypatch):
     """Simulate a second process without boxes; returns the list of numbers that this process contributes."""
     contributed: list[float] = []
-    for module in ("models.criterion", "util.dist"):
+    for module in ("models.matching_failures", "util.dist"):
         monkeypatch.setattr(f"{module}.is_dist_avail_and_initialized", lambda: True)
     monkeypatch.setattr("util.dist.get_world_size", lambda: 2)
     monkeypatch.setattr("torch.distributed.all_reduce", lambda count: contributed.append(count.item()))

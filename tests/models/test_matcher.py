@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from models.matcher import HungarianMatcher, at_least_float32, build_matcher
@@ -70,6 +71,17 @@ def test_the_assignment_is_the_cheapest_of_all(queries, count, weights):
         ((src, tgt),) = HungarianMatcher(*weights)(outputs, [target])
         assert len(src) == len(tgt) == min(queries, count)
         assert set(zip(src.tolist(), tgt.tolist())) == best_by_trying_all(outputs, target, weights)
+
+
+def test_the_costs_of_a_batch_are_the_plain_ones_of_its_images():
+    outputs, truth = predictions(7, seed=2, images=4), [objects(count, 0) for count in (2, 0, 9, 5)]
+    matcher = HungarianMatcher(1, 5, 2)
+    pairs, together = matcher(outputs, truth), matcher._cost(outputs, truth)  # [B, T, Q]
+    for image, target in enumerate(truth):
+        plain = matcher.plain_cost(outputs["pred_logits"][image], outputs["pred_boxes"][image], target)  # [Q, n]
+        assert plain.shape == (7, len(target["labels"]))
+        torch.testing.assert_close(together[image, : len(target["labels"])].T, plain, rtol=1e-5, atol=1e-5)
+        assert [list(found) for found in linear_sum_assignment(plain)] == [found.tolist() for found in pairs[image]]
 
 
 def test_the_class_cost_is_minus_the_probability_not_its_logarithm():

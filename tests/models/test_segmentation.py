@@ -53,19 +53,6 @@ def head(query_chunk: int | None = None) -> MaskHeadSmallConv:
     return mask_head
 
 
-def plain_head(parts: MaskHeadSmallConv, x: Tensor, bbox_mask: Tensor, fpns: list[Tensor]) -> Tensor:
-    """Concatenated features and attention maps for every query, as in figure 8 of the paper."""
-    queries = bbox_mask.shape[1]
-    x = torch.cat([x.repeat_interleave(queries, 0), bbox_mask.flatten(0, 1)], dim=1)
-    x = parts.gn1(parts.lay1(x)).relu()
-    x = parts.gn2(parts.lay2(x)).relu()
-    for number, level in enumerate(fpns, start=1):
-        level = getattr(parts, f"adapter{number}")(level).repeat_interleave(queries, 0)
-        x = level + F.interpolate(x, size=level.shape[-2:], mode="nearest")
-        x = getattr(parts, f"gn{number + 2}")(getattr(parts, f"lay{number + 2}")(x)).relu()
-    return parts.out_lay(x)
-
-
 # --- The model ------------------------------------------------------------------------------------------------------
 
 
@@ -205,7 +192,7 @@ def test_attention_starts_xavier_with_zero_biases():
 def test_the_head_equals_the_plain_form():
     mask_head, (features, attention, levels) = head().double(), inputs()
     given = features.double(), attention.double(), [level.double() for level in levels]
-    torch.testing.assert_close(mask_head(*given), plain_head(mask_head, *given), rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(mask_head(*given), mask_head.plain_forward(*given), rtol=1e-10, atol=1e-12)
 
 
 def test_the_head_has_the_gradients_of_the_plain_form():
@@ -213,7 +200,7 @@ def test_the_head_has_the_gradients_of_the_plain_form():
     features, attention, levels = inputs()
     wide = features.double(), attention.double(), [level.double() for level in levels]
     ours(*wide).square().sum().backward()
-    plain_head(plain, *wide).square().sum().backward()
+    plain.plain_forward(*wide).square().sum().backward()
     # A bias before a group norm with one channel per group has a zero gradient, up to rounding.
     scale = max(parameter.grad.abs().max().item() for parameter in plain.parameters())
     for (name, a), b in zip(ours.named_parameters(), plain.parameters()):

@@ -1,6 +1,7 @@
 """Encoder and decoder stacks: initialisation, norms, padding, dropout."""
 
 import argparse
+import inspect
 import math
 
 import pytest
@@ -45,6 +46,23 @@ def padding() -> Tensor:
     mask = torch.zeros(B, 3, 4, dtype=torch.bool)
     mask[1, 2:] = mask[1, :, 3:] = True
     return mask
+
+
+def test_the_layers_are_given_what_their_docstrings_say_and_none_for_the_rest():
+    given = []
+
+    def record(layer, args, kwargs):
+        passed = inspect.signature(layer.forward).bind(*args, **kwargs).arguments
+        given.append({name for name, value in passed.items() if value is not None})
+
+    transformer = Transformer(D, H, 1, 1, INNER)
+    for layer in (*transformer.encoder.layers, *transformer.decoder.layers):
+        layer.register_forward_pre_hook(record, with_kwargs=True)
+    run_transformer(transformer)
+    assert given == [
+        {"src", "src_key_padding_mask", "pos"},
+        {"tgt", "memory", "memory_key_padding_mask", "pos", "query_pos"},
+    ]
 
 
 # --- Dropout ----------------------------------------------------------------------------------------------------------

@@ -71,6 +71,18 @@ def test_values_and_gradients_are_those_of_the_layers_alone(counts, layers):
         torch.testing.assert_close(stacked[name], value.to(stacked[name].dtype), rtol=1e-12, atol=1e-12, msg=name)
 
 
+@pytest.mark.parametrize("layers", [1, 3])
+@pytest.mark.parametrize("counts", [[3, 0, 5, 1], [0, 0]], ids=str)
+def test_the_plain_form_of_the_criterion_gives_the_same_values_and_gradients(monkeypatch, counts, layers):
+    fast = values_and_gradients(build(), *case(counts, layers))
+    plain = build()
+    monkeypatch.setattr(plain, "forward", plain.plain_forward)
+    plain = values_and_gradients(plain, *case(counts, layers))
+    assert plain.keys() == fast.keys()
+    for name, value in plain.items():
+        torch.testing.assert_close(fast[name], value.to(fast[name].dtype), rtol=1e-12, atol=1e-12, msg=name)
+
+
 def test_the_forms_agree_without_any_object():
     stacked, alone = (values_and_gradients(build(kind), *case([0, 0], 3)) for kind in (SetCriterion, LayerByLayer))
     for name, value in alone.items():
