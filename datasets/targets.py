@@ -35,7 +35,7 @@ def check_targets(targets: Sequence[Mapping[str, Tensor]], num_classes: int) -> 
     boxes = torch.cat([target["boxes"] for target in targets])  # [N, 4], N objects in all images
     labels = torch.cat([target["labels"] for target in targets])  # [N]
     finite = boxes.isfinite().all(dim=1)  # [N]
-    thin = torch.cat([target.get("thin", torch.zeros(len(target["labels"]), dtype=torch.bool)) for target in targets])
+    thin = torch.cat([target.get("thin", torch.zeros_like(target["labels"], dtype=torch.bool)) for target in targets])
     sized = (boxes[:, 2:] > 0).all(dim=1) | thin & (boxes[:, 2:] >= 0).all(dim=1)
     known = (labels >= 0) & (labels < num_classes)
     good = finite & sized & known

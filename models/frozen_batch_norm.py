@@ -11,6 +11,11 @@ from torch import Tensor, nn
 from models.fast.conv_norm import Geometry, conv_norm
 
 
+def in_recording(tensor: Tensor) -> bool:
+    """Whether operations on `tensor` become part of a CUDA graph now."""
+    return tensor.is_cuda and torch.cuda.is_current_stream_capturing()
+
+
 class FrozenBatchNorm2d(nn.Module):
     """Batch norm whose statistics and affine parameters are constant, in training as well.
 
@@ -75,6 +80,8 @@ class FrozenBatchNorm2d(nn.Module):
             kept_buffers, *kept_for, affine = self._kept
             if kept_for == [versions, dtype] and all(a is b for a, b in zip(kept_buffers, buffers)):
                 return affine
+        if in_recording(self.weight):  # the graph owns what is computed here, and its replays overwrite it
+            return self._new_affine(dtype)
         with torch.inference_mode(False), torch.no_grad():  # usable in training too
             affine = self._new_affine(dtype)
         self._kept = (buffers, versions, dtype, affine)

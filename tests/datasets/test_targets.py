@@ -59,6 +59,12 @@ def test_a_thin_box_may_have_a_side_of_0_but_not_a_negative_one():
             check_targets([EMPTY, target(boxes=boxes) | {"thin": thin}], 4)
 
 
+def test_targets_of_another_device_are_checked_there():
+    targets = [target(), EMPTY]
+    with torch.device("meta"):  # where new tensors are made by default: not the device of the targets
+        check_targets(targets, 4)
+
+
 def test_without_annotation_ids_the_objects_index_is_given():
     bare = target(labels=(0, 9))
     del bare["annotation_id"]

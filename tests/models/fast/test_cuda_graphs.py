@@ -14,6 +14,12 @@ from util.nested_tensor import NestedTensor
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
 
+@pytest.fixture(autouse=True)
+def float32_throughout(monkeypatch):
+    """Convolutions of other kinds or memory formats round alike only without TF32."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+
+
 def images(height: int = 64, width: int = 96, seed: int = 0, device: str = "cpu") -> NestedTensor:
     tensors = torch.randn(2, 3, height, width, generator=torch.Generator().manual_seed(seed))
     mask = torch.zeros(2, height, width, dtype=torch.bool)
@@ -59,6 +65,19 @@ def test_half_precision_has_recordings_of_its_own():
             found, expected = graphed(samples), model(samples)
         torch.testing.assert_close(found["pred_boxes"].float(), expected["pred_boxes"].float(), rtol=0, atol=0.05)
     assert len(graphed.forward.recordings) == 2
+
+
+@needs_cuda
+def test_a_recording_leaves_no_constants_of_its_own_in_the_norms():
+    """They would be overwritten by the next replay, and the passes that are not replayed read them."""
+    model = detector()[0].eval().cuda()
+    graphed = optimize_for_inference(model, cuda_graphs=True)
+    with torch.inference_mode():
+        for amp in [False, True] * 3:
+            with torch.autocast("cuda", torch.bfloat16, enabled=amp):
+                graphed(images(device="cuda"))
+        for size in (96, 128):
+            assert_same(graphed(images(size, size, device="cuda")), model(images(size, size, device="cuda")))
 
 
 @needs_cuda

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from models import frozen_batch_norm
 from models.frozen_batch_norm import FrozenBatchNorm2d
 
 
@@ -50,6 +51,13 @@ def test_every_change_of_a_buffer_is_seen(change):
     norm(x)
     change(norm)
     torch.testing.assert_close(norm(x), plain(norm, x))
+
+
+def test_what_a_recorded_graph_computes_is_not_kept(monkeypatch):
+    norm = as_on_gpu()
+    monkeypatch.setattr(frozen_batch_norm, "in_recording", lambda tensor: True)
+    norm.affine(torch.float32)
+    assert norm._kept is None
 
 
 def test_the_constants_are_kept_between_calls():
