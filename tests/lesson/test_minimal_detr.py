@@ -1,5 +1,7 @@
 """DETR on one page equals the real model."""
 
+import ast
+
 import pytest
 import torch
 from torch import nn
@@ -10,7 +12,7 @@ from models.load import load_detector
 from models.position_encoding import PositionEmbeddingSine
 from models.resnet import build_resnet
 from tests.helpers.paths import REPOSITORY
-from tests.lesson.pages import LESSON
+from tests.lesson.pages import CHAPTERS, LESSON, fences
 from util.nested_tensor import NestedTensor, nested_tensor_from_tensor_list
 
 SIZES = "num_classes hidden_dim nheads enc_layers dec_layers dim_feedforward num_queries".split()
@@ -58,3 +60,21 @@ def test_positions_equal_the_real_ones(temperature):
 def test_it_fits_on_one_page():
     lines = (LESSON / "minimal_detr.py").read_text(encoding="utf-8").splitlines()
     assert len(lines) <= 90
+
+
+def definitions(code: str) -> dict[str, str]:
+    """The syntax trees of a module's functions and classes, by name."""
+    kinds = (ast.FunctionDef, ast.ClassDef)
+    return {node.name: ast.dump(node) for node in ast.parse(code).body if isinstance(node, kinds)}
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS)
+def test_what_a_page_defines_under_the_same_name_is_the_same(chapter):
+    path = LESSON / "en" / f"{chapter}.md"
+    if not path.exists():
+        pytest.skip("not yet written")
+    original = definitions((LESSON / "minimal_detr.py").read_text(encoding="utf-8"))
+    for fence in fences(path.read_text(encoding="utf-8")):
+        if fence.kind == "python":
+            for name, tree in definitions(fence.text).items():
+                assert original.get(name, tree) == tree, f"{path}:{fence.line}: {name} is not that of minimal_detr.py"
