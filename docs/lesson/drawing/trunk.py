@@ -125,8 +125,8 @@ def frozen() -> Figure:
             parameters = list(network[part].parameters())
             trains = all(parameter.requires_grad for parameter in parameters)
             ax.add_patch(Rectangle((column + 0.04, n - 0.42), 0.92, 0.84, facecolor=GREEN if trains else FAINT, lw=0))
-            count = f"{sum(parameter.numel() for parameter in parameters):,}"
-            ax.text(column + 0.5, n, count, ha="center", va="center", fontsize=8.5, color="white" if trains else INK)
+            count = f"{sum(parameter.numel() for parameter in parameters) / 1e6:.2f}"
+            ax.text(column + 0.5, n, count, ha="center", va="center", color="white" if trains else INK)
     for column, width in enumerate((64, 256, 512, 1024, 2048)):
         ax.text(column + 0.5, -0.75, str(width), ha="center", va="center")
     ax.add_patch(Rectangle((-0.03, 2.52), 5.06, 0.96, fill=False, edgecolor=INK, lw=1.5))  # the default
