@@ -1,8 +1,6 @@
 """Figures: each is drawn by a function, contains no words, is on disk as drawn, and is used by a page."""
 
 import re
-import subprocess
-import sys
 
 import matplotlib
 import numpy as np
@@ -12,7 +10,7 @@ from matplotlib.text import Text
 from PIL import Image
 
 from docs.lesson.drawing.look import CARD, FIGURES, STYLE, card, figure, render
-from docs.lesson.figures import IMAGES
+from docs.lesson.figures import IMAGES, main
 from tests.helpers.paths import REPOSITORY
 from tests.lesson.pages import LESSON
 
@@ -77,7 +75,7 @@ def test_a_figure_is_an_opaque_card(monkeypatch):
         figure("empty")(lambda: card(2, 1)[0])
 
 
-def test_the_command_refuses_unknown_names():
-    command = [sys.executable, "-m", "docs.lesson.figures", "absent"]
-    result = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
-    assert result.returncode == 2 and "no figure is called absent" in result.stderr
+def test_the_command_refuses_unknown_names(capsys):
+    with pytest.raises(SystemExit):
+        main(["absent"])
+    assert "no figure is called absent" in capsys.readouterr().err

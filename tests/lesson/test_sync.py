@@ -75,6 +75,11 @@ def missing_tests(page: str) -> Iterator[str]:
             yield f"{named} is not linked to its file"
 
 
+def in_lesson(problem: str) -> bool:
+    """True if a path that is not in the root of the repository is in the folder of the lesson."""
+    return problem.startswith("path ") and (LESSON / problem.removeprefix("path ")).exists()
+
+
 @pytest.mark.parametrize("chapter", CHAPTERS)
 def test_languages_are_in_step(chapter):
     zh, en = (read(language, chapter) for language in ("zh", "en"))
@@ -110,7 +115,9 @@ def test_a_page_keeps_the_form(chapter, language):
 @pytest.mark.parametrize("chapter", CHAPTERS)
 def test_what_a_page_names_exists(chapter, language):
     page = read(language, chapter)
-    assert list(problems(page, LESSON / language)) == []
+    unwritten = {f"link to {name}.md" for name in CHAPTERS if not (LESSON / language / f"{name}.md").exists()}
+    found = {problem for problem in problems(page, LESSON / language) if not in_lesson(problem)}
+    assert found <= unwritten
     assert list(missing_tests(page)) == []
 
 
@@ -151,14 +158,10 @@ def test_snippets_are_lint_free_and_formatted(language, tmp_path):
 
 def test_the_index_names_every_page():
     index = (LESSON / "README.md").read_text(encoding="utf-8")
-    assert list(problems(index, LESSON)) == []
-    existing = {
-        f"{language}/{chapter}.md"
-        for language in LANGUAGES
-        for chapter in CHAPTERS
-        if (LESSON / language / f"{chapter}.md").exists()
-    }
-    assert existing <= set(re.findall(r"\]\(([^)]+)\)", index))
+    pages = {f"{language}/{chapter}.md" for language in LANGUAGES for chapter in CHAPTERS}
+    unwritten = {f"link to {page}" for page in pages if not (LESSON / page).exists()}
+    assert {problem for problem in problems(index, LESSON) if not in_lesson(problem)} <= unwritten
+    assert pages <= set(re.findall(r"\]\(([^)]+)\)", index))
 
 
 def test_there_are_no_other_pages():

@@ -1,0 +1,1 @@
+"""The lesson as Jupyter notebooks: `python -m tools.notebooks OUT`."""
