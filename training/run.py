@@ -239,7 +239,10 @@ class Training:
 
         self.state.position = Position(epoch + 1, 0, taken, best_score, waited=waited)
         names = self._checkpoint_names(epoch, is_best=best_score > position.best_score)
-        if not self._save(names, record=record, **found):
+        # Where epochs take a second, most of the time would go into checkpoints: those between evaluations can wait.
+        can_wait = not evaluates and names == [CHECKPOINT]
+        waits = can_wait and not run_on_main(self.folder.save_is_due)
+        if not waits and not self._save(names, record=record, **found):
             self.state.position.best_score = position.best_score  # this best was not saved, a later one may be
         self.folder.log(record)
         self._record = record

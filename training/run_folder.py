@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import compress
 from pathlib import Path
@@ -25,6 +26,7 @@ CHECKPOINT = "checkpoint.pth"
 BEST = "checkpoint_best.pth"
 LOG = "log.txt"
 TRAINING_LOCK, EVALUATION_LOCK = ".lock", ".evaluation.lock"
+SHARE = 0.1  # of the time, for checkpoints that can wait
 # What runs write, as patterns below the folder. A new run that replaces an old one removes these and nothing else.
 WRITTEN = (
     CHECKPOINT,
@@ -65,6 +67,7 @@ class RunFolder:
         self.faults: dict[str, str] = {}
         self._unlogged: list[dict[str, Any]] = []  # lines of the log to write again
         self._replaces = False  # the files of another run, once the new one begins
+        self._next_save = 0.0  # by time.monotonic()
 
     @property
     def failed(self) -> str:
@@ -136,11 +139,15 @@ class RunFolder:
                     f"--overwrite deletes the run in {self.path}, and with it --{name} {source}: choose another folder"
                 )
 
+    def save_is_due(self) -> bool:
+        """Whether a checkpoint that can wait is to be saved now: such ones take at most `SHARE` of the time."""
+        return bool(self.failed) or time.monotonic() >= self._next_save
+
     def save(self, state: Mapping[str, Any], names: Iterable[str] = (CHECKPOINT,)) -> bool:
         """Save a checkpoint under each of `names`; True if all of them were written."""
         if not self.writes:
             return True
-        saved = True
+        saved, began = True, time.monotonic()
         for name in names:
             try:
                 save_checkpoint(self.path / name, state)
@@ -150,6 +157,8 @@ class RunFolder:
                     raise
                 saved = False
                 self._log_failure(name, cause)
+        took = time.monotonic() - began
+        self._next_save = time.monotonic() + took / SHARE
         if saved:
             self.faults.pop("checkpoint", None)
         return saved

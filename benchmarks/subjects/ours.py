@@ -6,6 +6,7 @@ import argparse
 import time
 import warnings
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -102,7 +103,7 @@ def training(work: Work) -> tuple[list[float], list[float]]:
     model, criterion, args = build(work)
     init_distributed_mode(args)  # with one process it does nothing
     model = compiled(distribute(model, args), args.compile)
-    batch = (NestedTensor(*made_images(work)), made_targets(work))
+    batch = (NestedTensor(*made_images(work)), made_targets(replace(work, device="cpu")))  # as from a loader
     clock, steps = Clock(work.device), work.warmup + work.repeats
     train_one_epoch(
         model,

@@ -50,7 +50,6 @@ class GraphedForward:
         self.model_forward = model.forward
         self.parts = list(model.modules())[1:]
         self.recordings: dict[Hashable, Recording | None] = {}  # None: seen once; the oldest first
-        self.pool: Any = None  # memory that all recordings share: each one's outputs are copied before the next runs
 
     def __call__(self, samples: NestedTensor | Tensor | list[Tensor]) -> Any:
         """As the model's forward."""
@@ -79,14 +78,19 @@ class GraphedForward:
         amp = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else None
         return samples.tensors.shape, samples.tensors.dtype, samples.tensors.device, amp
 
+    def _pool(self) -> Any:
+        """The memory that all recordings share, which each can since its outputs are copied before the next one runs.
+
+        It lives as long as one of them; None without one.
+        """
+        return next((recording.graph.pool() for recording in self.recordings.values() if recording), None)
+
     def _record(self, samples: NestedTensor) -> Recording:
-        if self.pool is None:
-            self.pool = torch.cuda.graph_pool_handle()
         graph = torch.cuda.CUDAGraph()
         amp = {"dtype": torch.get_autocast_dtype("cuda"), "enabled": torch.is_autocast_enabled("cuda")}
         # Tensors of the inference mode could not be written outside of it. Weights that autocast has kept are not ours.
         with torch.inference_mode(False), torch.no_grad(), torch.autocast("cuda", cache_enabled=False, **amp):
             own = NestedTensor(samples.tensors.clone(), samples.mask.clone())
-            with torch.cuda.device(own.tensors.device), torch.cuda.graph(graph, pool=self.pool):
+            with torch.cuda.device(own.tensors.device), torch.cuda.graph(graph, pool=self._pool()):
                 outputs = self.model_forward(own)
         return Recording(graph, own, outputs)

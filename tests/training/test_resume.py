@@ -91,6 +91,31 @@ def test_a_stop_anywhere_goes_on_to_the_bit(shapes, undisturbed, tmp_path, monke
     assert_same_run(tmp_path, undisturbed)
 
 
+def test_a_run_killed_before_a_checkpoint_that_waits_goes_on_to_the_bit(shapes, tmp_path, monkeypatch):
+    four = ["--epochs", "4", "--eval_every", "2"]
+    monkeypatch.setattr(RunFolder, "save_is_due", lambda folder: False)
+    saved, save, log = [], RunFolder.save, RunFolder.log
+
+    def noted(folder, state, *names):
+        saved.append(state["epoch"])
+        return save(folder, state, *names)
+
+    def killed(folder, record):
+        log(folder, record)
+        if record["epoch"] == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(RunFolder, "save", noted)
+    assert train(shapes, tmp_path / "whole", *four) == 0
+    assert saved == [0, 1, 2, 3]  # before and after each of the two evaluations
+    monkeypatch.setattr(RunFolder, "log", killed)
+    assert train(shapes, tmp_path / "halves", *four) != 0
+    assert load_checkpoint(tmp_path / "halves" / "checkpoint.pth")["epoch"] == 1
+    monkeypatch.setattr(RunFolder, "log", log)
+    assert train(shapes, tmp_path / "halves", *four, "--resume", "auto") == 0
+    assert_same_run(tmp_path / "whole", tmp_path / "halves")
+
+
 def test_a_schedule_by_steps_goes_on_to_the_bit(shapes, tmp_path, monkeypatch):
     schedule = ["--lr_schedule", "cosine", "--warmup_steps", "3"]
     assert train(shapes, tmp_path / "whole", *schedule) == 0

@@ -91,6 +91,32 @@ def test_what_cannot_be_saved_for_a_fault_of_the_program_is_not_survived(tmp_pat
         RunFolder(tmp_path).save({"model": {}})
 
 
+def test_checkpoints_that_can_wait_take_a_tenth_of_the_time(tmp_path, monkeypatch):
+    now = [1000.0]
+
+    def save_for_two_seconds(*args):
+        now[0] += 2
+
+    monkeypatch.setattr(run_folder.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(run_folder, "save_checkpoint", save_for_two_seconds)
+    folder = RunFolder(tmp_path)
+    assert folder.save_is_due()
+    folder.save(WEIGHTS)
+    due = []
+    for _ in range(21):
+        now[0] += 1
+        due.append(folder.save_is_due())
+    assert due == [False] * 19 + [True] * 2
+
+
+def test_a_save_that_failed_does_not_wait(tmp_path, monkeypatch):
+    folder = RunFolder(tmp_path)
+    folder.save(WEIGHTS)
+    monkeypatch.setattr(run_folder, "save_checkpoint", lambda *args: (_ for _ in ()).throw(OSError("no")))
+    folder.save(WEIGHTS)
+    assert folder.save_is_due()
+
+
 def test_a_log_that_cannot_be_written_is_said_and_written_later(tmp_path, capsys):
     (tmp_path / "log.txt").mkdir()
     folder = RunFolder(tmp_path)

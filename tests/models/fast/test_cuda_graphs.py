@@ -41,6 +41,21 @@ def test_on_a_cpu_the_model_runs_as_usual():
     assert not graphed.forward.recordings
 
 
+def test_the_recordings_share_memory_only_while_one_of_them_has_some():
+    """CUDA frees the memory with its last recording, and refuses it from then on."""
+
+    class Graph:
+        def pool(self):
+            return (0, 1)
+
+    forward = cuda_graphs.GraphedForward(detector()[0])
+    assert forward._pool() is None
+    forward.recordings = {"seen once": None, "recorded": cuda_graphs.Recording(Graph(), images(), {})}
+    assert forward._pool() == (0, 1)
+    del forward.recordings["recorded"]
+    assert forward._pool() is None
+
+
 @needs_cuda
 def test_replayed_passes_equal_the_model(monkeypatch):
     monkeypatch.setattr(cuda_graphs, "KEPT_SIZES", 2)
