@@ -99,7 +99,7 @@ def encoder_rows() -> Figure:
             for line in range(1, 6):
                 panel.plot([0, 6, np.nan, line, line], [line, line, np.nan, 0, 6], color=CARD, linewidth=0.6)
         else:
-            panel.imshow(data.rows[index][places[number - 1]], cmap=HEAT, extent=(0, 6, 6, 0), vmin=0)
+            panel.imshow(data.rows[index][places[number - 1]].numpy(), cmap=HEAT, extent=(0, 6, 6, 0), vmin=0)
             centres = (np.arange(SIZE) + 0.5) / SIZE * 6
             for mask in draw_sample(index)[1]["masks"]:
                 panel.contour(centres, centres, mask.numpy(), levels=[0.5], colors=[CARD], linewidths=1.2)
