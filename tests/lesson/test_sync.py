@@ -22,7 +22,7 @@ FENCED = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 CODE = re.compile(r"`[^`\n]*`")
 FORMULA = re.compile(r"\$\$.*?\$\$|\$[^$\n]+\$", re.DOTALL)
 TARGET = re.compile(r"\]\([^)]*\)")
-HAN = r"[\u3400-\u9fff]"
+HAN_OR_STOP = r"[\u3400-\u9fff\u3000-\u303f\uff00-\uffef]"
 TEST = re.compile(r"`(tests/[\w./-]+\.py)::(\w+)`\]\(([^)]+)\)")
 NAMED = re.compile(r"tests/[\w./-]+\.py::\w+")
 
@@ -36,8 +36,8 @@ def read(language: str, chapter: str) -> str:
 
 
 def prose(page: str) -> str:
-    """A page without code, formulas and the targets of links."""
-    return FORMULA.sub(" ", TARGET.sub("]", CODE.sub(" ", FENCED.sub("", page))))
+    """A page without code, formulas, line breaks and the targets of links."""
+    return " ".join(FORMULA.sub(" ", TARGET.sub("]", CODE.sub(" ", FENCED.sub("", page)))).split())
 
 
 def headings(page: str) -> list[str]:
@@ -57,6 +57,11 @@ def formula_slips(page: str) -> list[str]:
         for match in re.finditer(r".?\$[^$\n]+\$.?", text)
         if re.match(r"\w", match[0]) or re.search(r"\w$", match[0])
     ]
+
+
+def broken_lines(page: str) -> list[str]:
+    """汉字 before and behind a line break within a paragraph."""
+    return re.findall(rf"{HAN_OR_STOP}\n *{HAN_OR_STOP}", FENCED.sub("", page))
 
 
 def missing_tests(page: str) -> Iterator[str]:
@@ -125,6 +130,14 @@ def test_what_a_page_names_exists(chapter, language):
 @pytest.mark.parametrize("chapter", CHAPTERS)
 def test_formulas_stand_apart(chapter, language):
     assert formula_slips(read(language, chapter)) == []
+
+
+@pytest.mark.parametrize("page", [*CHAPTERS, "README"])
+def test_chinese_lines_do_not_break(page):
+    """A line break would show as a space between two 汉字."""
+    path = LESSON / "README.md" if page == "README" else LESSON / "zh" / f"{page}.md"
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    assert broken_lines(text) == []
 
 
 @pytest.mark.parametrize("chapter", CHAPTERS)
@@ -208,6 +221,13 @@ def test_a_formula_without_space_is_seen(text):
 )
 def test_a_formula_with_space_passes(text):
     assert formula_slips(text) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "count"), [("一行\n二行", 1), ("- 一行。\n  二行", 1), ("一行\n\n二行", 0), ("一\n- 二", 0)]
+)
+def test_a_break_between_characters_is_seen(text, count):
+    assert len(broken_lines(text)) == count
 
 
 @pytest.mark.parametrize(
