@@ -40,7 +40,8 @@ def _pattern(form: str) -> re.Pattern[str]:
     if not form.isascii():
         return re.compile(re.escape(form))
     plural = "(?:ies|y)" if form.endswith("y") else "(?:e?s)?"
-    return re.compile(rf"(?<![\w-]){re.escape(form.removesuffix('y'))}{plural}(?![\w-])", re.IGNORECASE | re.ASCII)
+    words = re.escape(form.removesuffix("y")).replace(r"\ ", r"\s+")  # a line may end between them
+    return re.compile(rf"(?<![\w-]){words}{plural}(?![\w-])", re.IGNORECASE | re.ASCII)
 
 
 def slips(en: str, zh: str, terms: list[Term]) -> Iterator[str]:

@@ -196,6 +196,7 @@ def test_the_glossary_has_each_term_once():
         ("Two queries and their batches.", "两个查询和批次。", 0),
         ("A query.", "一个向量。", 1),
         ("The vector.", "匈牙利算法。", 1),
+        ("The padding\nmask.", "填充掩码。", 0),
         ("The padding mask.", "填充。", 1),  # the shorter term alone is not enough
         ("A positional encoding.", "位置编码。", 2),
         ("A batch.", "批次的掩膜。", 1),
