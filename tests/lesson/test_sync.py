@@ -61,7 +61,7 @@ def formula_slips(page: str) -> list[str]:
 
 def broken_lines(page: str) -> list[str]:
     """汉字 before and behind a line break within a paragraph."""
-    return re.findall(rf"{HAN_OR_STOP}\n *{HAN_OR_STOP}", FENCED.sub("", page))
+    return re.findall(rf"{HAN_OR_STOP}\n *{HAN_OR_STOP}", re.sub(r"^#.*\n", "", FENCED.sub("", page), flags=re.M))
 
 
 def missing_tests(page: str) -> Iterator[str]:
@@ -225,7 +225,8 @@ def test_a_formula_with_space_passes(text):
 
 
 @pytest.mark.parametrize(
-    ("text", "count"), [("一行\n二行", 1), ("- 一行。\n  二行", 1), ("一行\n\n二行", 0), ("一\n- 二", 0)]
+    ("text", "count"),
+    [("一行\n二行", 1), ("- 一行。\n  二行", 1), ("一行\n\n二行", 0), ("# 一\n二行", 0), ("一\n- 二", 0)],
 )
 def test_a_break_between_characters_is_seen(text, count):
     assert len(broken_lines(text)) == count
