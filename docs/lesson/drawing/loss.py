@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -11,11 +13,22 @@ from torch import Tensor
 import hubconf
 from datasets.coco import make_coco_transforms
 from datasets.shapes import draw_sample
-from docs.lesson.drawing.look import BLUE, CARD, GREY, HEAT, INK, ORANGE, RED, blank, card, figure
+from docs.lesson.drawing.look import BLUE, CARD, FAINT, GREEN, GREY, HEAT, INK, ORANGE, RED, blank, card, figure
+from engine import train_step
+from main import get_args_parser
+from models import build_model
 from models.matcher import HungarianMatcher
+from training.optim import build_optimizer
 from util.box_ops import box_cxcywh_to_xyxy
+from util.nested_tensor import nested_tensor_from_tensor_list
 
 OBJECTS = (BLUE, ORANGE, RED)  # colours of the objects of a picture
+SHOWN = (0, 20, 70)  # steps of the training whose boxes are drawn
+TRAINING = """
+    --backbone tiny --backbone_norm bn --backbone_weights none --trainable_layers 5 --num_classes 4 --num_queries 12
+    --hidden_dim 128 --dim_feedforward 512 --enc_layers 2 --dec_layers 3 --dropout 0 --pos_temperature 20
+    --bbox_loss_coef 2.5 --giou_loss_coef 1 --eos_coef 0.2 --lr 1e-3 --lr_backbone 1e-3 --device cpu
+"""  # as on the page
 
 
 def outline(axes: Axes, box: Tensor, size: int, color: str, width: float = 1.5, style: str = "-") -> None:
@@ -89,3 +102,49 @@ def no_object() -> Figure:
         curve.annotate(f"{share:.2f}", (weight, share), place, textcoords="offset points", ha=side)
     curve.set(xlabel="w", xlim=(0, 1.04), ylim=(0, 1))
     return sheet
+
+
+@figure("training")
+def training() -> Figure:
+    """The losses of four pictures over seventy steps, and the matched boxes after some of them."""
+    torch.manual_seed(0)
+    args = argparse.ArgumentParser(parents=[get_args_parser()]).parse_args(TRAINING.split())
+    model, criterion, _ = build_model(args)
+    optimizer = build_optimizer(model, args)
+    pictures = [draw_sample(index, split="train", size=64) for index in range(4)]
+    images, targets = zip(*[make_coco_transforms("val", val_size=64)(*picture) for picture in pictures])
+    samples = nested_tensor_from_tensor_list(list(images))
+    names = ("loss_ce", "loss_bbox", "loss_giou")
+
+    sheet = Figure((7.2, 3.3), layout="constrained")
+    left, right = sheet.subfigures(1, 2, width_ratios=(1, 1.35))
+    rows, curves = right.subplots(len(SHOWN), 4), []
+    for step in range(SHOWN[-1] + 1):
+        if step in SHOWN:
+            _draw_matched(rows[SHOWN.index(step)], model, criterion.matcher, samples, pictures, targets, step)
+        if step == 50:
+            for group in optimizer.param_groups:
+                group["lr"] /= 10
+        model.train()
+        losses = train_step(model, criterion, samples, targets, optimizer)
+        curves.append([losses[name].item() * criterion.weight_dict[name] for name in names])
+    axes = left.subplots()
+    for values, color in zip(zip(*curves), (BLUE, ORANGE, GREEN)):
+        axes.plot(values, color=color, linewidth=2)
+    axes.set(yscale="log", xlim=(0, SHOWN[-1]))
+    axes.set_xticks((0, 20, 50, 70))
+    axes.grid(color=FAINT)
+    return sheet
+
+
+@torch.no_grad()
+def _draw_matched(row, model, matcher, samples, pictures, targets, step: int) -> None:
+    """The boxes of matched queries over each picture, in the colours of their objects' classes."""
+    outputs = model.eval()(samples)
+    for image, (axes, (queries, objects)) in enumerate(zip(row, matcher(outputs, targets))):
+        blank(axes).imshow(pictures[image][0])
+        labels = targets[image]["labels"][objects].tolist()
+        for box, label in zip(outputs["pred_boxes"][image, queries], labels):
+            outline(axes, box, 64, CARD, 2.4)
+            outline(axes, box, 64, OBJECTS[label - 1], 1.4)
+    row[0].text(-6, 32, str(step), ha="right", va="center")
