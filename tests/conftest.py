@@ -4,18 +4,42 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
 import torch
 
 from datasets.shapes import write_shapes
+from evaluation import report
+from training import start
+from training.report import facts
 from util.loading import download
+from util.logging import get_sha
 
 # One thread, since the models are tiny. DETR_TEST_THREADS=2 shows which results depend on the number of threads. The
 # processes that tests start follow OMP_NUM_THREADS.
 os.environ["OMP_NUM_THREADS"] = os.environ.get("DETR_TEST_THREADS", "1")
 torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_evaluation_pictures() -> Iterator[None]:
+    """Evaluations draw no pictures, which take longer than a tiny training; `drawing` in tests.helpers.runs draws."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(report, "draw_evaluation", lambda *parts: None)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def git_asked_once() -> Iterator[None]:
+    """The checkout that trainings name does not change meanwhile: git starts once, not six times for each training."""
+    ask = cache(get_sha)
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (start, facts):
+            patch.setattr(module, "get_sha", ask)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,7 @@ import main
 import training.run
 import training.run_folder
 from datasets.coco import CocoDetection
-from tests.helpers.runs import flags, parse
+from tests.helpers.runs import drawing, flags, parse
 from training.run_folder import RunFolder
 from util.checkpoint import load_checkpoint
 
@@ -28,7 +28,8 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 def finished(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The output folder of two epochs."""
     out = tmp_path_factory.mktemp("run") / "deep" / "out"
-    assert main.run(flags(shapes, "--output_dir", str(out), "--epochs", "2", "--checkpoint_every", "1")) == 0
+    with drawing():
+        assert main.run(flags(shapes, "--output_dir", str(out), "--epochs", "2", "--checkpoint_every", "1")) == 0
     return out
 
 

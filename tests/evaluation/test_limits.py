@@ -17,6 +17,7 @@ from evaluation.panoptic_eval import format_panoptic
 from evaluation.report import write_evaluation
 from evaluation.summary import checked_limits, metric_names
 from tests.helpers.coco_samples import both_backends, coco_of, evaluated, made_ground_truth, perturbed
+from tests.helpers.runs import drawing
 from util.checkpoint import load_checkpoint
 from util.coco_names import COCO_METRICS
 from util.logging import get_logger
@@ -114,7 +115,8 @@ def test_the_numbers_are_named_after_the_limits():
 @pytest.mark.parametrize("limits", [[1, 10, 300], [300]])
 def test_the_report_names_the_limits(tmp_path, limits, warnings):
     evaluator = evaluated_at(*grid(), limits, "auto")
-    write_evaluation(tmp_path, evaluator, epoch=1, batch_size=1)
+    with drawing():
+        write_evaluation(tmp_path, evaluator, epoch=1, batch_size=1)
     numbers = json.loads((tmp_path / "eval" / "per_class.json").read_text())["numbers"]
     assert numbers["AR300"] == numbers["AP"] == 1 and "AR100" not in numbers
     best = json.loads((tmp_path / "eval" / "f1.json").read_text())["overall"]["best"]
@@ -207,7 +209,8 @@ def test_the_confusion_matrix_of_many_categories_is_sparse_and_has_the_same_coun
 
 
 def test_the_files_of_many_categories_hold_those_that_occur(many, tmp_path, warnings):
-    write_evaluation(tmp_path, many, epoch=1, batch_size=1)
+    with drawing():
+        write_evaluation(tmp_path, many, epoch=1, batch_size=1)
     summary = summarize_matches(many)
     folder = tmp_path / "eval"
     confusion, f1 = (json.loads((folder / f"{name}.json").read_text()) for name in ("confusion", "f1"))
@@ -228,7 +231,8 @@ def test_the_files_of_many_categories_hold_those_that_occur(many, tmp_path, warn
 def test_the_curves_of_many_categories_are_drawn_under_their_names(many, monkeypatch, tmp_path):
     drawn = []
     monkeypatch.setattr(pictures, "draw_precision_recall", lambda *parts: drawn.append(parts) or new_figure(1, 1))
-    write_evaluation(tmp_path, many, epoch=1, batch_size=1)
+    with drawing():
+        write_evaluation(tmp_path, many, epoch=1, batch_size=1)
     labels, _, precision, _ = drawn[0]
     assert labels == ["class 1", "class 3", "class 5", "class 7", "class 90", "absent 3"]
     rows = {row["name"]: row["AP"] for row in many.per_class()}

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from pycocotools.coco import COCO
 
-from evaluation import pictures
+from evaluation import pictures, report
 from evaluation.report import write_evaluation
 from tests.helpers.coco_files import annotation, captured_warnings, write_coco
 from tests.helpers.coco_samples import evaluated
@@ -18,6 +18,7 @@ from util.pictures.figure_parts import new_figure
 
 @pytest.fixture(autouse=True)
 def only_detections_are_drawn(monkeypatch):
+    monkeypatch.setattr(report, "draw_evaluation", pictures.draw_evaluation)
     for name in ("draw_per_class", "draw_precision_recall", "draw_f1", "draw_confusion"):
         monkeypatch.setattr(pictures, name, lambda *parts: new_figure(1, 1))
 

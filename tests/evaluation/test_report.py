@@ -2,6 +2,7 @@
 
 import copy
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from evaluation.findings import confusion_matrix, summarize_matches
 from evaluation.report import write_evaluation
 from tests.helpers.coco_files import captured_warnings
 from tests.helpers.coco_samples import assert_same_bits, coco_of, evaluated, made_ground_truth, perturbed
+from tests.helpers.runs import drawing
 from util.checkpoint import load_checkpoint
 from util.pictures.figure_parts import new_figure
 from util.pictures.run_curves import plot_precision_recall
@@ -34,6 +36,12 @@ def read_strict_json(path: Path):
 
 def files_in(folder: Path) -> set[str]:
     return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def drawn() -> Iterator[None]:
+    with drawing():
+        yield
 
 
 @pytest.fixture(scope="module")

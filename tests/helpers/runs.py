@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 import engine
+from evaluation import pictures, report
 from main import get_args_parser
 
 TINY = """
@@ -26,6 +29,14 @@ def flags(data: Path | str, *more: str) -> list[str]:
 def parse(data: Path | str, *more: str) -> argparse.Namespace:
     """The same, parsed."""
     return argparse.ArgumentParser(parents=[get_args_parser()]).parse_args(flags(data, *more))
+
+
+@contextmanager
+def drawing() -> Iterator[None]:
+    """Evaluations draw their pictures inside, as they do outside of tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(report, "draw_evaluation", pictures.draw_evaluation)
+        yield
 
 
 def signal_at(monkeypatch: pytest.MonkeyPatch, batch: int, number: int) -> None:

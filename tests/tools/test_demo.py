@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from tests.helpers.runs import drawing
 from tools import demo
 from tools.draw_detections import draw_detections
 
@@ -21,7 +22,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """The demo's folder and its report."""
     out = tmp_path_factory.mktemp("demo")
     lines: list[str] = []
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, drawing():
         patch.setattr("builtins.print", lambda *texts, **_: lines.extend(map(str, texts)))
         demo.run(["--output_dir", str(out), *SHORT])
     return out, "\n".join(lines)

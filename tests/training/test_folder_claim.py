@@ -19,7 +19,6 @@ from util.output.folder_lock import FolderLock, locks_released
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(folder_lock, "PATIENCE", 0.0)
-    monkeypatch.setattr("evaluation.report.draw_evaluation", lambda *parts: None)
 
 
 @pytest.fixture(scope="module")

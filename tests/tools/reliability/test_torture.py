@@ -14,7 +14,6 @@ import pytest
 
 import main
 import util.checkpoint
-from evaluation import report
 from tests.helpers.processes import start, wait
 from tests.helpers.runs import flags
 from tools.reliability import full_disk, torture
@@ -104,7 +103,6 @@ class Killed(BaseException):
 def test_a_kill_right_after_a_checkpoint_loses_nothing_that_belongs_to_it(
     epoch: int, shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(report, "draw_evaluation", lambda *parts: None)
     command = flags(shapes, "--epochs", "2", "--checkpoint_every", "1", "--resume", "auto", "--output_dir")
     assert main.run([*command, str(tmp_path / "undisturbed")]) == 0
 
