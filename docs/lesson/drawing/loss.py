@@ -23,10 +23,10 @@ from util.box_ops import box_cxcywh_to_xyxy
 from util.nested_tensor import nested_tensor_from_tensor_list
 
 OBJECTS = (BLUE, ORANGE, RED)  # colours of the objects of a picture
-SHOWN = (0, 20, 70)  # steps of the training whose boxes are drawn
+SHOWN = (0, 20, 60)  # steps of the training whose boxes are drawn
 TRAINING = """
     --backbone tiny --backbone_norm bn --backbone_weights none --trainable_layers 5 --num_classes 4 --num_queries 12
-    --hidden_dim 128 --dim_feedforward 512 --enc_layers 2 --dec_layers 3 --dropout 0 --pos_temperature 20
+    --hidden_dim 128 --dim_feedforward 512 --enc_layers 1 --dec_layers 2 --dropout 0 --pos_temperature 20
     --bbox_loss_coef 2.5 --giou_loss_coef 1 --eos_coef 0.2 --lr 1e-3 --lr_backbone 1e-3 --device cpu
 """  # as on the page
 
@@ -106,7 +106,7 @@ def no_object() -> Figure:
 
 @figure("training")
 def training() -> Figure:
-    """The losses of four pictures over seventy steps, and the matched boxes after some of them."""
+    """The losses of four pictures over sixty steps, and the matched boxes after some of them."""
     torch.manual_seed(0)
     args = argparse.ArgumentParser(parents=[get_args_parser()]).parse_args(TRAINING.split())
     model, criterion, _ = build_model(args)
@@ -122,7 +122,7 @@ def training() -> Figure:
     for step in range(SHOWN[-1] + 1):
         if step in SHOWN:
             _draw_matched(rows[SHOWN.index(step)], model, criterion.matcher, samples, pictures, targets, step)
-        if step == 50:
+        if step == 45:
             for group in optimizer.param_groups:
                 group["lr"] /= 10
         model.train()
@@ -132,7 +132,7 @@ def training() -> Figure:
     for values, color in zip(zip(*curves), (BLUE, ORANGE, GREEN)):
         axes.plot(values, color=color, linewidth=2)
     axes.set(yscale="log", xlim=(0, SHOWN[-1]))
-    axes.set_xticks((0, 20, 50, 70))
+    axes.set_xticks((0, 20, 45, 60))
     axes.grid(color=FAINT)
     return sheet
 
