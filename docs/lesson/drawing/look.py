@@ -42,15 +42,20 @@ STYLE = {
 }
 
 FIGURES: dict[str, Callable[[], Figure]] = {}  # filled by `figure`
+TRAINED: set[str] = set()  # names of figures that differ between processors
 
 
-def figure(name: str) -> Callable[[Callable[[], Figure]], Callable[[], Figure]]:
-    """Register the decorated function: it draws `docs/lesson/images/NAME.png`."""
+def figure(name: str, trained: bool = False) -> Callable[[Callable[[], Figure]], Callable[[], Figure]]:
+    """Register the decorated function: it draws `docs/lesson/images/NAME.png`.
+
+    `trained` marks a figure of a training run: rounding errors differ between processors and grow from step to step.
+    """
 
     def register(draw: Callable[[], Figure]) -> Callable[[], Figure]:
         if name in FIGURES:
             raise ValueError(f"two figures are called {name}")
         FIGURES[name] = draw
+        TRAINED.update({name} if trained else ())
         return draw
 
     return register

@@ -104,7 +104,7 @@ def no_object() -> Figure:
     return sheet
 
 
-@figure("training")
+@figure("training", trained=True)
 def training() -> Figure:
     """The losses of four pictures over sixty steps, and the matched boxes after some of them."""
     torch.manual_seed(0)
