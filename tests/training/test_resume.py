@@ -81,12 +81,12 @@ def test_one_and_one_epoch_are_two(shapes, undisturbed, tmp_path, more):
 @pytest.mark.parametrize("batch", [1, 3, STEPS, STEPS + 2, STEPS + 3 + 2])
 def test_a_stop_anywhere_goes_on_to_the_bit(shapes, undisturbed, tmp_path, monkeypatch, batch):
     """Batches 1 to 4 are epoch 0, 5 to 7 its evaluation (three batches of five images), then epoch 1."""
-    signal_at(monkeypatch, batch, signal.SIGTERM)
-    assert train(shapes, tmp_path) == 0
+    with monkeypatch.context() as patch:
+        signal_at(patch, batch, signal.SIGTERM)
+        assert train(shapes, tmp_path) == 0
     stopped = load_checkpoint(tmp_path / "checkpoint.pth")
     assert stopped["epoch"] == (0 if batch > STEPS + 3 else -1)  # the last finished epoch, as published
     assert stopped["step"] == {1: 1, 3: 3, STEPS: 4, STEPS + 2: 4, STEPS + 5: 6}[batch]
-    monkeypatch.undo()
     assert train(shapes, tmp_path, "--resume", "auto") == 0
     assert_same_run(tmp_path, undisturbed)
 
@@ -119,9 +119,9 @@ def test_a_run_killed_before_a_checkpoint_that_waits_goes_on_to_the_bit(shapes, 
 def test_a_schedule_by_steps_goes_on_to_the_bit(shapes, tmp_path, monkeypatch):
     schedule = ["--lr_schedule", "cosine", "--warmup_steps", "3"]
     assert train(shapes, tmp_path / "whole", *schedule) == 0
-    signal_at(monkeypatch, 2, signal.SIGINT)
-    assert train(shapes, tmp_path / "halves", *schedule) == 0
-    monkeypatch.undo()
+    with monkeypatch.context() as patch:
+        signal_at(patch, 2, signal.SIGINT)
+        assert train(shapes, tmp_path / "halves", *schedule) == 0
     assert train(shapes, tmp_path / "halves", *schedule, "--resume", "auto") == 0
     assert_same_run(tmp_path / "whole", tmp_path / "halves")
 
@@ -182,9 +182,9 @@ def test_checkpoint_carries_what_the_published_code_ignores(undisturbed):
 
 
 def test_another_batch_size_inside_an_epoch_is_named_and_begins_the_epoch_anew(shapes, tmp_path, monkeypatch, capsys):
-    signal_at(monkeypatch, 2, signal.SIGTERM)
-    assert train(shapes, tmp_path) == 0
-    monkeypatch.undo()
+    with monkeypatch.context() as patch:
+        signal_at(patch, 2, signal.SIGTERM)
+        assert train(shapes, tmp_path) == 0
     assert train(shapes, tmp_path, "--resume", "auto", "--batch_size", "4", "--epochs", "1") == 0
     said = capsys.readouterr().out
     assert "--batch_size is 4, it was 2" in said and "from its beginning" in said
