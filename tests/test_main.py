@@ -6,8 +6,6 @@ import argparse
 import json
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -17,11 +15,10 @@ import main
 import training.run
 import training.run_folder
 from datasets.coco import CocoDetection
+from tests.helpers.processes import torchrun
 from tests.helpers.runs import drawing, flags, parse
 from training.run_folder import RunFolder
 from util.checkpoint import load_checkpoint
-
-REPOSITORY = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(scope="module")
@@ -169,12 +166,11 @@ def test_another_architecture_is_named(finished: Path, shapes: Path, capsys: pyt
 
 
 def test_two_processes_train_together(shapes: Path, tmp_path: Path):
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    more = ["--batch_size", "2", "--epochs", "1", "--output_dir", str(tmp_path)]
-    done = subprocess.run([*command, "main.py", *flags(shapes, *more)], cwd=REPOSITORY, capture_output=True, text=True)
+    run = tmp_path / "run"
+    done = torchrun(flags(shapes, "--batch_size", "2", "--epochs", "1", "--output_dir", str(run)), tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("start training") == 1  # one process speaks
-    assert len((tmp_path / "log.txt").read_text().splitlines()) == 1
+    assert len((run / "log.txt").read_text().splitlines()) == 1
 
 
 def test_a_best_checkpoint_that_could_not_be_saved_leaves_its_place_to_the_next(shapes, tmp_path, monkeypatch):

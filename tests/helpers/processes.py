@@ -21,6 +21,9 @@ from util.files import write_atomically
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 HANGS = 900  # seconds; no test takes that long, however busy the machine is
+# What a training imports when it comes to it, besides: PyTorch's optimizers and the matching. Takes two seconds.
+IMPORTED = ["main", "torch._dynamo", "scipy.optimize"]
+NO_PICTURES = "from evaluation import report\nreport.draw_evaluation = lambda *parts: None\n"
 LAUNCHERS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "SLURM_PROCID", "SLURM_LOCALID", "SLURM_STEP_NUM_TASKS", "MASTER_ADDR")
 
 
@@ -34,7 +37,7 @@ def start(work: Callable[..., None], arguments: Sequence[tuple[Any, ...]]) -> li
     """A process that runs `work(*arguments[i])` for each i."""
     context = multiprocessing.get_context("forkserver" if os.name == "posix" else "spawn")
     if os.name == "posix":
-        context.set_forkserver_preload(["main"])
+        context.set_forkserver_preload(IMPORTED)
     before, clean = dict(os.environ), clean_environment()
     try:  # the fork server starts with the first process and keeps this environment
         os.environ.clear()
@@ -82,14 +85,15 @@ def run_together(
     return [[tuple(outcomes[index]) for outcomes in each] for index in range(len(commands))]
 
 
-def torchrun(command: Sequence[str], folder: Path, before: str) -> subprocess.CompletedProcess[str]:
+def torchrun(command: Sequence[str], folder: Path, before: str = "") -> subprocess.CompletedProcess[str]:
     """`torchrun --nproc_per_node 2 main.py` with the flags `command`.
 
     Args:
         folder: for the files that this writes.
-        before: Python code that runs in both processes before main.py.
+        before: Python code that runs in both processes before main.py, besides what keeps them from drawing.
     """
-    (folder / "sitecustomize.py").write_text(f"import os\nif 'RANK' in os.environ:\n{indent(before, '    ')}")
+    before = indent(NO_PICTURES + before, "    ")
+    (folder / "sitecustomize.py").write_text(f"import os\nif 'RANK' in os.environ:\n{before}")
     environment = clean_environment()  # Python imports a module of that name when it starts
     environment["PYTHONPATH"] = os.pathsep.join([str(folder), environment["PYTHONPATH"]])
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
