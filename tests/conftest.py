@@ -23,6 +23,21 @@ from util.logging import get_sha
 os.environ["OMP_NUM_THREADS"] = os.environ.get("DETR_TEST_THREADS", "1")
 torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
+# Files that take 15 seconds or more, the longest first.
+LONG = """
+    lesson/test_pages tools/test_export tools/reliability/test_fuzz test_run_with_submitit
+    tools/reliability/test_torture training/test_resume test_main training/switches/test_compile
+    tools/exporting/test_openvino_form util/test_signals golden/test_trajectory training/device/test_waits
+    training/switches/test_accumulate training/data/test_layouts evaluation/test_processes tools/test_convert
+    training/switches/test_average
+""".split()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long files come first, so that no process waits at the end while another one begins a long file."""
+    places = {Path(__file__).parent / f"{name}.py": place for place, name in enumerate(LONG)}
+    items.sort(key=lambda item: places.get(item.path, len(LONG)))
+
 
 @pytest.fixture(scope="session", autouse=True)
 def no_evaluation_pictures() -> Iterator[None]:
