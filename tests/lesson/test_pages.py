@@ -31,8 +31,4 @@ def reader(monkeypatch, no_network):
 
 @pytest.mark.parametrize("chapter", CHAPTERS)
 def test_snippets_run(chapter, reader):
-    pages = [LESSON / language / f"{chapter}.md" for language in ("en", "zh")]
-    existing = [page for page in pages if page.exists()]
-    if not existing:
-        pytest.skip("not yet written")
-    run_page(existing[0])
+    run_page(LESSON / "en" / f"{chapter}.md")
