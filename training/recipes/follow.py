@@ -20,7 +20,7 @@ from training.recipes.choose import choose_recipe
 from training.recipes.facts import facts_of
 from training.recipes.tables import RECIPES, SHIPPED, SMALL_NETWORK, Run
 from util.arguments import named_settings
-from util.dist import get_world_size
+from util.dist import get_world_size, is_main_process
 from util.logging import get_logger
 from util.settings import DETECTOR, SETTINGS, names_that_touch
 
@@ -128,7 +128,7 @@ def _warn_if_too_short(name: str, run: Run, settings: Mapping[str, Any]) -> None
     planned = settings["epochs"] * per_epoch
     epochs = run.named.get("epochs", settings["epochs"])
     steps = min(epochs * per_epoch, run.named.get("max_steps") or planned * epochs)
-    if steps < TOO_SHORT * planned:
+    if steps < TOO_SHORT * planned and is_main_process():
         get_logger().warning(
             f"{steps:,} step{'s' * (steps != 1)} are far fewer than the {planned:,} of {settings['epochs']:,} epochs "
             f"that --recipe {name} takes for {run.facts.pictures:,} pictures: expect a low AP, or leave out the flag "
