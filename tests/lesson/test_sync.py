@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.helpers.paths import REPOSITORY
-from tests.lesson.glossary import Term, read_terms, slips
+from tests.lesson.glossary import Term, contains, read_terms, slips
 from tests.lesson.pages import CHAPTERS, LANGUAGES, LESSON, fences
 from tests.test_docs import problems
 
@@ -181,6 +181,12 @@ def test_the_index_names_every_page():
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_there_are_sixteen_pages(language):
     assert sorted(path.name for path in (LESSON / language).iterdir()) == [f"{chapter}.md" for chapter in CHAPTERS]
+
+
+def test_every_term_is_used():
+    en, zh = ("".join(prose(read(language, chapter)) for chapter in CHAPTERS) for language in ("en", "zh"))
+    terms = read_terms()
+    assert [term for term in terms if not (contains(en, term.en, []) and contains(zh, term.zh, []))] == []
 
 
 def test_the_glossary_has_each_term_once():
