@@ -13,7 +13,7 @@ import pytest
 
 from tests.helpers.paths import REPOSITORY
 
-EXTRAS = ("convert", "export", "fonts", "int8", "openvino", "submitit", "tensorboard", "web")
+EXTRAS = ("convert", "export", "fonts", "int8", "openvino", "submitit", "tensorboard", "track", "web")
 
 
 def requirements(name: str) -> set[str]:
