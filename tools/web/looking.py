@@ -10,7 +10,7 @@ from typing import Any
 from PIL import Image, UnidentifiedImageError
 from torch import nn
 
-from datasets.image_decoding import upright_rgb
+from datasets.image_decoding import orientation, upright_rgb
 from datasets.image_files import pixel_limit, raster_formats
 from models.attention_maps import record_attention
 from prediction.predictor import Predictor
@@ -65,6 +65,7 @@ class Detector:
 
         Returns:
             width, height: of the upright picture.
+            turn: the orientation by which the page has to turn it, since browsers do not; 1: it need not.
             objects: COCO results as `Prediction.results` gives them, each with its `query`.
             milliseconds: of decoding, the model, and writing the results.
 
@@ -72,7 +73,7 @@ class Detector:
             Refused: the picture cannot be used.
         """
         times = [time.perf_counter()]
-        image = decode(content, self.max_pixels)
+        image, turn = decode(content, self.max_pixels)
         times.append(time.perf_counter())
         prediction = self._predict(image)
         times.append(time.perf_counter())
@@ -83,6 +84,7 @@ class Detector:
         return {
             "width": image.width,
             "height": image.height,
+            "turn": turn,
             "objects": objects,
             "milliseconds": {name: round(1000 * (after - before), 2) for name, before, after in steps},
         }
@@ -99,7 +101,7 @@ class Detector:
         """
         if not self.has_attention:
             raise Refused(404, "no_attention", "this model does not tell where it looks: use a checkpoint")
-        image = decode(content, self.max_pixels)
+        image, _ = decode(content, self.max_pixels)
         with record_attention(self.predictor.model, encoder_layers=0) as maps:
             prediction = self._predict(image)
         weights = maps.decoder[-1][0][prediction.queries.to(maps.decoder[-1].device)].float()  # [n, h, w]
@@ -124,8 +126,8 @@ class Detector:
             raise
 
 
-def decode(content: bytes, max_pixels: int) -> Image.Image:
-    """The picture as RGB, upright. Its size is known before its pixels are decoded.
+def decode(content: bytes, max_pixels: int) -> tuple[Image.Image, int]:
+    """The picture as RGB, upright, and the turn that is left to the page. It is measured before it is decoded.
 
     Raises:
         Refused: it is no picture (415), has too many pixels (413), or is damaged (422).
@@ -140,7 +142,8 @@ def decode(content: bytes, max_pixels: int) -> Image.Image:
         ):
             if image.width * image.height > max_pixels:
                 raise Refused(413, "too_many_pixels", too_many)
-            return upright_rgb(image, note=lambda kind, sentence: None)
+            turn = (orientation(image) or 1) if image.format == "WEBP" else 1
+            return upright_rgb(image, note=lambda kind, sentence: None), turn
     except Refused:
         raise
     except UnidentifiedImageError:

@@ -3,6 +3,7 @@
 import { openCamera } from "./camera.js";
 import { draw } from "./draw.js";
 import { coco, copyText, showClasses, showObjects, showTimes } from "./panel.js";
+import { uprightPicture } from "./upright.js";
 import { fill, knows, language, say, setLanguage } from "./words.js";
 
 const byId = (id) => document.getElementById(id);
@@ -53,7 +54,7 @@ async function look(file, note = "") {
   try {
     const answer = await ask("/api/detect", file, own.signal);
     const total = performance.now() - start;
-    const picture = await createImageBitmap(file).catch(() => { throw { words: () => say("not_shown") }; });
+    const picture = await uprightPicture(file, answer.turn).catch(() => { throw { words: () => say("not_shown") }; });
     if (own.signal.aborted) return;
     const known = new Map(state.categories.map((category) => [category.id, category]));
     for (const object of answer.objects) {

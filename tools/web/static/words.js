@@ -2,7 +2,7 @@
 
 const count = (n, one, many) => `${n} ${n === 1 ? one : many}`;
 
-const WORDS = {
+export const WORDS = {
   en: {
     title: "DETR: what is in the picture",
     about: (classes, device) => `${count(classes, "class", "classes")}, on ${device}`,
