@@ -1,4 +1,5 @@
-"""Entry points for `torch.hub.load`: the published detectors, optionally with their weights, and two small ones.
+"""Entry points for `torch.hub.load`: the published detectors, optionally with their weights, and two small ones; and
+`predictor`, which takes images of any kind.
 
 `torch.hub.load` also works in a process that has imported other modules named `models` or `util`. It leaves none of our
 modules in `sys.modules` and restores `sys.path`, so the classes of a loaded model cannot be imported by name: save its
@@ -21,26 +22,29 @@ from torch import nn
 
 _HERE = pathlib.Path(__file__).resolve().parent
 _PACKAGES = ("models", "util")
+_PREDICTOR_PACKAGES = (*_PACKAGES, "datasets", "prediction")
+_ours: dict[str, object] = {}  # the modules that belong to this file only
 
 
 @contextlib.contextmanager
-def _importing_from_here() -> collections.abc.Iterator[bool]:
-    """Inside this context, `models` and `util` are imported from the folder of this file.
+def _importing_from_here(packages: tuple[str, ...] = _PACKAGES) -> collections.abc.Iterator[bool]:
+    """Inside this context, these packages are imported from the folder of this file.
 
     Yields:
         False if a plain import finds these packages: they are then shared with the rest of the process. Otherwise
         True: the imported modules belong to this file only, and on exit `sys.path` and the entries of these packages
         in `sys.modules` are restored.
     """
-    if all(map(_is_importable, _PACKAGES)):
+    if all(map(_is_importable, packages)):
         yield False
         return
-    path, others = sys.path[:], _pop_packages()
+    path, others = sys.path[:], _pop_packages(packages)
+    sys.modules.update(_ours)
     sys.path.insert(0, str(_HERE))
     try:
         yield True
     finally:
-        _pop_packages()
+        _ours.update(_pop_packages(packages))
         sys.modules.update(others)
         sys.path[:] = path
 
@@ -57,9 +61,9 @@ def _is_importable(package: str) -> bool:
     return file is not None and pathlib.Path(file).resolve() == _HERE / package / "__init__.py"
 
 
-def _pop_packages() -> dict[str, object]:
+def _pop_packages(packages: tuple[str, ...]) -> dict[str, object]:
     """Remove all modules of these packages from `sys.modules` and return them."""
-    return {name: sys.modules.pop(name) for name in list(sys.modules) if name.split(".")[0] in _PACKAGES}
+    return {name: sys.modules.pop(name) for name in list(sys.modules) if name.split(".")[0] in packages}
 
 
 def _keep_scriptable() -> None:
@@ -238,6 +242,31 @@ def detr_tiny_shapes_panoptic(
     if not return_postprocessor:
         return model
     return model, panoptic.PostProcessPanoptic({i: 1 <= i <= 3 for i in range(7)}, threshold=threshold)
+
+
+def predictor(checkpoint: str, device: str = "auto", threshold: float | str = 0.5, **settings: object) -> object:
+    """A `prediction.predictor.Predictor`: call it with a path, an address, a PIL image, an array, a tensor, a list or a
+    generator of them.
+
+    It needs the packages of requirements.txt, which the other entries do not.
+
+    Args:
+        checkpoint: a file or an http(s) address: a checkpoint, or what `tools.export` wrote (.onnx, .pt2, .xml).
+        device: auto (cuda, else mps, else cpu), cpu, cuda, cuda:N or mps.
+        threshold: minimum score of a detection, or "best", see `Predictor`.
+        settings: further arguments of `Predictor`.
+
+    Raises:
+        CheckpointError, ValueError: the checkpoint or the device cannot be used.
+        ImportError: a package is not installed.
+    """
+    with _importing_from_here(_PREDICTOR_PACKAGES):
+        try:
+            from prediction import predictor as room  # here, since the other entries do without its packages
+        except ImportError as error:
+            requirements = _HERE / "requirements.txt"
+            raise ImportError(f"{error}, which the predictor needs: pip install -r {requirements}") from error
+    return room.load_predictor(checkpoint, device, threshold=threshold, **settings)
 
 
 def _make_tiny(num_classes: int, all_levels: bool = False) -> detr.DETR:

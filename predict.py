@@ -61,6 +61,8 @@ def main(options: argparse.Namespace) -> int:
     refuse_to_replace(options.out, {"the checkpoint": options.checkpoint, ann.flag if ann else "": ann and ann.path})
     FolderLock(options.out, LOCK, "predict.py", "--out").acquire()
     predictor = Predictor(options.checkpoint, options.device, max_pixels=options.max_pixels)
+    if options.attention:
+        predictor.check_attention()
     if ann:
         ann.warn_of_other_names(predictor.names)
     settings = {"threshold": options.threshold, "top_k": options.top_k, "classes": options.classes}
@@ -139,6 +141,10 @@ def measure_speed(options: argparse.Namespace) -> int:
         CheckpointError, ValueError: the checkpoint, the device or the size cannot be used.
     """
     predictor = Predictor(options.checkpoint, options.device)
+    if predictor.is_exported:
+        raise ValueError(
+            "--fps times the parts of a checkpoint's model; `python -m tools.export --time` times exported files"
+        )
     size = tuple(options.size or predictor.resized(PHOTO))
     speed = measure(predictor.model, size, predictor.device, batch_size=options.batch_size)
     print(report(predictor.model, speed, size, predictor.device))

@@ -1,4 +1,4 @@
-"""An image as a user passes it (path, PIL image, array, tensor) → an upright 8-bit RGB image."""
+"""An image as a user passes it (path, address, PIL image, array, tensor) → an upright 8-bit RGB image."""
 
 from __future__ import annotations
 
@@ -11,14 +11,17 @@ from torch import Tensor
 
 from datasets.image_decoding import orientation, upright_rgb
 from datasets.image_files import NOT_OPENED, open_image
+from prediction.sources.address import picture_at
+from util.loading.transfer import is_address
 from util.settings import MAX_PIXELS
 from util.text import printable
 
 ImageInput = str | os.PathLike[str] | Image.Image | np.ndarray | Tensor
 ACCEPTED = "a path, a PIL image, a uint8 array [H, W, 3], or a tensor [3, H, W]"
+RGB, BGR = "RGB", "BGR"
 
 
-def to_upright_rgb(image: ImageInput, max_pixels: int = MAX_PIXELS) -> Image.Image:
+def to_upright_rgb(image: ImageInput, max_pixels: int = MAX_PIXELS, channels: str = RGB) -> Image.Image:
     """Convert any input of `Predictor` to RGB.
 
     A PIL image gives the same result as its file: an EXIF orientation that it still carries is applied. Arrays and
@@ -27,19 +30,23 @@ def to_upright_rgb(image: ImageInput, max_pixels: int = MAX_PIXELS) -> Image.Ima
     Args:
         image: see `Predictor`.
         max_pixels: a file with more pixels is refused.
+        channels: the order of the colours of arrays and tensors, "RGB" or OpenCV's "BGR".
 
     Raises:
-        OSError: a file or a PIL image cannot be read; the message names it.
+        OSError: a file, an address or a PIL image cannot be read; the message names it.
         ValueError: an input of another kind, or an array or tensor of another shape or type.
     """
     if isinstance(image, Image.Image):
         return _from_pil(image)
     if isinstance(image, Tensor):
-        return Image.fromarray(_pixels_of(image))
+        return _from_pixels(_pixels_of(image), channels)
     if isinstance(image, np.ndarray):
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
             raise ValueError(f"an image array must be [H, W, 3] of uint8, RGB, got {_shape_and_type(image)}")
-        return Image.fromarray(np.ascontiguousarray(image))
+        return _from_pixels(image, channels)
+    if isinstance(image, str) and is_address(image):
+        with picture_at(image) as path:
+            return read_upright_rgb(path, max_pixels)
     if isinstance(image, str | os.PathLike) and isinstance(os.fspath(image), str):
         return read_upright_rgb(image, max_pixels)
     raise ValueError(f"an image must be {ACCEPTED}; got {_described(image)}")
@@ -64,6 +71,17 @@ def upright_size(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) -> 
     with open_image(path, max_pixels) as image:
         is_turned = image.format != "TIFF" and orientation(image) in (5, 6, 7, 8)  # Pillow gives a TIFF's turned size
         return image.size[::-1] if is_turned else image.size
+
+
+def check_channels(channels: str) -> None:
+    """ValueError if it is no order of colours."""
+    if channels not in (RGB, BGR):
+        raise ValueError(f'channels must be "{RGB}" or "{BGR}", got {printable(repr(channels), 60)}')
+
+
+def _from_pixels(pixels: np.ndarray, channels: str) -> Image.Image:
+    """[H, W, 3] of uint8"""
+    return Image.fromarray(np.ascontiguousarray(pixels[..., ::-1] if channels == BGR else pixels))
 
 
 def _from_pil(image: Image.Image) -> Image.Image:
@@ -102,5 +120,5 @@ def _described(image: object) -> str:
     if hasattr(image, "read"):
         return f"an open file ({kind}): use PIL.Image.open(file)"
     if hasattr(image, "__next__"):
-        return f"an iterator ({kind}): pass a list of images"
+        return f"an iterator ({kind}): pass it to the predictor itself, not inside a list"
     return f"an object of type {kind}"

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import zlib
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,19 +19,19 @@ from datasets.same_size import same_size_batches
 from datasets.transforms import get_size_with_aspect_ratio
 from models.attention_maps import record_attention
 from models.fast.inference import optimize_for_inference
-from models.fast.masks_on_demand import masks_of
 from models.load import load_detector
 from models.panoptic import PostProcessPanoptic
 from prediction.attention_pictures import attention_sheet
-from prediction.inputs import ImageInput, to_upright_rgb
+from prediction.exported.detector import is_exported, load_exported
+from prediction.inputs import RGB, ImageInput, check_channels, to_upright_rgb
 from prediction.panoptic_map import PanopticMap
+from prediction.queries.choice import Masked, best_queries, check_finite, checked_score, with_masks
 from prediction.result import Prediction, class_name
+from prediction.sources.series import RAISE, SKIP, predictions_of
 from util.checkpoint import load_checkpoint
 from util.loading.class_thresholds import ClassThresholds
 from util.settings import BEST, MAX_PIXELS
 from util.text import printable
-
-Masked = tuple[Tensor, dict[str, Tensor]]  # of one image: queries [n], and their outputs [1, n, ...] with masks
 
 
 class Predictor:
@@ -43,8 +44,10 @@ class Predictor:
     the whole image; its detections are things only, unless `classes` names stuff classes.
 
     Args:
-        checkpoint: a file, an http(s) address, or the result of `util.checkpoint.load_checkpoint`.
-        device: auto (cuda, else mps, else cpu), cpu, cuda, cuda:N or mps.
+        checkpoint: a file, an http(s) address, or the result of `util.checkpoint.load_checkpoint`. A file of
+            `tools.export` (.onnx, .pt2, .xml) is taken as well; it gives the same results within 0.001 of the model's
+            outputs, but no attention.
+        device: auto (cuda, else mps, else cpu), cpu, cuda, cuda:N or mps. Exported files run on the CPU.
         max_pixels: image files with more pixels are refused before they are decoded.
         threshold: minimum score of a detection, or "best": that of each class's best F1 on the validation set, which
             the checkpoint holds. A call may pass another one.
@@ -53,7 +56,8 @@ class Predictor:
 
     Attributes:
         model: the detector, in evaluation mode.
-        args: the model's settings.
+        is_exported: whether `model` is a file of `tools.export`, which another runtime computes.
+        args: the model's settings; of an exported file only `val_size`, `max_size` and `device`.
         categories: the classes, [{"id", "name"}]; those of a panoptic model also have "isthing".
 
     Raises:
@@ -71,12 +75,16 @@ class Predictor:
     ) -> None:
         self.max_pixels, self.threshold = max_pixels, threshold
         self._source = "the given checkpoint" if isinstance(checkpoint, Mapping) else os.fspath(checkpoint)
-        loaded = checkpoint if isinstance(checkpoint, Mapping) else load_checkpoint(checkpoint)
-        self._thresholds = {"thresholds": loaded.get("thresholds")}
-        detector = load_detector(loaded, device, source=self._source)
+        self.is_exported = not isinstance(checkpoint, Mapping) and is_exported(self._source)
+        if self.is_exported:
+            detector, thresholds = load_exported(self._source, device)
+        else:
+            loaded = checkpoint if isinstance(checkpoint, Mapping) else load_checkpoint(checkpoint)
+            detector, thresholds = load_detector(loaded, device, source=self._source), loaded.get("thresholds")
+        self._thresholds = {"thresholds": thresholds}
         self._minimum(threshold)
         model, self.postprocessors, self.args, self.categories = detector
-        self.model = optimize_for_inference(model) if optimize else model
+        self.model = optimize_for_inference(model) if optimize and not self.is_exported else model
         self.device = torch.device(self.args.device)
         self.names = {category["id"]: category["name"] for category in self.categories}
         self.is_panoptic = "panoptic" in self.postprocessors
@@ -84,29 +92,36 @@ class Predictor:
 
     def __call__(
         self,
-        images: ImageInput | Sequence[ImageInput],
+        images: ImageInput | Sequence[ImageInput] | Iterator[ImageInput],
         *,
         threshold: float | str | None = None,
         top_k: int | None = None,
         classes: Sequence[str] | None = None,
         batch_size: int = 8,
         panoptic_threshold: float | None = None,
+        channels: str = RGB,
+        on_error: str = RAISE,
     ) -> Any:
-        """Detect objects in one image or in a list of images.
+        """Detect objects in one image, in a list of images, or in those of a generator.
 
         Args:
-            images: an image or a list of images. An image is a file path, a PIL image, a uint8 array [H, W, 3] (RGB),
-                a uint8 tensor [3, H, W], or a float tensor [3, H, W] with values in [0, 1]. Files and PIL images that
-                carry an EXIF orientation are turned by it first; the results are in pixels of the upright image.
+            images: an image, a list of images, or an iterator over images, such as a generator. An image is a file
+                path, an http(s) address, a PIL image, a uint8 array [H, W, 3], a uint8 tensor [3, H, W], or a float
+                tensor [3, H, W] with values in [0, 1]. Files and PIL images that carry an EXIF orientation are turned
+                by it first; the results are in pixels of the upright image.
             threshold: minimum score of a detection, or "best"; None: that of the predictor, by default 0.5.
             top_k: keep at most this many detections per image, those with the highest scores.
             classes: keep only classes with these names, in the panoptic map too: its other pixels become void.
             batch_size: maximum number of images per forward pass.
             panoptic_threshold: a mask enters the panoptic map if its score exceeds this; the default of 0.85 suits a
                 fully trained model, early checkpoints score lower. `threshold` and `top_k` do not affect the map.
+            channels: the order of the colours of arrays and tensors: "RGB", or "BGR" as OpenCV has it.
+            on_error: "raise", or "skip": in a list or from an iterator, an image that cannot be read gives None and
+                one warning, and the others go on.
 
         Returns:
-            A `Prediction` for one image, a list of them for a list.
+            A `Prediction` for one image, a list of them for a list, an iterator over them for an iterator: it takes
+            `batch_size` images at a time, so 1 gives each result before the next image is asked for.
 
         Raises:
             OSError: a file cannot be read; the message names it.
@@ -116,20 +131,38 @@ class Predictor:
         threshold = self.threshold if threshold is None else threshold
         minimum = self._minimum(threshold)
         self._check_settings(top_k, batch_size, panoptic_threshold)
-        if not isinstance(images, list | tuple):
-            predictions = self(
-                [images], threshold=threshold, top_k=top_k, classes=classes, panoptic_threshold=panoptic_threshold
-            )
-            return predictions[0]
+        check_channels(channels)
+        if on_error not in (RAISE, SKIP):
+            raise ValueError(f'on_error must be "{RAISE}" or "{SKIP}", got {printable(repr(on_error), 60)}')
         class_ids = None if classes is None else self.class_ids(classes)
-        rgb_images = [to_upright_rgb(image, self.max_pixels) for image in images]
+        read = partial(to_upright_rgb, max_pixels=self.max_pixels, channels=channels)
+        settings = (minimum, top_k, class_ids, batch_size, panoptic_threshold)
+        if isinstance(images, Iterator):
+            return predictions_of(images, read, lambda rgb: self._predict(rgb, *settings), batch_size, on_error)
+        if not isinstance(images, list | tuple):
+            return self._predict([read(images)], *settings)[0]
+        if on_error == SKIP:
+            return list(predictions_of(images, read, lambda rgb: self._predict(rgb, *settings), batch_size, on_error))
+        return self._predict([read(image) for image in images], *settings)
+
+    def _predict(
+        self,
+        rgb_images: Sequence[Image.Image],
+        minimum: float | ClassThresholds,
+        top_k: int | None,
+        class_ids: Sequence[int] | None,
+        batch_size: int,
+        panoptic_threshold: float | None,
+    ) -> list[Prediction]:
+        """The predictions for upright RGB images, whose settings are checked."""
         sizes = [self.resized(image.size) for image in rgb_images]
         found: dict[int, Prediction] = {}
         for batch in same_size_batches(sizes, batch_size) if rgb_images else []:
             outputs, results = self._detect([rgb_images[index] for index in batch])
-            chosen = [self._best_queries(result, minimum, top_k, class_ids) for result in results]
+            chosen = [best_queries(result, minimum, top_k, self._wanted(class_ids)) for result in results]
             panoptic_maps = self._panoptic_postprocessor(panoptic_threshold)
-            masked = self._masked(outputs, [queries for queries, _ in chosen], panoptic_maps)
+            kept_queries = [queries for queries, _ in chosen]
+            masked = with_masks(outputs, kept_queries, panoptic_maps) if "segm" in self.postprocessors else []
             for row, index in enumerate(batch):
                 image, (queries, best) = rgb_images[index], chosen[row]
                 kept = {name: values[queries] for name, values in results[row].items()}
@@ -149,14 +182,20 @@ class Predictor:
             points: (x, y) in pixels; by default the centres of the best boxes.
 
         Raises:
-            ValueError: a point outside the image, or a model without encoder layers.
+            ValueError: a point outside the image, or a model without encoder layers, or an exported one.
         """
-        if self.args.enc_layers == 0:
-            raise ValueError("attention cannot be drawn: the model has no encoder layers")
+        self.check_attention()
         detector = getattr(self.model, "detr", self.model)  # the mask head is not needed
         with torch.inference_mode(), record_attention(detector) as maps:
             detector(self._batch([prediction.image]))
         return attention_sheet(prediction, maps.decoder[-1][0], maps.encoder[-1][0], points)
+
+    def check_attention(self) -> None:
+        """ValueError if the model has no attention to draw."""
+        if self.is_exported:
+            raise ValueError("an exported file gives boxes and masks only, no attention: use the checkpoint")
+        if self.args.enc_layers == 0:
+            raise ValueError("attention cannot be drawn: the model has no encoder layers")
 
     def resized(self, size: tuple[int, int]) -> tuple[int, int]:
         """The size (h, w) to which an image of `size` = (w, h) is resized for the model."""
@@ -180,7 +219,9 @@ class Predictor:
         return [class_id for name in names for class_id in known[name.casefold()]]
 
     def weights_checksum(self) -> int:
-        """CRC-32 of all weights and buffers, to recognise the model by."""
+        """CRC-32 of all weights and buffers, or of an exported file, to recognise the model by."""
+        if self.is_exported:
+            return self.model.checksum()
         checksum = 0
         for tensor in self.model.state_dict().values():
             checksum = zlib.crc32(tensor.cpu().contiguous().numpy(), checksum)
@@ -214,10 +255,10 @@ class Predictor:
             return self.class_thresholds()
         if isinstance(threshold, str):
             raise ValueError(f'threshold must be a number in [0, 1] or "{BEST}", got {printable(threshold, 60)!r}')
-        return _checked_score("threshold", threshold)
+        return checked_score("threshold", threshold)
 
     def _check_settings(self, top_k: int | None, batch_size: int, panoptic_threshold: float | None) -> None:
-        _checked_score("panoptic_threshold", panoptic_threshold or 0)
+        checked_score("panoptic_threshold", panoptic_threshold or 0)
         if panoptic_threshold is not None and not self.is_panoptic:
             raise ValueError("panoptic_threshold needs a model trained on panoptic data, and this one is not: omit it")
         for name, count in {"top_k": 1 if top_k is None else top_k, "batch_size": batch_size}.items():
@@ -230,7 +271,7 @@ class Predictor:
         sizes = torch.tensor([(image.height, image.width) for image in images], device=self.device)
         forward = getattr(self.model, "on_demand", self.model)  # masks only of the queries that are kept
         outputs = forward(self._batch(images))
-        _check_finite(outputs["pred_logits"], outputs["pred_boxes"])
+        check_finite(outputs["pred_logits"], outputs["pred_boxes"])
         results = self.postprocessors["bbox"](outputs, sizes)
         return outputs, [{name: values.cpu() for name, values in result.items()} for result in results]
 
@@ -238,50 +279,11 @@ class Predictor:
         """The model's input [B, 3, H, W] for images of equal resized size."""
         return torch.stack([self.transforms(image, None)[0] for image in images]).to(self.device)
 
-    def _best_queries(
-        self,
-        result: Mapping[str, Tensor],
-        minimum: float | ClassThresholds,
-        top_k: int | None,
-        class_ids: Sequence[int] | None,
-    ) -> tuple[Tensor, float]:
-        """The queries [n] whose detections are kept, highest score first; and the highest score of these classes."""
-        scores = result["scores"]
-        wanted = torch.ones_like(scores, dtype=torch.bool)
-        if class_ids is None and self.is_panoptic:
-            class_ids = [label for label, is_thing in self.postprocessors["panoptic"].is_thing_map.items() if is_thing]
-        if class_ids is not None:
-            wanted &= torch.isin(result["labels"], torch.tensor(class_ids))
-        per_class = isinstance(minimum, ClassThresholds)
-        keep = wanted & (minimum.reached(scores, result["labels"]) if per_class else scores >= minimum)
-        order = scores.where(keep, -1.0).argsort(descending=True, stable=True)
-        return order[: int(keep.sum())][:top_k], float(scores[wanted].max()) if wanted.any() else 0.0
-
-    @torch.inference_mode()
-    def _masked(
-        self, outputs: dict[str, Tensor], chosen: Sequence[Tensor], panoptic_maps: PostProcessPanoptic | None
-    ) -> list[Masked]:
-        """For each image the queries that need a mask, those of detections and of the panoptic map; or an empty list.
-
-        Args:
-            outputs: of the model for a batch.
-            chosen: for each image the queries of its detections.
-        """
-        if "segm" not in self.postprocessors:
-            return []
-        logits = outputs["pred_logits"]
-        needed = torch.zeros(logits.shape[:2], dtype=torch.bool)  # [B, Q]
-        for row, queries in enumerate(chosen):
-            needed[row, queries] = True
-        if panoptic_maps is not None:
-            needed |= panoptic_maps.kept(logits)[1].cpu()
-        queries = [row.nonzero()[:, 0] for row in needed]
-        masks = masks_of(outputs, queries)
-        _check_finite(masks)
-        return [
-            (own, {"pred_logits": logits[row, own.to(logits.device)][None], "pred_masks": own_masks[None]})
-            for row, (own, own_masks) in enumerate(zip(queries, masks.split([len(own) for own in queries])))
-        ]
+    def _wanted(self, class_ids: Sequence[int] | None) -> Sequence[int] | None:
+        """The ids of the classes to detect: by default all, of a panoptic model its things."""
+        if class_ids is not None or not self.is_panoptic:
+            return class_ids
+        return [label for label, is_thing in self.postprocessors["panoptic"].is_thing_map.items() if is_thing]
 
     def _masks(self, masked: Masked, queries: Tensor, image: Image.Image) -> Tensor:
         """Masks bool [n, H, W] of the given queries only: each has as many pixels as the image."""
@@ -308,12 +310,12 @@ class Predictor:
         return PanopticMap.of(segment_ids, result["segments_info"], self.names, class_ids)
 
 
-def _checked_score(name: str, score: float) -> float:
-    if not 0 <= score <= 1:
-        raise ValueError(f"{name} must be in [0, 1], got {score:g}")
-    return score
+def load_predictor(path: str | os.PathLike[str], device: str | torch.device = "auto", **settings: Any) -> Predictor:
+    """A `Predictor` of a checkpoint or of a file of `tools.export`; a path or an http(s) address.
 
-
-def _check_finite(*outputs: Tensor) -> None:
-    if not all(output.isfinite().all() for output in outputs):
-        raise FloatingPointError("the model's outputs are not finite: use another checkpoint")
+    Args:
+        path: .onnx, .pt2 and .xml are exported files, whatever else a checkpoint.
+        device: see `Predictor`.
+        settings: further arguments of `Predictor`.
+    """
+    return Predictor(path, device, **settings)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import math
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,6 +20,8 @@ from util.pictures.boxes import color_of, draw_boxes
 from util.pictures.fonts import unknown_letters, visible
 from util.pictures.masks import draw_masks, draw_panoptic, shades
 
+MIN_SIDE = 384  # pixels; smaller pictures are drawn larger
+SHOWN_SIDE = 1280  # pixels of a picture in a notebook
 MAX_LETTERS = 28  # of a class name on a picture, to leave room for the score
 
 
@@ -51,7 +54,7 @@ class Prediction:
     def __len__(self) -> int:
         return len(self.names)
 
-    def draw(self, min_side: int = 384) -> Image.Image:
+    def draw(self, min_side: int = MIN_SIDE) -> Image.Image:
         """A copy of the image with boxes, class names, scores and, if there are any, masks.
 
         See `util.pictures.boxes.draw_boxes` and `util.pictures.masks.draw_masks`. A box has the colour of its class;
@@ -65,7 +68,7 @@ class Prediction:
             return draw_boxes(self.image, self.boxes, texts, colors, min_side=min_side)
         return draw_masks(self.image, self.masks, self.boxes, texts, shades(labels), min_side=min_side)
 
-    def draw_panoptic(self, min_side: int = 384) -> Image.Image:
+    def draw_panoptic(self, min_side: int = MIN_SIDE) -> Image.Image:
         """The panoptic map drawn over the image, with a legend below; see `util.pictures.masks.draw_panoptic`.
 
         Raises:
@@ -111,6 +114,76 @@ class Prediction:
                 result |= {"segmentation": segmentation, "area": int(coco_mask.area(encoded))}
             results.append(result | {"score": float(self.scores[index])})
         return results
+
+    def to_dicts(self) -> list[dict[str, Any]]:
+        """The detections as plain data: label (category id), name, score, box (xyxy in pixels), query.
+
+        With masks, also segmentation, a compressed run-length encoding as COCO has it.
+        """
+        dicts = []
+        for index, result in enumerate(self.results()):
+            plain = {"label": result["category_id"], "name": self.names[index], "score": result["score"]}
+            plain |= {"box": self.boxes[index].tolist(), "query": int(self.queries[index])}
+            masks = {"segmentation": result["segmentation"]} if "segmentation" in result else {}
+            dicts.append(plain | masks)
+        return dicts
+
+    def to_coco(self, file_name: str = "", image_id: int = 1) -> dict[str, Any]:
+        """The detections as COCO JSON of this one image, see `to_coco`."""
+        return to_coco({file_name: self}, first_id=image_id)
+
+    def to_supervision(self) -> Any:
+        """The detections as `supervision.Detections`, with the names in `data["class_name"]`.
+
+        Raises:
+            ImportError: the package is not installed.
+        """
+        try:
+            from supervision import Detections
+        except ImportError as error:
+            raise ImportError(f"{error}, which to_supervision() needs: pip install supervision") from error
+        return Detections(
+            xyxy=self.boxes.numpy().reshape(-1, 4),
+            mask=None if self.masks is None else self.masks.numpy(),
+            confidence=self.scores.numpy(),
+            class_id=self.labels.numpy().astype(int),
+            data={"class_name": np.array(self.names, dtype=str)},
+        )
+
+    def _repr_png_(self) -> bytes:
+        """What a notebook shows: the picture with its objects, or with its panoptic map, at most 1280 pixels a side."""
+        width, height = self.image.size
+        largest = SHOWN_SIDE / max(width, height)  # the scale at which it fills the room
+        size = tuple(max(1, round(side * min(1.0, largest))) for side in (width, height))
+        shown = self if size == self.image.size else self.resized(self.image.resize(size, Image.Resampling.LANCZOS))
+        min_side = max(1, min(MIN_SIDE, int(min(width, height) * largest)))  # small pictures are drawn larger
+        draw = shown.draw if self.panoptic is None else shown.draw_panoptic
+        picture, file = draw(min_side), io.BytesIO()
+        picture.save(file, "PNG")
+        return file.getvalue()
+
+
+def to_coco(
+    predictions: Mapping[str, Prediction], categories: Sequence[Mapping[str, Any]] = (), first_id: int = 1
+) -> dict[str, Any]:
+    """Predictions as COCO JSON: images, annotations (COCO results with an id and "iscrowd" 0) and categories.
+
+    `json.dumps` takes it, and pycocotools' `COCO` loads what that writes.
+
+    Args:
+        predictions: file name → prediction of the image.
+        categories: of the predictor; the classes that were found are added where they are missing.
+        first_id: the id of the first image.
+    """
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    kinds = {category["id"]: dict(category) for category in categories}
+    for number, (name, prediction) in enumerate(predictions.items(), start=first_id):
+        images.append({"id": number, "file_name": name} | dict(zip(("width", "height"), prediction.image.size)))
+        for result, class_of_it in zip(prediction.results(), prediction.names):
+            annotations.append({"id": len(annotations) + 1, "image_id": number, "iscrowd": 0} | result)
+            kinds.setdefault(result["category_id"], {"id": result["category_id"], "name": class_of_it})
+    return {"images": images, "annotations": annotations, "categories": [kinds[number] for number in sorted(kinds)]}
 
 
 def class_name(label: int, names: Mapping[int, str]) -> str:

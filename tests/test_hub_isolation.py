@@ -36,6 +36,11 @@ def test_modules_and_path_are_restored(facts):
     assert facts["left beside others"] == []
 
 
+def test_the_predictor_works_and_leaves_no_trace(facts):
+    assert facts["predictor"] == [120, 2, True]
+    assert facts["left by the predictor"] == []
+
+
 def test_a_process_without_such_modules_gets_none_of_ours(facts):
     assert facts["left alone"] == []
 
@@ -143,3 +148,13 @@ def test_nothing_is_imported_once_the_model_is_built(keep_modules, monkeypatch):
         postprocessor(model.eval()([torch.rand(3, 64, 64)]), torch.tensor([[64, 64]]))
     monkeypatch.undo()
     assert not {name for name in imported if name.split(".")[0] in {"models", "util"}}
+
+
+def test_the_predictor_without_its_packages_says_what_to_install(keep_modules, monkeypatch):
+    make_foreign()
+    for name in [name for name in sys.modules if name.split(".")[0] in {"prediction", "datasets", "pycocotools"}]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "pycocotools", None)
+    with pytest.raises(ImportError, match="pycocotools.*which the predictor needs: pip install -r .*requirements.txt"):
+        torch.hub.load(str(REPOSITORY), "predictor", source="local", checkpoint="none.pth")
+    assert type(torch.hub.load(str(REPOSITORY), "detr_tiny_shapes", source="local")).__name__ == "DETR"

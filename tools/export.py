@@ -17,10 +17,10 @@ import argparse
 import os
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -30,15 +30,16 @@ from datasets.coco import MAX_SIZE, VAL_SIZE
 from datasets.transforms import get_size_with_aspect_ratio
 from models.fast.inference import optimize_for_inference
 from models.load import Detector, load_detector
+from prediction.exported.forms import MIN_SIDE, OUTPUTS, Runs, load_form
 from tools.command import run_tool, say, tool_parser
-from tools.exporting.forms import OUTPUTS, Runs, check_output, load_form, put_in_place, write_form
+from tools.exporting.forms import check_output, put_in_place, write_form
 from tools.exporting.int8 import calibration_images, import_nncf, prove, write_int8
 from tools.exporting.latency import latency_table
-from util.checkpoint import CheckpointError
+from util.checkpoint import CheckpointError, load_checkpoint
+from util.loading.class_thresholds import is_thresholds
 from util.nested_tensor import NestedTensor
 
 TOLERANCE = 1e-3  # absolute, for each output
-MIN_SIDE = 64  # pixels; below, a feature map can be one cell wide, which torch.export treats as a special case
 CHECKED_SIZES = ((128, 160), (171, 97))  # (height, width)
 CHECKED_BATCHES = (1, 2)
 
@@ -67,8 +68,9 @@ class Agreement(NamedTuple):
 def export(checkpoint: str | Path, outs: Sequence[Path], calibrate: Path | None = None) -> dict[Path, Agreement]:
     """Write a checkpoint's detector to each of `outs`; the suffix, .onnx, .pt2 or .xml, sets the form.
 
-    The entry `detr` of an ONNX file's metadata, and of `rt_info` in OpenVINO's form, holds the class names and the
-    sizes for resizing images, as JSON. The weights of OpenVINO's form are in a .bin file beside the .xml.
+    The entry `detr` of a file's metadata (ONNX: its metadata, OpenVINO: `rt_info`, .pt2: `extra_files`) holds the
+    class names, the sizes for resizing images and, if the checkpoint has them, the thresholds of the classes, as JSON.
+    The weights of OpenVINO's form are in a .bin file beside the .xml.
 
     Args:
         checkpoint: a file or an http(s) address.
@@ -77,8 +79,9 @@ def export(checkpoint: str | Path, outs: Sequence[Path], calibrate: Path | None 
 
     Raises:
         ValueError: another suffix, a file that would be lost, or fewer than two images.
-        ImportError, ToolError: a package that writes or runs a form is missing.
-        CheckpointError: the checkpoint cannot be read, or a file disagrees with the model and was deleted.
+        ImportError, ToolError: a package that writes a form is missing.
+        CheckpointError: the checkpoint cannot be read, a file disagrees with the model and was deleted, or a package
+            that runs a form is missing.
     """
     for out in outs:
         check_output(out, checkpoint)
@@ -86,12 +89,12 @@ def export(checkpoint: str | Path, outs: Sequence[Path], calibrate: Path | None 
             raise ValueError(f"{out} cannot be in int8: --int8 writes OpenVINO's form only, a file that ends in .xml")
     if calibrate is not None:
         import_nncf()
-    model, detector = load_exportable(checkpoint)
-    sizes = {"size": detector.args.val_size or VAL_SIZE, "max_size": detector.args.max_size or MAX_SIZE}
-    about = {"classes": {category["id"]: category["name"] for category in detector.categories}, **sizes}
+    loaded = load_checkpoint(checkpoint)
+    model, detector = load_exportable(loaded, os.fspath(checkpoint))
+    about = _about(detector, loaded.get("thresholds"))
     images, others = [], []
     if calibrate is not None:
-        images, others = calibration_images(calibrate, sizes["size"], sizes["max_size"])
+        images, others = calibration_images(calibrate, about["size"], about["max_size"])
     program = _trace(model)
     agreements = {}
     for out in outs:
@@ -108,11 +111,26 @@ def export(checkpoint: str | Path, outs: Sequence[Path], calibrate: Path | None 
     return agreements
 
 
-def load_exportable(checkpoint: str | Path) -> tuple[ImageAndMask, Detector]:
-    """The model as it is exported, and the detector that it is a part of, on the CPU."""
-    detector = load_detector(checkpoint, "cpu")
+def load_exportable(loaded: Mapping[str, Any], source: str) -> tuple[ImageAndMask, Detector]:
+    """The model of a loaded checkpoint as it is exported, and the detector that it is a part of, on the CPU."""
+    detector = load_detector(loaded, "cpu", source=source)
     getattr(detector.model, "detr", detector.model).aux_loss = False
     return ImageAndMask(detector.model).eval(), detector
+
+
+def _about(detector: Detector, thresholds: Any) -> dict[str, Any]:
+    """What a file says of itself, see `prediction.exported.about.About`."""
+    about = {
+        "classes": {category["id"]: category["name"] for category in detector.categories},
+        "size": detector.args.val_size or VAL_SIZE,
+        "max_size": detector.args.max_size or MAX_SIZE,
+    }
+    if "panoptic" in detector.postprocessors:
+        is_thing = detector.postprocessors["panoptic"].is_thing_map
+        about["things"] = [label for label, thing in is_thing.items() if thing]
+    if is_thresholds(thresholds):
+        about["thresholds"] = thresholds
+    return about
 
 
 @contextmanager
@@ -176,7 +194,7 @@ def main(options: argparse.Namespace) -> None:
             sentence = f"in int8, {agreement.found_again} of the model's {agreement.objects} objects are found again"
         say(f"wrote {out}: {sentence}")
     if options.time:
-        model, detector = load_exportable(options.checkpoint)
+        model, detector = load_exportable(load_checkpoint(options.checkpoint), options.checkpoint)
         short, longest = detector.args.val_size or VAL_SIZE, detector.args.max_size or MAX_SIZE
         size = options.time_size or get_size_with_aspect_ratio((640, 480), short, longest)
         models = {"as built": model, "optimize_for_inference": ImageAndMask(optimize_for_inference(model.model))}
@@ -190,6 +208,9 @@ def run(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("outs", nargs="+", type=Path, metavar="out", help="a file to write: .onnx, .pt2 or .xml")
     parser.add_argument("--int8", action="store_true", help="write .xml with convolutions in 8-bit integers")
     parser.add_argument("--calibrate", type=Path, metavar="FOLDER", help="images like those that the model will see")
+    parser.add_argument(
+        "--triton", type=Path, metavar="REPOSITORY", help="also put the .onnx into this model repository"
+    )
     parser.add_argument("--time", action="store_true", help="print the latency of each file beside the model's")
     size = "of the timed image, by default that of a 4:3 image in validation"
     parser.add_argument("--time_size", type=int, nargs=2, metavar=("HEIGHT", "WIDTH"), help=size)

@@ -14,6 +14,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import scipy.optimize  # noqa: F401
 import torch
 
@@ -89,6 +90,12 @@ def main(repository: str, foreign: str, out: str) -> None:
     facts["owners"] = [importlib.import_module(name).OWNER for name in (*NAMES, "datasets.arrow")]
     facts["uses"] = use(first, second, image)
     facts["scripts"] = [script(first, image), script(second, image)]
+
+    before, path = dict(sys.modules), sys.path[:]
+    predictor = load(repository, "predictor", checkpoint=f"{repository}/weights/detr_tiny_shapes.pth", device="cpu")
+    found = list(predictor(picture for picture in [np.full((96, 120, 3), 90, np.uint8)] * 2))
+    facts["left by the predictor"] = left_behind(repository, before, path)
+    facts["predictor"] = [found[0].to_coco()["images"][0]["width"], len(found), len(found[0]._repr_png_()) > 100]
 
     for name in [*NAMES, "datasets.arrow"]:
         del sys.modules[name]

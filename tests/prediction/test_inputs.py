@@ -75,7 +75,7 @@ def test_arrays_and_tensors_are_taken_as_they_are():
         (io.BytesIO(b"abc"), r"an open file \(BytesIO\): use PIL.Image.open"),
         ({"image": "x" * 100000}, "an object of type dict"),
         (list(range(50000)), "an object of type list"),
-        (iter([]), "an iterator .*: pass a list"),
+        (iter([]), "an iterator .*: pass it to the predictor"),
         (None, "an object of type NoneType"),
         (7, "an object of type int"),
     ],

@@ -16,10 +16,10 @@ import tools.export
 from datasets.coco import make_coco_transforms
 from models import build_model
 from models.load import load_detector
+from prediction.exported.forms import load_form
 from tests.helpers.runs import parse
 from tools import onnx_example
 from tools.export import ImageAndMask, run
-from tools.exporting.forms import load_form
 from util.checkpoint import CheckpointError, save_checkpoint
 from util.nested_tensor import NestedTensor
 from util.rng import seed_everything

@@ -1,24 +1,23 @@
-"""The forms of an exported detector: what writes each, and what runs it. The suffix of a file names its form."""
+"""What writes each form of an exported detector. The suffix of a file names its form."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.export import ExportedProgram
 
+from prediction.exported.about import ENTRY
+from prediction.exported.forms import OUTPUTS
+from prediction.exported.openvino import import_openvino
 from tools.command import refuse_input
-from tools.exporting.openvino_form import import_openvino, load_openvino, write_openvino
+from tools.exporting.openvino_form import write_openvino
 
 OPSET = 18
-OUTPUTS = ("logits", "boxes", "masks")  # masks only with a mask head
-
-Runs = Callable[[Tensor, Tensor], tuple[Tensor, ...]]  # image [B, 3, H, W], mask [B, H, W] → logits, boxes (, masks)
 
 
 def write_form(program: ExportedProgram, path: Path, about: Mapping[str, Any]) -> None:
@@ -27,24 +26,9 @@ def write_form(program: ExportedProgram, path: Path, about: Mapping[str, Any]) -
     Args:
         program: the detector, with the inputs `image` and `mask`.
         path: the file. OpenVINO's form is two files, .xml and beside it .bin.
-        about: classes and image sizes, which .onnx and .xml hold under the name `detr`, as JSON.
+        about: what the file holds under the name `detr`, as JSON, see `prediction.exported.about.About`.
     """
     _WRITERS[path.suffix](program, path, json.dumps(about))
-
-
-def load_form(path: Path, threads: int | None = None, size: tuple[int, int, int] | None = None) -> Runs:
-    """What runs a written file, by nothing but the file.
-
-    Args:
-        path: .onnx runs in ONNX Runtime, .pt2 in PyTorch, .xml in OpenVINO.
-        threads: of the runtime, by default its own choice; those of PyTorch are the process's.
-        size: (B, H, W), for .xml only: the model is compiled for this size alone, which is faster.
-    """
-    if path.suffix == ".onnx":
-        return _load_onnx(path, threads)
-    if path.suffix == ".pt2":
-        return torch.export.load(path).module()
-    return load_openvino(path, OUTPUTS, threads, size)
 
 
 def check_output(out: Path, checkpoint: str | Path) -> None:
@@ -52,7 +36,7 @@ def check_output(out: Path, checkpoint: str | Path) -> None:
 
     Raises:
         ValueError: `out` names no form, or writing it would destroy the checkpoint or a foreign file.
-        ToolError: OpenVINO is not installed and `out` is in its form.
+        CheckpointError: OpenVINO is not installed and `out` is in its form.
     """
     if out.suffix not in _WRITERS:
         raise ValueError(f"{out} must end in .onnx, .pt2 or .xml, which sets the form")
@@ -87,27 +71,12 @@ def _write_onnx(program: ExportedProgram, path: Path, about: str) -> None:
         input_names=["image", "mask"],
         output_names=_outputs(program),
     )
-    onnx_program.model.metadata_props["detr"] = about
+    onnx_program.model.metadata_props[ENTRY] = about
     onnx_program.save(path)
 
 
-def _load_onnx(path: Path, threads: int | None) -> Runs:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads or 0  # 0: a thread a core
-    session = onnxruntime.InferenceSession(path.read_bytes(), options)
-    outputs = [output.name for output in session.get_outputs()]
-
-    def runs(image: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
-        found = session.run(outputs, {"image": image.numpy(), "mask": mask.numpy()})
-        return tuple(map(torch.from_numpy, found))
-
-    return runs
-
-
 def _write_pt2(program: ExportedProgram, path: Path, about: str) -> None:
-    torch.export.save(program, path)
+    torch.export.save(program, path, extra_files={ENTRY: about})
 
 
 def _write_xml(program: ExportedProgram, path: Path, about: str) -> None:

@@ -15,11 +15,13 @@ import torch
 from torch import Tensor
 
 from datasets.coco import make_coco_transforms
+from prediction.exported.about import ENTRY
+from prediction.exported.forms import Runs
+from prediction.exported.openvino import import_openvino
 from prediction.image_list import list_images
 from prediction.inputs import read_upright_rgb
 from tools.command import ToolError
-from tools.exporting.forms import Runs
-from tools.exporting.openvino_form import import_openvino, save_openvino
+from tools.exporting.openvino_form import save_openvino
 from util.box_ops import box_cxcywh_to_xyxy, box_iou
 from util.checkpoint import CheckpointError
 from util.text import printable
@@ -57,12 +59,12 @@ def write_int8(source: Path, path: Path, images: Inputs) -> None:
     """
     nncf = import_nncf()
     model = import_openvino().Core().read_model(source)
-    about = model.get_rt_info(["detr"]).astype(str)
+    about = model.get_rt_info([ENTRY]).astype(str)
     data = nncf.Dataset([{"image": image.numpy(), "mask": mask.numpy()} for image, mask in images])
     float32 = nncf.IgnoredScope(types=["MatMul"], validate=False)
     with redirect_stdout(sys.stderr):  # of its progress
         small = nncf.quantize(model, data, subset_size=len(images), ignored_scope=float32)
-    small.set_rt_info(about, ["detr"])
+    small.set_rt_info(about, [ENTRY])
     save_openvino(small, path)
 
 

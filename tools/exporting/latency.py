@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from tools.exporting.forms import Runs, load_form
+from prediction.exported.forms import Runs, load_form
 from util.text import printable
 
 ROUNDS = 7

@@ -17,11 +17,12 @@ from PIL import Image
 import tools.export
 from models import build_model
 from models.load import load_detector
+from prediction.exported.forms import load_form
+from prediction.exported.openvino import OPTIONS, import_openvino
 from tests.helpers.paths import REPOSITORY
 from tests.helpers.runs import parse
 from tools.export import ImageAndMask, run
-from tools.exporting.forms import check_output, load_form, put_in_place
-from tools.exporting.openvino_form import OPTIONS, import_openvino
+from tools.exporting.forms import check_output, put_in_place
 from util.checkpoint import save_checkpoint
 from util.rng import seed_everything
 
@@ -158,7 +159,7 @@ def test_int8_gives_a_smaller_file_that_finds_the_same_objects(xml_file, checkpo
 def test_importing_openvino_reports_nothing_and_leaves_nothing_in_the_home_folder(tmp_path):
     code = """
 import socket, sys
-from tools.exporting.openvino_form import import_openvino
+from prediction.exported.openvino import import_openvino
 def refuse(*args, **kwargs): raise AssertionError("asked for a host")
 socket.getaddrinfo = refuse
 import_openvino().convert_model

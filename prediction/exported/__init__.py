@@ -1,0 +1,1 @@
+"""Detectors that `tools.export` wrote: reading and running them as if they were checkpoints."""
