@@ -3,6 +3,7 @@
 python -m tools.export RUN/checkpoint.pth detr.onnx
 python -m tools.export RUN/checkpoint.pth detr.onnx detr.pt2 detr.xml --time
 python -m tools.export RUN/checkpoint.pth detr.xml --int8 --calibrate FOLDER_OF_IMAGES
+python -m tools.export RUN/checkpoint.pth detr.onnx --triton MODEL_REPOSITORY
 
 Inputs: `image`, float32 [B, 3, H, W], normalised with ImageNet's mean and standard deviation; `mask`, bool [B, H, W],
 True where padded. Outputs: `logits` [B, Q, C+1]; `boxes` [B, Q, 4], cxcywh fractions; with a mask head also `masks`,
@@ -30,11 +31,12 @@ from datasets.coco import MAX_SIZE, VAL_SIZE
 from datasets.transforms import get_size_with_aspect_ratio
 from models.fast.inference import optimize_for_inference
 from models.load import Detector, load_detector
-from prediction.exported.forms import MIN_SIDE, OUTPUTS, Runs, load_form
+from prediction.exported.forms import MIN_SIDE, OUTPUTS, Runs, load_form, load_with_entry
 from tools.command import run_tool, say, tool_parser
 from tools.exporting.forms import check_output, put_in_place, write_form
 from tools.exporting.int8 import calibration_images, import_nncf, prove, write_int8
 from tools.exporting.latency import latency_table
+from tools.exporting.triton import CONFIG, write_triton
 from util.checkpoint import CheckpointError, load_checkpoint
 from util.loading.class_thresholds import is_thresholds
 from util.nested_tensor import NestedTensor
@@ -188,11 +190,17 @@ def main(options: argparse.Namespace) -> None:
         raise ValueError("--int8 and --calibrate FOLDER go together: the folder's images show the range of each number")
     if options.time_size and min(options.time_size) < MIN_SIDE or options.threads is not None and options.threads < 1:
         raise ValueError(f"--time_size must be at least {MIN_SIDE} {MIN_SIDE}, and --threads at least 1")
+    if options.triton and [out.suffix for out in options.outs] != [".onnx"]:
+        raise ValueError("--triton REPOSITORY needs one output, an .onnx, whose name becomes the model's")
     for out, agreement in export(options.checkpoint, options.outs, options.calibrate).items():
         sentence = f"its outputs agree with the model's within {agreement.difference:.1e}"
         if options.int8:
             sentence = f"in int8, {agreement.found_again} of the model's {agreement.objects} objects are found again"
         say(f"wrote {out}: {sentence}")
+    if options.triton:
+        entry = load_with_entry(options.outs[0])[1] or ""
+        served = write_triton(options.outs[0], options.triton, entry)
+        say(f"wrote {served}: its {CONFIG} agrees with the model's inputs and outputs")
     if options.time:
         model, detector = load_exportable(load_checkpoint(options.checkpoint), options.checkpoint)
         short, longest = detector.args.val_size or VAL_SIZE, detector.args.max_size or MAX_SIZE
