@@ -33,6 +33,7 @@ from prediction.job_record import FOLDERS, state_of
 from prediction.output_check import refuse_to_replace
 from prediction.predictor import Predictor
 from prediction.report import Progress, Table, count_of_images
+from prediction.slicing.predictor import SlicedPredictor
 from prediction.speed import PHOTO, measure, report
 from util.checkpoint import CheckpointError
 from util.errors import OpenFilesError, lack_of_memory, lack_of_open_files, one_sentence
@@ -68,6 +69,8 @@ def main(options: argparse.Namespace) -> int:
     settings = {"threshold": options.threshold, "top_k": options.top_k, "classes": options.classes}
     if predictor.is_panoptic or options.panoptic_threshold is not None:
         settings["panoptic_threshold"] = options.panoptic_threshold
+    if options.slice:
+        predictor = SlicedPredictor(predictor, options.slice, options.overlap)
     predictor([], **settings, batch_size=options.batch_size)  # rejects bad settings before anything is written
     if options.threshold == BEST:
         print(predictor.class_thresholds().sentence(predictor.predicted(options.classes)), file=sys.stderr)
@@ -86,7 +89,7 @@ def main(options: argparse.Namespace) -> int:
     table = Table(files, predictor.names, counts=options.count)
     skipped = 0
     with StopSignals() as signals, Progress(len(remaining), len(files) - len(remaining)) as progress:
-        for batch in _batches(predictor, remaining, files, options.batch_size):
+        for batch in _batches(predictor, remaining, files, 1 if options.slice else options.batch_size):
             images, states = _read(batch, files, progress, options.max_pixels)
             try:
                 predictions = predictor(list(images.values()), **settings, batch_size=options.batch_size)
@@ -128,6 +131,7 @@ def _job(options: argparse.Namespace, predictor: Predictor, settings: Mapping[st
         **{name: getattr(predictor.args, name) for name in ("val_size", "max_size")},
         "class_names": zlib.crc32(repr(sorted(predictor.names.items())).encode()),
         **settings,
+        **({"slice": options.slice, "overlap": options.overlap} if options.slice else {}),
         **({"class_thresholds": predictor.class_thresholds().plain()} if options.threshold == BEST else {}),
         "attention": options.attention,
         "attention_points": options.attention_points if options.attention else [],
@@ -192,6 +196,8 @@ def _read(
 def _advice_on_memory(error: Exception, options: argparse.Namespace) -> str:
     on_gpu = any(name in str(error).lower() for name in ("cuda", "mps"))
     elsewhere = "use --device cpu" if on_gpu else "close other programs"
+    if options.slice:
+        return f"lower --slice {options.slice} or --batch_size, or {elsewhere}"
     if options.batch_size > 1 or options.fps:
         return f"lower --batch_size {options.batch_size}, or {elsewhere}"
     return f"{elsewhere}, or leave out the largest images with --max_pixels; --resume continues after what is done"

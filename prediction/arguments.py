@@ -60,6 +60,20 @@ def get_args_parser() -> argparse.ArgumentParser:
         help="images per forward pass (default 1)",
     )
     parser.add_argument(
+        "--slice",
+        type=_at_least_one,
+        metavar="PIXELS",
+        help="also look at the picture in tiles of this side, for small objects in large pictures; what tiles find of "
+        "one object is merged, by class",
+    )
+    parser.add_argument(
+        "--overlap",
+        type=float,
+        default=0.2,
+        metavar="FRACTION",
+        help="with --slice: what neighbouring tiles share at least, of their side (default 0.2)",
+    )
+    parser.add_argument(
         "--max_pixels",
         type=_at_least_one,
         default=MAX_PIXELS,
@@ -105,6 +119,10 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         parser.error("--part names a part of --data: pass --data too")
     if not options.fps and not ((options.inputs or options.ann or options.data) and options.out):
         parser.error("IMAGES and --out FOLDER are required, or --fps to measure the speed")
+    if options.slice and options.attention:
+        parser.error("--attention shows one look at the whole picture: omit --slice")
+    if not 0 <= options.overlap <= 0.9:
+        parser.error(f"--overlap is a fraction of a tile's side from 0 to 0.9, got {options.overlap:g}")
     if options.size and not options.fps:
         parser.error("--size needs --fps; images are resized as the checkpoint was trained")
     return options

@@ -1,0 +1,1 @@
+"""Large pictures: detection in tiles, whose results are merged."""

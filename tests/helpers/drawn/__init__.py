@@ -1,0 +1,1 @@
+"""Drawn clips and scenes in which the shipped detector finds the shapes."""
