@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torchvision.ops import nms
+from torchvision.ops import batched_nms, nms
 
 from prediction.result import Prediction, class_name
 from prediction.tracking.line import Crossings, Line
@@ -18,8 +18,9 @@ INSTALL = 'which --track needs: pip install ".[track]"'
 PATIENCE = 1.0  # seconds that an object may be out of sight and keep its id
 CONFIRMED = 2  # successive frames with an object before it gets an id: a single false detection gets none
 MIN_IOU = 0.1  # between a box and where the object is expected, to be the same one
-SAME = 0.7  # IoU from which two detections are of one object: the better one is followed
-COUNTED = 3  # frames that an object is seen in before it is counted
+SAME = 0.5  # IoU from which two detections of a class are of one object: the better one is followed
+SAME_PLACE = 0.7  # the same for detections of different classes
+COUNTED = 5  # frames that an object is seen in before it is counted
 
 
 class Tracker:
@@ -74,11 +75,13 @@ class Tracker:
         """
         self._clock += self._elapsed(frame_time)
         boxes, scores = torch.as_tensor(detections.boxes).float().reshape(-1, 4), torch.as_tensor(detections.scores)
-        rows = nms(boxes, scores.float(), SAME).sort().values.numpy()
+        labels = torch.as_tensor(detections.labels)
+        rows = batched_nms(boxes, scores.float(), labels, SAME)
+        rows = rows[nms(boxes[rows], scores[rows].float(), SAME_PLACE)].sort().values.numpy()
         frame = self._detections(
             xyxy=boxes.double().numpy()[rows],
             confidence=scores.double().numpy()[rows],
-            class_id=torch.as_tensor(detections.labels).numpy()[rows],
+            class_id=labels.numpy()[rows],
             data={"row": rows},
         )
         tracked = self._byte_track.update(frame, timestamp=self._clock)
