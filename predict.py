@@ -1,4 +1,4 @@
-"""Detect objects in images: `python predict.py CHECKPOINT IMAGES --out FOLDER`, or `Predictor` from Python.
+"""Detect objects in images and videos: `python predict.py CHECKPOINT IMAGES --out FOLDER`, or `Predictor` from Python.
 
 `python predict.py CHECKPOINT --fps` measures the network's speed.
 """
@@ -14,6 +14,7 @@ if __name__ == "__main__":  # before the imports below, which take seconds
 import argparse
 import os
 import sys
+import tempfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -35,6 +36,8 @@ from prediction.predictor import Predictor
 from prediction.report import Progress, Table, count_of_images
 from prediction.slicing.predictor import SlicedPredictor
 from prediction.speed import PHOTO, measure, report
+from prediction.video.command import fetch, predict_videos
+from prediction.video.sources import sort_inputs
 from util.checkpoint import CheckpointError
 from util.errors import OpenFilesError, lack_of_memory, lack_of_open_files, one_sentence
 from util.output.folder_lock import FolderLock, locks_released
@@ -122,6 +125,18 @@ def main(options: argparse.Namespace) -> int:
     if skipped:
         print(f"{skipped} of {count_of_images(len(files))} skipped, see the messages above", file=sys.stderr)
     return skipped
+
+
+def main_with_videos(options: argparse.Namespace) -> int:
+    """As `main`, where videos or addresses are among the inputs; returns the number of inputs that were skipped."""
+    inputs = sort_inputs(options.inputs)
+    with tempfile.TemporaryDirectory() as folder:
+        pictures, videos, skipped = fetch(inputs.web, Path(folder))
+        images = [*inputs.images, *map(str, pictures)]
+        if images:
+            skipped += main(argparse.Namespace(**vars(options) | {"inputs": images}))
+    sources = [*inputs.videos, *videos]
+    return skipped + (predict_videos(options, sources) if sources else 0)
 
 
 def _job(options: argparse.Namespace, predictor: Predictor, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -213,7 +228,8 @@ def run(argv: Sequence[str] | None = None) -> int:
     options = parse(argv)
     try:
         with CommandSignals():
-            return 1 if (measure_speed if options.fps else main)(options) else 0
+            work = main_with_videos if options.videos else measure_speed if options.fps else main
+            return 1 if work(options) else 0
     except StopRequested as stop:
         print(stop, file=sys.stderr)
         return stop.code

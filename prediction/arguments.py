@@ -6,6 +6,8 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from prediction.video.flags import VIDEO_FLAGS, add_video_flags
+from prediction.video.sources import sort_inputs
 from util.settings import BEST, MAX_PIXELS
 from util.text import print_any_script, printable
 
@@ -14,7 +16,12 @@ def get_args_parser() -> argparse.ArgumentParser:
     """The flags of `predict.py`."""
     parser = argparse.ArgumentParser(description="Detect objects in images, or measure speed with --fps.")
     parser.add_argument("checkpoint", help="checkpoint: a file or an http(s) address")
-    parser.add_argument("inputs", nargs="*", metavar="IMAGES", help="files, folders, quoted patterns, or - for stdin")
+    parser.add_argument(
+        "inputs",
+        nargs="*",
+        metavar="IMAGES",
+        help="files, folders, quoted patterns, - for stdin; also videos, addresses and webcams by number",
+    )
     parser.add_argument(
         "--out",
         type=Path,
@@ -95,7 +102,9 @@ def get_args_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--resume", action="store_true", help="continue an interrupted job in --out; what has changed is done again"
     )
-    parser.add_argument("--fps", action="store_true", help="measure the network's speed, without IMAGES")
+    parser.add_argument(
+        "--fps", action="store_true", help="measure the network's speed, without IMAGES; with videos: draw the speed"
+    )
     parser.add_argument(
         "--size",
         nargs=2,
@@ -103,6 +112,7 @@ def get_args_parser() -> argparse.ArgumentParser:
         metavar=("H", "W"),
         help="with --fps: input size in pixels (default: that of a resized 4:3 photo)",
     )
+    add_video_flags(parser)
     return parser
 
 
@@ -111,13 +121,22 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     print_any_script()
     parser = get_args_parser()
     options = parser.parse_intermixed_args(argv)  # flags may come before IMAGES
-    if options.fps and (options.inputs or options.out or options.ann or options.data):
+    sorted_inputs = sort_inputs(options.inputs)
+    has_videos = bool(sorted_inputs.videos or sorted_inputs.web) and not (options.ann or options.data)
+    if not has_videos and any(getattr(options, name) not in (None, False) for name in VIDEO_FLAGS):
+        parser.error(f"--{', --'.join(VIDEO_FLAGS)} are for videos, and none is named")
+    if options.line and not options.track:
+        parser.error("--line needs --track")
+    if options.fps and has_videos and options.size:
+        parser.error("--size measures the speed of the network: omit it with videos")
+    if options.fps and not has_videos and (options.inputs or options.out or options.ann or options.data):
         parser.error("--fps runs on random images: omit IMAGES and --out, and --ann and --data")
     if options.data and (options.inputs or options.ann):
         parser.error("--data names the images: omit IMAGES and --ann")
     if options.part and not options.data:
         parser.error("--part names a part of --data: pass --data too")
-    if not options.fps and not ((options.inputs or options.ann or options.data) and options.out):
+    options.videos = has_videos
+    if (has_videos or not options.fps) and not ((options.inputs or options.ann or options.data) and options.out):
         parser.error("IMAGES and --out FOLDER are required, or --fps to measure the speed")
     if options.slice and options.attention:
         parser.error("--attention shows one look at the whole picture: omit --slice")

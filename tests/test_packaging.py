@@ -13,7 +13,7 @@ import pytest
 
 from tests.helpers.paths import REPOSITORY
 
-EXTRAS = ("convert", "export", "fonts", "int8", "openvino", "submitit", "tensorboard", "track", "web")
+EXTRAS = ("convert", "export", "fonts", "int8", "openvino", "submitit", "tensorboard", "track", "video", "web")
 
 
 def requirements(name: str) -> set[str]:

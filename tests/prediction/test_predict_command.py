@@ -114,8 +114,8 @@ def test_images_above_max_pixels_are_skipped_and_the_flag_is_named(run, images: 
 
 
 def test_an_address_leaves_nothing_behind(run, tmp_path: Path, capsys):
-    assert run("https://example.org/street.jpg") == 1
-    assert "error: https://example.org/street.jpg is an address" in capsys.readouterr().err
+    assert run("s3://bucket/street.jpg") == 1
+    assert "error: s3://bucket/street.jpg is an address" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 

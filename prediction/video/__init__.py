@@ -1,0 +1,1 @@
+"""Videos and streams: frames in, a video with the objects and a line of JSON for each frame out."""

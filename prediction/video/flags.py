@@ -1,0 +1,48 @@
+"""The flags of `predict.py` for videos."""
+
+from __future__ import annotations
+
+import argparse
+import math
+
+VIDEO_FLAGS = ("every", "start", "end", "retries", "show", "track", "line")
+
+
+def add_video_flags(parser: argparse.ArgumentParser) -> None:
+    """Add them; each is None or False unless given."""
+    group = parser.add_argument_group("videos", "of files, folders, http(s) and rtsp addresses, webcams by number")
+    group.add_argument("--every", type=_count, metavar="N", help="only every N-th frame (default 1)")
+    group.add_argument("--start", type=seconds, metavar="TIME", help="from this time on: seconds, or [H:]M:S")
+    group.add_argument("--end", type=seconds, metavar="TIME", help="up to this time")
+    group.add_argument("--retries", type=_not_negative, metavar="N", help="open a cut stream again (default 3 times)")
+    group.add_argument("--show", action="store_true", help="show the frames in a window, too")
+    group.add_argument("--track", action="store_true", help="give each object an id, and count objects by class")
+    group.add_argument(
+        "--line", nargs=4, type=float, metavar=("X0", "Y0", "X1", "Y1"), help="with --track: count who crosses it"
+    )
+
+
+def seconds(text: str) -> float:
+    """`90`, `1:30` or `0:01:30.5` → seconds."""
+    try:
+        parts = [float(part) for part in text.split(":")]
+        whole = sum(part * 60**power for power, part in enumerate(reversed(parts)))
+        if len(parts) > 3 or not math.isfinite(whole) or min(parts) < 0:
+            raise ValueError
+    except ValueError:
+        raise argparse.ArgumentTypeError("must be a time such as 90, 1:30 or 0:01:30.5") from None
+    return whole
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, got {number}")
+    return number
+
+
+def _not_negative(text: str) -> int:
+    number = int(text)
+    if number < 0:
+        raise argparse.ArgumentTypeError(f"must be at least 0, got {number}")
+    return number

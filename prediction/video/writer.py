@@ -1,0 +1,101 @@
+"""Pictures and packets of sound → an MP4 file with H.264 that a browser plays."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from prediction.video.reader import Sound, import_av
+
+SOUND = frozenset(("aac", "ac3", "alac", "eac3", "flac", "mp3", "opus"))  # what MP4 holds and players know
+FINEST = 90000  # units of a second; finer times are rounded to it
+
+
+class Writer:
+    """Writes to a temporary name; `close` renames it, also after only a part of the video.
+
+    Args:
+        path: the MP4 file; missing folders are created.
+        size: (w, h) of the first picture. Odd sides get one more row or column, as H.264 needs; pictures of another
+            size are scaled to it.
+        rate: frames per second, about; the times of the pictures are kept.
+        time_base: unit of the times.
+        sound: the stream to carry over, or None.
+    """
+
+    def __init__(self, path: Path, size: tuple[int, int], rate: Fraction, time_base: Fraction, sound: Any = None):
+        self._av = import_av()
+        self.path, self._part = path, path.with_name(f".{path.name[-200:]}.part")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._size = size[0] + size[0] % 2, size[1] + size[1] % 2
+        self._container = self._av.open(str(self._part), "w", format="mp4", options={"movflags": "faststart"})
+        self._video = self._container.add_stream("libx264", rate=rate, options={"preset": "veryfast", "crf": "23"})
+        self._video.width, self._video.height = self._size
+        self._video.pix_fmt = "yuv420p"
+        self._video.codec_context.max_b_frames = 0
+        self._base = time_base if time_base >= Fraction(1, FINEST) else Fraction(1, FINEST)
+        self._video.time_base = self._video.codec_context.time_base = self._base
+        carried = sound is not None and sound.codec_context.name in SOUND
+        self._sound = self._container.add_stream_from_template(sound) if carried else None
+        self._sound_left_out = sound.codec_context.name if sound is not None and not carried else ""
+        self._start: float | None = None
+        self._last_pts = self._last_dts = -1
+
+    @property
+    def left_out(self) -> str:
+        """The codec of the sound that MP4 cannot hold, or nothing."""
+        return self._sound_left_out
+
+    def picture(self, pixels: np.ndarray, time: float) -> None:
+        """Add uint8 [H, W, 3], shown from `time` on, in seconds; the first one starts the video."""
+        if self._start is None:
+            self._start = time
+        frame = self._av.VideoFrame.from_ndarray(self._fitted(pixels), format="rgb24")
+        frame.pts = self._last_pts = max(round((time - self._start) / self._base), self._last_pts + 1)
+        frame.time_base = self._base
+        self._mux(self._video.encode(frame))
+
+    def sound(self, sound: Sound) -> None:
+        """Add a packet; those before the first picture are left out."""
+        packet = sound.packet
+        if self._sound is None or self._start is None or sound.time < self._start or packet.pts is None:
+            return
+        moved = round((sound.time - self._start) / packet.time_base)
+        if moved <= self._last_dts:
+            return
+        packet.pts = packet.dts = self._last_dts = moved
+        packet.stream = self._sound
+        self._container.mux(packet)
+
+    def close(self) -> None:
+        """Finish the file: from now on it plays, and has its name."""
+        try:
+            if self._start is not None:
+                self._mux(self._video.encode(None))
+        finally:
+            self._container.close()
+        os.replace(self._part, self.path)
+
+    def discard(self) -> None:
+        """Remove what was written."""
+        try:
+            self._container.close()
+        finally:
+            self._part.unlink(missing_ok=True)
+
+    def _mux(self, packets: Sequence[Any]) -> None:
+        for packet in packets:
+            self._container.mux(packet)
+
+    def _fitted(self, pixels: np.ndarray) -> np.ndarray:
+        width, height = self._size
+        right, below = width - pixels.shape[1], height - pixels.shape[0]
+        if right in (0, 1) and below in (0, 1):
+            return np.pad(pixels, ((0, below), (0, right), (0, 0)), mode="edge") if right or below else pixels
+        other = self._av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
+        return other.reformat(width=width, height=height).to_ndarray()
