@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from util.text import print_any_script, printable
 
 PACKAGES = '"starlette>=0.41" "uvicorn>=0.32"'
-MAX_PIXELS = 50_000_000  # decoded, a picture of this size takes 150 MB
+MAX_PIXELS = 25_000_000  # a panoptic map of this size takes half a minute of one core, and 2 GB
 MAX_MB = 4096
 
 DESCRIPTION = f"""Look at a detector in the browser: drop or paste a picture, or use the camera.
