@@ -14,6 +14,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 from datasets.image_files import image_suffixes
 from prediction.predictor import Predictor
+from prediction.slicing.predictor import SlicedPredictor
 from prediction.tracking.line import Line
 from prediction.tracking.tracker import Tracker
 from prediction.video.job import VideoJob
@@ -66,6 +67,8 @@ def predict_videos(options: argparse.Namespace, sources: Sequence[Source]) -> in
     line = Line(tuple(options.line)) if options.line else None
     FolderLock(options.out, LOCK, "predict.py", "--out").acquire()
     predictor = Predictor(options.checkpoint, options.device, max_pixels=options.max_pixels)
+    if options.slice:
+        predictor = SlicedPredictor(predictor, options.slice, options.overlap)
     settings = {"threshold": options.threshold, "top_k": options.top_k, "classes": options.classes}
     if options.panoptic_threshold is not None:
         settings["panoptic_threshold"] = options.panoptic_threshold
