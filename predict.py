@@ -51,17 +51,19 @@ FIXABLE = (ValueError, OSError, CheckpointError, FloatingPointError)  # errors t
 
 
 @locks_released()
-def main(options: argparse.Namespace) -> int:
+def main(options: argparse.Namespace, apart: Sequence[Path] = ()) -> int:
     """Predict for all images named on the command line; returns the number of images that were skipped.
+
+    `apart` are the videos among them, which are done elsewhere.
 
     Raises:
         CheckpointError, ValueError, OSError: nothing can be predicted, or results cannot be written.
         StopRequested: a signal requested a stop; finished images are kept.
     """
-    written = [options.out / name for name in FOLDERS]  # no input for this job or the next one
+    no_inputs = [*(options.out / name for name in FOLDERS), *apart]  # what is written is none for the next job either
     ann = AnnotationFile.read(options.ann) if options.ann else None
     ann = AnnotationFile.of_data(options.data, options.part) if options.data else ann
-    files = images_of(ann, options.inputs, written) if ann else list_images(options.inputs, written)
+    files = images_of(ann, options.inputs, no_inputs) if ann else list_images(options.inputs, no_inputs)
     refuse_to_replace(options.out, {"the checkpoint": options.checkpoint, ann.flag if ann else "": ann and ann.path})
     FolderLock(options.out, LOCK, "predict.py", "--out").acquire()
     predictor = Predictor(options.checkpoint, options.device, max_pixels=options.max_pixels)
@@ -134,7 +136,8 @@ def main_with_videos(options: argparse.Namespace) -> int:
         pictures, videos, skipped = fetch(inputs.web, Path(folder))
         images = [*inputs.images, *map(str, pictures)]
         if images:
-            skipped += main(argparse.Namespace(**vars(options) | {"inputs": images}))
+            files = [Path(video.address) for video in inputs.videos if video.kind == "file"]
+            skipped += main(argparse.Namespace(**vars(options) | {"inputs": images}), files)
     sources = [*inputs.videos, *videos]
     return skipped + (predict_videos(options, sources) if sources else 0)
 

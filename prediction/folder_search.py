@@ -72,7 +72,7 @@ def search_folder(folder: Path, left_out: LeftOut, ignored: Sequence[Path] = ())
     Args:
         folder: the folder.
         left_out: takes what is not listed, with paths relative to `folder`.
-        ignored: folders that are passed over without a word, such as those of the output folder.
+        ignored: folders and other files that are passed over without a word, such as those of the output folder.
     """
     files, links = [], []  # (path, real path)
     for path, real, is_link in _walk(folder, left_out, set(map(real_path, ignored))):
@@ -122,7 +122,8 @@ def _walk(folder: Path, left_out: LeftOut, ignored: Collection[str]) -> Iterator
             elif kind == "other":
                 left_out.add(path.relative_to(folder), NOT_A_FILE)
             elif not has_image_suffix(entry.name):
-                left_out.add(path.relative_to(folder), NOT_AN_IMAGE)
+                if real_path(path) not in ignored:
+                    left_out.add(path.relative_to(folder), NOT_AN_IMAGE)
             else:
                 yield path, real_path(path) if is_link else os.path.join(real, entry.name), is_link
 

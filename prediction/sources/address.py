@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from util.loading.transfer import Refused, transfer
+from util.loading.transfer import Head, Refused, transfer
 from util.text import printable
 
 MAX_BYTES = 64 * 2**20
@@ -30,7 +30,7 @@ def picture_at(url: str, *, max_bytes: int = MAX_BYTES, longest: float = LONGEST
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "picture")
         try:
-            _receive(url, path, max_bytes, longest)
+            receive(url, path, max_bytes=max_bytes, longest=longest)
         except (Refused, ValueError) as error:
             raise OSError(f"the image {printable(url, 500)} cannot be loaded ({error}): check the address") from error
         try:
@@ -39,10 +39,24 @@ def picture_at(url: str, *, max_bytes: int = MAX_BYTES, longest: float = LONGEST
             raise OSError(str(error).replace(f"image file {path}", f"the image {printable(url, 500)}")) from error
 
 
-def _receive(url: str, path: Path, max_bytes: int, longest: float) -> None:
+def receive(
+    url: str,
+    path: Path,
+    *,
+    max_bytes: int = MAX_BYTES,
+    longest: float = LONGEST,
+    wanted: Callable[[Head], bool] = lambda head: True,
+) -> Head:
+    """Load what is at an address into a new file, unless its head is not wanted: then the file is empty.
+
+    Raises:
+        Refused: it cannot be loaded, or exceeds a limit; the message is a clause that gives the cause.
+    """
     size, until = 0, time.monotonic() + longest
     with path.open("wb") as file, contextlib.closing(transfer(url, SILENCE)) as parts:
         head = next(parts)
+        if not wanted(head):
+            return head
         for piece in parts:
             size += len(piece)
             if max(size, head.size or 0) > max_bytes:
@@ -52,3 +66,4 @@ def _receive(url: str, path: Path, max_bytes: int, longest: float) -> None:
             file.write(piece)
     if head.size is not None and size < head.size:
         raise Refused(f"it was cut off after {size:,} of {head.size:,} bytes")
+    return head

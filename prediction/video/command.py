@@ -5,28 +5,27 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import unquote, urlsplit
 
 from datasets.image_files import image_suffixes
 from prediction.predictor import Predictor
 from prediction.slicing.predictor import SlicedPredictor
+from prediction.sources.address import receive
 from prediction.tracking.line import Line
 from prediction.tracking.tracker import Tracker
 from prediction.video.job import VideoJob
 from prediction.video.reader import import_av
 from prediction.video.sources import Source, address_source
 from util.errors import one_sentence
+from util.loading.transfer import Head, Refused
 from util.output.folder_lock import FolderLock, locks_released
 from util.signals import StopRequested, StopSignals
 from util.text import printable
 
-SILENCE = 15.0  # seconds that a server may take
-MAX_BYTES = 64 * 2**20  # of a picture
+NOT_FOR_VIDEOS = ("resume", "count", "save_crops", "attention")
 LOCK = ".predict_video.lock"
 
 
@@ -34,24 +33,25 @@ def fetch(addresses: Sequence[str], folder: Path) -> tuple[list[Path], list[Sour
     """Download pictures into `folder`; returns them, the addresses that are videos, and the number of failures."""
     pictures, videos, failed = [], [], 0
     for number, address in enumerate(addresses):
-        try:
-            content, kind = _get(address)
-        except (OSError, ValueError) as error:
-            place = address_source(address).name
-            print(f"skipped: {printable(place)} cannot be fetched ({printable(_reason(error), 300)})", file=sys.stderr)
-            failed += 1
-            continue
-        if content is None:
-            videos.append(address_source(address))
-            continue
         name = PurePosixPath(unquote(urlsplit(address).path)).name
         name = re.sub(r"[^\w.-]+", "_", name)[-100:].lstrip(".") or "picture"
-        if Path(name).suffix.lower() not in image_suffixes():
-            name += "." + re.sub(r"\W.*", "", kind.removeprefix("image/"))
+        named = Path(name).suffix.lower() in image_suffixes()
+        loaded = folder / f"{number}.part"
+        try:
+            head = receive(address, loaded, wanted=lambda head, named=named: named or _is_picture(head))
+        except (Refused, OSError, ValueError) as error:
+            place = address_source(address).name
+            print(f"skipped: {printable(place)} cannot be fetched ({printable(str(error), 300)})", file=sys.stderr)
+            failed += 1
+            continue
+        if not (named or _is_picture(head)):
+            videos.append(address_source(address))
+            continue
+        if not named:
+            name += "." + re.sub(r"\W.*", "", head.kind.removeprefix("image/"))
         place = folder / str(number) / name if any(path.name == name for path in pictures) else folder / name
         place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_bytes(content)
-        pictures.append(place)
+        pictures.append(loaded.rename(place))
     return pictures, videos, failed
 
 
@@ -64,6 +64,9 @@ def predict_videos(options: argparse.Namespace, sources: Sequence[Source]) -> in
         StopRequested: a signal requested a stop; what is written plays.
     """
     import_av()
+    without = [f"--{name}" for name in NOT_FOR_VIDEOS if getattr(options, name)]
+    if without:
+        print(f"videos are predicted without {', '.join(without)}, which are for images", file=sys.stderr)
     line = Line(tuple(options.line)) if options.line else None
     FolderLock(options.out, LOCK, "predict.py", "--out").acquire()
     predictor = Predictor(options.checkpoint, options.device, max_pixels=options.max_pixels)
@@ -112,24 +115,5 @@ def _done(run: Callable[[Source], int], source: Source) -> int:
         return 1
 
 
-def _get(address: str) -> tuple[bytes | None, str]:
-    """The content and type of a picture; None for what is no picture."""
-    safe = quote(address, safe="%/:=&?~#+!$,;'@()*[]")
-    request = urllib.request.Request(safe, headers={"User-Agent": "detr"})
-    with urllib.request.urlopen(request, timeout=SILENCE) as answer:
-        if urlsplit(answer.url).scheme not in ("http", "https"):
-            raise ValueError("it is redirected elsewhere")
-        kind = answer.headers.get_content_type()
-        is_picture = kind.startswith("image/")
-        if not is_picture and Path(urlsplit(address).path).suffix.lower() not in image_suffixes():
-            return None, kind
-        content = answer.read(MAX_BYTES + 1)
-    if len(content) > MAX_BYTES:
-        raise ValueError(f"it has more than {MAX_BYTES // 2**20} MiB")
-    return content, kind if is_picture else ""
-
-
-def _reason(error: BaseException) -> str:
-    if isinstance(error, urllib.error.HTTPError):
-        return f"the server answers with status {error.code}"
-    return str(getattr(error, "reason", "") or error)
+def _is_picture(head: Head) -> bool:
+    return bool(head.kind) and head.kind.startswith("image/")

@@ -76,6 +76,8 @@ class VideoJob:
             ValueError: `av` or a display is missing, or a file of another origin has the name of a result.
         """
         path = self._path(source.name)
+        if source.kind == "file" and path.exists() and path.samefile(source.address):
+            raise ValueError(f"{path} is the video itself: choose another --out folder")
         how = {"start": self.start, "end": self.end, "every": self.every, "retries": self.retries}
         reader = Reader(source, **how, stopped=self.stopped, say=lambda text: self.say(printable(text, 500)))
         try:

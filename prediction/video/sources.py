@@ -44,15 +44,15 @@ class Inputs:
 def sort_inputs(entries: Sequence[str]) -> Inputs:
     """Tell videos, addresses and the rest apart; folders are searched for videos.
 
-    A folder that holds videos and no other file is not passed on to be searched for images.
+    A folder that holds videos and no image is not passed on to be searched for images.
     """
     inputs = Inputs()
     for entry in entries:
         low = entry.lower()
         if os.path.isdir(entry):
-            found, others = _search(entry)
+            found, has_images = _search(entry)
             inputs.videos += found
-            if others or not found:
+            if has_images or not found:
                 inputs.images.append(entry)
         elif os.path.lexists(entry):
             kept = Path(entry).suffix.lower() in SUFFIXES
@@ -78,14 +78,16 @@ def address_source(address: str) -> Source:
 
 
 def _search(folder: str) -> tuple[list[Source], bool]:
-    """The videos below a folder, sorted, without those `predict.py` wrote; and whether it has other files."""
-    found, others = [], False
+    """The videos below a folder, sorted, without those `predict.py` wrote; and whether it has images."""
+    from datasets.image_files import image_suffixes  # takes torch along, which --help does without
+
+    found, has_images = [], False
     for path in sorted(_files_below(folder)):
         if path.suffix.lower() not in SUFFIXES:
-            others = others or path.suffix != LINES
+            has_images = has_images or path.suffix.lower() in image_suffixes()
         elif not os.path.lexists(f"{path}{LINES}"):
             found.append(Source(str(path), path.relative_to(folder).as_posix(), "file"))
-    return found, others
+    return found, has_images
 
 
 def _files_below(folder: str) -> Iterator[Path]:

@@ -26,11 +26,12 @@ class Refused(Exception):
 
 @dataclass(frozen=True)
 class Head:
-    """What a server says before the content: the size, and which version it is; None where it does not say."""
+    """What a server says before the content: size, version and type; None where it does not say."""
 
     size: int | None = None
     etag: str | None = None
     last_modified: str | None = None
+    kind: str | None = None
 
 
 def is_address(source: str) -> bool:
@@ -76,7 +77,8 @@ def transfer(url: str, silence: float) -> Iterator[Any]:
             with opener.open(request, timeout=2 * silence) as answer:  # ends this thread; the reader has left
                 if answer.status != 200:
                     raise Refused(f"the server answers with status {answer.status}")
-                put(Head(answer.length, answer.headers["ETag"], answer.headers["Last-Modified"]))
+                kind = answer.headers.get_content_type() if answer.headers["Content-Type"] else None
+                put(Head(answer.length, answer.headers["ETag"], answer.headers["Last-Modified"], kind))
                 while not stop.is_set():
                     piece = answer.read1(_CHUNK)
                     put(piece)

@@ -46,6 +46,7 @@ def number_in(pixels):
 
 def write_clip(path, times, size=(208, 96), rotation=0, sound=False, codec="libx264"):
     """A clip whose frames are numbered and shown at `times`, in seconds."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w") as container:
         video = container.add_stream(codec, rate=30)
         video.width, video.height = size
@@ -271,7 +272,7 @@ def test_the_command_takes_a_file_and_addresses(tmp_path, served, checkpoint, ca
     assert (out / "pictures" / "photo.png").is_file()
     names = sorted(path.name for path in (out / "videos").iterdir())
     assert len(names) == 4 and "a.mp4.jsonl" in names
-    assert "none.png cannot be fetched (the server answers with status 404)" in capsys.readouterr().err
+    assert "none.png cannot be fetched (HTTP Error 404: File not found)" in capsys.readouterr().err
 
 
 def test_a_broken_file_is_skipped_and_the_rest_of_the_folder_goes_on(tmp_path, checkpoint, capsys):
@@ -282,6 +283,27 @@ def test_a_broken_file_is_skipped_and_the_rest_of_the_folder_goes_on(tmp_path, c
     assert predict.run([str(checkpoint), str(folder), "--out", str(tmp_path / "out"), "--device", "cpu"]) == 1
     assert "skipped: a.mp4 cannot be opened as a video" in capsys.readouterr().err
     assert len(decoded(tmp_path / "out" / "videos" / "b.mp4")) == 3
+
+
+def test_videos_are_done_beside_images_and_other_files(tmp_path, checkpoint, capsys):
+    for name in ("mixed", "captions"):
+        write_clip(tmp_path / name / "clip.mp4", even(2))
+        (tmp_path / name / "clip.srt").write_text("1")
+    Image.fromarray(numbered(5)).save(tmp_path / "mixed" / "photo.png")
+    inputs, out = [str(tmp_path / "mixed"), str(tmp_path / "captions")], tmp_path / "out"
+    assert predict.run([str(checkpoint), *inputs, "--out", str(out), "--device", "cpu", "--count"]) == 0
+    said = capsys.readouterr().err
+    assert "1 file is not an image that Pillow reads (clip.srt)" in said and "without --count" in said
+    assert sorted(path.name for path in (out / "videos").glob("*.mp4")) == ["clip-2.mp4", "clip.mp4"]
+
+
+def test_a_video_is_not_replaced_by_its_result(tmp_path, checkpoint, capsys):
+    clip = write_clip(tmp_path / "videos" / "clip.mp4", even(2))
+    (tmp_path / "videos" / "clip.mp4.jsonl").touch()
+    before = clip.read_bytes()
+    assert predict.run([str(checkpoint), str(clip), "--out", str(tmp_path), "--device", "cpu"]) == 1
+    assert "clip.mp4 is the video itself: choose another --out folder" in capsys.readouterr().err
+    assert clip.read_bytes() == before
 
 
 def test_a_password_is_in_no_name():
