@@ -292,7 +292,7 @@ def test_videos_are_done_beside_images_and_other_files(tmp_path, checkpoint, cap
     Image.fromarray(numbered(5)).save(tmp_path / "mixed" / "photo.png")
     inputs, out = [str(tmp_path / "mixed"), str(tmp_path / "captions")], tmp_path / "out"
     assert predict.run([str(checkpoint), *inputs, "--out", str(out), "--device", "cpu", "--count"]) == 0
-    said = capsys.readouterr().err
+    said = "".join(capsys.readouterr())
     assert "1 file is not an image that Pillow reads (clip.srt)" in said and "without --count" in said
     assert sorted(path.name for path in (out / "videos").glob("*.mp4")) == ["clip-2.mp4", "clip.mp4"]
 
