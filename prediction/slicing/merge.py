@@ -44,10 +44,9 @@ def merge(boxes: Tensor, scores: Tensor, labels: Tensor, views: Tensor, cut: Ten
             rivals = (free & (labels == labels[member])).nonzero()[:, 0]
             same = rivals[_same_object(boxes[member], views[member], boxes[rivals], views[rivals])]
             free[same] = False
-            if not cut[leader]:
-                group += same.tolist()
-                break
             group += same.tolist()
+            if not cut[leader]:
+                break
         if cut[leader] and len(group) > 1:
             box = torch.cat([boxes[group, :2].amin(0), boxes[group, 2:].amax(0)])
         merged.append(box)
