@@ -174,7 +174,10 @@ class _OneVideo:
         if ids is not None:
             named = [name if number is None else f"{name} #{number}" for name, number in zip(found.names, ids)]
             found = replace(found, names=named)
-        picture = found.draw_panoptic(min_side=1) if found.panoptic is not None else found.draw(min_side=1)
+        if found.panoptic is not None:  # without the legend below, whose height differs from frame to frame
+            segments = found.draw_panoptic(min_side=1).crop((0, 0, *found.image.size))
+            found = replace(found, image=segments, masks=None)
+        picture = found.draw(min_side=1)
         if self.job.overlay and len(self._moments) > 1:
             rate = (len(self._moments) - 1) / max(self._moments[-1] - self._moments[0], 1e-9)
             size = max(picture.height // 24, 12)

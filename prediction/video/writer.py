@@ -81,13 +81,6 @@ class Writer:
             self._container.close()
         os.replace(self._part, self.path)
 
-    def discard(self) -> None:
-        """Remove what was written."""
-        try:
-            self._container.close()
-        finally:
-            self._part.unlink(missing_ok=True)
-
     def _mux(self, packets: Sequence[Any]) -> None:
         for packet in packets:
             self._container.mux(packet)

@@ -306,6 +306,14 @@ def test_a_video_is_not_replaced_by_its_result(tmp_path, checkpoint, capsys):
     assert clip.read_bytes() == before
 
 
+def test_a_panoptic_video_has_the_size_of_its_source(tmp_path):
+    """The legend of a panoptic picture would give each frame a height of its own."""
+    clip, out = write_clip(tmp_path / "clip.mp4", even(2)), tmp_path / "out"
+    checkpoint = REPOSITORY / "weights" / "detr_tiny_shapes_panoptic.pth"
+    assert predict.run([str(checkpoint), str(clip), "--out", str(out), "--device", "cpu"]) == 0
+    assert [pixels.shape for pixels, _ in decoded(out / "videos" / "clip.mp4")] == [(96, 208, 3)] * 2
+
+
 def test_a_password_is_in_no_name():
     assert address_source("rtsp://me:secret@camera/door?token=x").name == "camera_door"
     with pytest.raises(OSError) as caught:
