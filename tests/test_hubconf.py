@@ -51,7 +51,7 @@ def small(monkeypatch):
 
 def test_torch_hub_lists_exactly_the_entry_points():
     listed = [name for name in dir(hubconf) if callable(getattr(hubconf, name)) and not name.startswith("_")]
-    assert listed == sorted([*ENTRIES, *PANOPTIC, "detr_tiny_shapes", "detr_tiny_shapes_panoptic"])
+    assert listed == sorted([*ENTRIES, *PANOPTIC, "detr_tiny_shapes", "detr_tiny_shapes_panoptic", "predictor"])
 
 
 # --- Without weights --------------------------------------------------------------------------------------------------

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torchvision.ops import batched_nms, nms
 
 from prediction.result import Prediction, class_name
 from prediction.tracking.line import Crossings, Line
@@ -73,6 +72,8 @@ class Tracker:
         Returns:
             The id of each detection, from 1, in their order; None for an object that was not seen in the frame before.
         """
+        from torchvision.ops import batched_nms, nms  # takes long to import
+
         self._clock += self._elapsed(frame_time)
         boxes, scores = torch.as_tensor(detections.boxes).float().reshape(-1, 4), torch.as_tensor(detections.scores)
         labels = torch.as_tensor(detections.labels)

@@ -1,4 +1,11 @@
-"""The command line of `python -m tools.web`; nothing here imports torch."""
+"""Look at a detector in the browser: drop or paste a picture, or use the camera.
+
+python -m tools.web RUN/checkpoint_best.pth
+
+The page is served on this machine only. Pictures stay in memory while they are looked at, and nothing is stored.
+Needs starlette and uvicorn: pip install "starlette>=0.41" "uvicorn>=0.32"
+"""
+# Nothing here imports torch, so that --help is fast.
 
 from __future__ import annotations
 
@@ -13,20 +20,12 @@ PACKAGES = '"starlette>=0.41" "uvicorn>=0.32"'
 MAX_PIXELS = 25_000_000  # a panoptic map of this size takes half a minute of one core, and 2 GB
 MAX_MB = 4096
 
-DESCRIPTION = f"""Look at a detector in the browser: drop or paste a picture, or use the camera.
-
-python -m tools.web RUN/checkpoint_best.pth
-
-The page is served on this machine only. Pictures stay in memory while they are looked at, and nothing is stored.
-Needs starlette and uvicorn: pip install {PACKAGES}
-"""
-
 
 def get_args_parser() -> argparse.ArgumentParser:
     """The flags."""
     parser = argparse.ArgumentParser(
         "python -m tools.web",
-        description=DESCRIPTION,
+        description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
