@@ -94,7 +94,7 @@ def test_with_skip_the_others_go_on(predictor, shapes, kind):
     assert [one is None for one in found] == [False, True, True, False]
     assert [str(one.message).split(":")[0] for one in warned] == ["image 1 is skipped", "image 2 is skipped"]
     assert "\x1b" not in str(warned[0].message)
-    assert torch.equal(found[3].boxes, predictor(shapes[2]).boxes)
+    torch.testing.assert_close(found[3].boxes, predictor(shapes[2]).boxes, rtol=0, atol=0.01)  # pixels; another batch
     with pytest.raises(OSError, match="does not exist"):
         list(predictor(kind(images)))
 
