@@ -23,6 +23,7 @@ from typing import Any
 
 from PIL import Image
 
+from datasets.image_files import image_suffixes
 from datasets.same_size import same_size_batches
 from prediction.advice import on_threshold
 from prediction.arguments import parse
@@ -131,7 +132,7 @@ def main(options: argparse.Namespace, apart: Sequence[Path] = ()) -> int:
 
 def main_with_videos(options: argparse.Namespace) -> int:
     """As `main`, where videos or addresses are among the inputs; returns the number of inputs that were skipped."""
-    inputs = sort_inputs(options.inputs)
+    inputs = sort_inputs(options.inputs, image_suffixes())
     with tempfile.TemporaryDirectory() as folder:
         pictures, videos, skipped = fetch(inputs.web, Path(folder))
         images = [*inputs.images, *map(str, pictures)]

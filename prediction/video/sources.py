@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -41,16 +41,20 @@ class Inputs:
     web: list[str] = field(default_factory=list)  # http(s) addresses without the suffix of a video
 
 
-def sort_inputs(entries: Sequence[str]) -> Inputs:
+def sort_inputs(entries: Sequence[str], of_images: Collection[str] = ()) -> Inputs:
     """Tell videos, addresses and the rest apart; folders are searched for videos.
 
     A folder that holds videos and no image is not passed on to be searched for images.
+
+    Args:
+        entries: of the command line.
+        of_images: suffixes of images, such as ".png".
     """
     inputs = Inputs()
     for entry in entries:
         low = entry.lower()
         if os.path.isdir(entry):
-            found, has_images = _search(entry)
+            found, has_images = _search(entry, of_images)
             inputs.videos += found
             if has_images or not found:
                 inputs.images.append(entry)
@@ -77,14 +81,12 @@ def address_source(address: str) -> Source:
     return Source(address, re.sub(r"[^\w.-]+", "_", place)[:120].strip(".") or "stream", "address")
 
 
-def _search(folder: str) -> tuple[list[Source], bool]:
+def _search(folder: str, of_images: Collection[str]) -> tuple[list[Source], bool]:
     """The videos below a folder, sorted, without those `predict.py` wrote; and whether it has images."""
-    from datasets.image_files import image_suffixes  # takes torch along, which --help does without
-
     found, has_images = [], False
     for path in sorted(_files_below(folder)):
         if path.suffix.lower() not in SUFFIXES:
-            has_images = has_images or path.suffix.lower() in image_suffixes()
+            has_images = has_images or path.suffix.lower() in of_images
         elif not os.path.lexists(f"{path}{LINES}"):
             found.append(Source(str(path), path.relative_to(folder).as_posix(), "file"))
     return found, has_images
