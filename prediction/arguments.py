@@ -14,7 +14,7 @@ from util.text import print_any_script, printable
 
 def get_args_parser() -> argparse.ArgumentParser:
     """The flags of `predict.py`."""
-    parser = argparse.ArgumentParser(description="Detect objects in images, or measure speed with --fps.")
+    parser = argparse.ArgumentParser(description="Detect objects in images and videos, or measure speed with --fps.")
     parser.add_argument("checkpoint", help="checkpoint: a file or an http(s) address")
     parser.add_argument(
         "inputs",

@@ -17,7 +17,7 @@ from util.settings import MAX_PIXELS
 from util.text import printable
 
 ImageInput = str | os.PathLike[str] | Image.Image | np.ndarray | Tensor
-ACCEPTED = "a path, a PIL image, a uint8 array [H, W, 3], or a tensor [3, H, W]"
+ACCEPTED = "a path, an http(s) address, a PIL image, a uint8 array [H, W, 3], or a tensor [3, H, W]"
 RGB, BGR = "RGB", "BGR"
 
 
