@@ -244,7 +244,7 @@ def _channels(color: str) -> list[int]:
 def test_the_page_speaks_chinese_and_english(visit: Callable[..., Visit]):
     seen = visit(locale="zh-CN")
     seen.choose(SHAPES)
-    assert seen.text("#say") == "显示 2 个物体。" and seen.page.get_attribute("html", "lang") == "zh-CN"
+    assert seen.text("#say") == "显示 2 个目标。" and seen.page.get_attribute("html", "lang") == "zh-CN"
     chinese = seen.text("body")
     seen.page.click("#language")
     assert seen.text("#say") == "2 objects shown." and seen.page.get_attribute("html", "lang") == "en"
