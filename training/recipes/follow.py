@@ -61,11 +61,7 @@ def follow_recipe(
             return dataset
     if name == "small" and start is None and not from_scratch:
         from_scratch = _names_another_network(named)
-    if args.recipe == "small" and start is not None and start.get("backbone", "resnet50") != "tiny":
-        log.warning(
-            f"--recipe small is for small detectors, and its learning rates are too high for {args.init_from}, which "
-            f"has --backbone {start.get('backbone', 'resnet50')}: pass --recipe finetune"
-        )
+    _warn_of_other_start(args, start)
     run = Run(facts, named, get_world_size(), start, from_scratch)
     settings = RECIPES[name](run)
     _warn_if_too_short(name, run, settings)
@@ -119,6 +115,21 @@ def _names_another_network(named: Mapping[str, Any]) -> bool:
         flags = ", ".join(SETTINGS[one].spell(named[one]) for one in other)
         get_logger().info(f"{SHIPPED.name} has another network than {flags}: the run starts from scratch")
     return bool(other)
+
+
+def _warn_of_other_start(args: argparse.Namespace, start: Mapping[str, Any] | None) -> None:
+    """A warning where the named recipe is for detectors of another size than the one that the run starts from."""
+    backbone = start.get("backbone", "resnet50") if start is not None else None
+    if args.recipe == "small" and backbone not in (None, "tiny"):
+        sizes, rates, other = "small", "high", "finetune"
+    elif args.recipe == "finetune" and backbone == "tiny":
+        sizes, rates, other = "full-size", "low", "small"
+    else:
+        return
+    get_logger().warning(
+        f"--recipe {args.recipe} is for {sizes} detectors, and its learning rates are too {rates} for "
+        f"{args.init_from}, which has --backbone {backbone}: pass --recipe {other}"
+    )
 
 
 def _warn_if_too_short(name: str, run: Run, settings: Mapping[str, Any]) -> None:

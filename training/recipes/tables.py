@@ -48,13 +48,12 @@ SMALL_PIXELS = 24  # of the small boxes, those at the 5th percentile, on a side
 SMALL_SIZES = (160, 256)
 
 # small, for a dozen pictures or fewer: learning them by heart, as a check that they can be learned. All steps see the
-# same views, at a high learning rate; larger ones where boxes are small, and fewer steps of them, so that the run ends
-# in minutes either way. There are few more queries than objects.
+# same views, at a high learning rate, in minutes. There are few more queries than objects. Larger views leave time for
+# fewer steps and end with a lower AP50, with boxes of a few pixels too (docs/results.md).
 BY_HEART = 12  # pictures
 HEART = {"lr": 1e-3, "lr_backbone": 1e-3, "no_crop": True, "no_flip": True}
-HEART_PIXELS = 12  # of the small boxes on a side
-HEART_SIZES = (160, 224)
-HEART_STEPS = 480  # at the smallest size
+HEART_SIZE = 160
+HEART_STEPS = 480
 HEART_EVALUATIONS = 8
 
 # finetune: a full-size detector, on a GPU
@@ -108,12 +107,11 @@ def small(run: Run) -> dict[str, Any]:
     settings |= _small_start(run)
     if by_heart:
         settings["num_queries"] = 5 * math.ceil((facts.most_objects + 3) / 5)
-        size = size_for(facts, HEART_PIXELS, HEART_SIZES)
-        epochs = math.ceil(HEART_STEPS * HEART_SIZES[0] / size / run.steps(SMALL_BATCH))
+        epochs = math.ceil(HEART_STEPS / run.steps(SMALL_BATCH))
         schedule = _schedule(epochs, LEAST_STEPS, SMALL_BATCH, HEART_EVALUATIONS, run)
-        return settings | _sizes([size], size, run) | schedule
+        return settings | _sizes([HEART_SIZE], HEART_SIZE, run) | schedule
     settings["num_queries"] = 5 * math.ceil((1.5 * facts.most_objects + 5) / 5)
-    size = size_for(facts, SMALL_PIXELS, SMALL_SIZES)
+    size = size_for(facts)
     sizes = [round(size * (0.8 + 0.1 * step) / 16) * 16 for step in range(5)]
     schedule = _schedule(_epochs(SMALL_EPOCHS, run), LEAST_STEPS, SMALL_BATCH, EVALUATIONS, run)
     return settings | _sizes(sizes, size, run) | schedule
@@ -143,11 +141,11 @@ def finetune(run: Run) -> dict[str, Any]:
 RECIPES: dict[str, Callable[[Run], dict[str, Any]]] = {"small": small, "finetune": finetune}
 
 
-def size_for(facts: DataFacts, pixels: int, between: tuple[int, int]) -> int:
-    """The short side, a multiple of 32 in `between`, at which small boxes are about so many pixels wide."""
-    low, high = between
+def size_for(facts: DataFacts) -> int:
+    """The short side, a multiple of 32 in `SMALL_SIZES`, at which small boxes are about `SMALL_PIXELS` wide."""
+    low, high = SMALL_SIZES
     small_side = facts.box_sides.get(5, 1.0)
-    return min(max(32 * math.ceil(pixels / small_side / 32 - 0.2), low), high)
+    return min(max(32 * math.ceil(SMALL_PIXELS / small_side / 32 - 0.2), low), high)
 
 
 def _sizes(train: list[int], val: int, run: Run) -> dict[str, Any]:

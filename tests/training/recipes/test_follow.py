@@ -147,9 +147,18 @@ def test_another_recipe_than_the_checkpoints_is_refused(shapes, tmp_path, capsys
     assert "--recipe small contradicts" in capsys.readouterr().err
 
 
-def test_rates_of_a_small_detector_are_said_to_be_too_high_for_a_full_size_one(shapes, capsys):
-    words = ["--recipe", "small", "--coco_path", str(shapes), "--init_from", "big.pth"]
-    follow_recipe(parse(*words), {"model": {}, "args": {"backbone": "resnet50"}})
-    assert "too high for big.pth, which has --backbone resnet50: pass --recipe finetune" in capsys.readouterr().out
-    follow_recipe(parse(*words), {"model": {}, "args": {"backbone": "tiny"}})
-    assert "too high" not in capsys.readouterr().out
+@pytest.mark.parametrize(
+    ("recipe", "other_size", "size", "sentence"),
+    [
+        ("small", "resnet50", "tiny", "too high for other.pth, which has --backbone resnet50: pass --recipe finetune"),
+        ("finetune", "tiny", "resnet50", "too low for other.pth, which has --backbone tiny: pass --recipe small"),
+    ],
+)
+def test_a_recipe_for_detectors_of_another_size_is_said_to_have_the_wrong_rates(
+    shapes, capsys, recipe, other_size, size, sentence
+):
+    words = ["--recipe", recipe, "--coco_path", str(shapes), "--init_from", "other.pth"]
+    follow_recipe(parse(*words), {"model": {}, "args": {"backbone": other_size}})
+    assert sentence in capsys.readouterr().out
+    follow_recipe(parse(*words), {"model": {}, "args": {"backbone": size}})
+    assert "learning rates are too" not in capsys.readouterr().out

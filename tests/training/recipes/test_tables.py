@@ -58,8 +58,8 @@ def test_fewer_pictures_are_seen_more_often():
 
 
 def test_the_size_follows_the_small_boxes():
-    sizes = [size_for(facts(side=side), 24, (160, 320)) for side in (0.5, 0.15, 0.1, 0.087, 0.01)]
-    assert sizes == sorted(sizes) and sizes[0] == 160 and sizes[-1] == 320 and 160 < sizes[2] < 320
+    sizes = [size_for(facts(side=side)) for side in (0.5, 0.15, 0.12, 0.1, 0.01)]
+    assert sizes == sorted(sizes) and sizes[0] == 160 and sizes[-1] == 256 and 160 < sizes[2] < 256
     nothing = DataFacts(20, 0, 0, 0, {}, {}, 1.0)
     assert small(Run(nothing, {}))["val_size"] == 160
 
@@ -73,7 +73,8 @@ def test_sizes_fit_together_and_to_those_of_the_user(named):
 
 def test_a_dozen_pictures_are_learned_by_heart_and_more_are_augmented():
     few, more = (small(Run(facts(n), {})) for n in (BY_HEART, BY_HEART + 1))
-    assert few["no_crop"] and few["no_flip"] and len(few["train_sizes"]) == 1
+    assert few["no_crop"] and few["no_flip"] and few["train_sizes"] == [few["val_size"]] == [160]
+    assert few["epochs"] == 480  # of one step of 8 pictures
     assert not {"no_crop", "no_flip"} & more.keys() and len(more["train_sizes"]) > 1
 
 
