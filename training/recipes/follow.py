@@ -15,6 +15,8 @@ from typing import Any
 
 from datasets import build_dataset
 from datasets.annotated_images import AnnotatedImages
+from datasets.augment.rare_classes import repeat_factors
+from datasets.augment.repeats import Repeats
 from datasets.formats.choose import ChosenData
 from training.recipes.choose import choose_recipe
 from training.recipes.facts import facts_of
@@ -62,7 +64,8 @@ def follow_recipe(
     if name == "small" and start is None and not from_scratch:
         from_scratch = _names_another_network(named)
     _warn_of_other_start(args, start)
-    run = Run(facts, named, get_world_size(), start, from_scratch)
+    repeated = len(Repeats(repeat_factors(dataset, args.repeat_threshold))) - len(dataset)
+    run = Run(facts, named, get_world_size(), start, from_scratch, repeated)
     settings = RECIPES[name](run)
     _warn_if_too_short(name, run, settings)
     settings = {key: value for key, value in settings.items() if key not in named}

@@ -76,9 +76,10 @@ class Run:
     Attributes:
         facts: about its training pictures.
         named: the settings that the user names.
-        processes: that share the pictures.
+        processes: that share the images of an epoch.
         start: the settings of the detector that `--init_from` names, None without one.
         from_scratch: it starts without a detector.
+        repeated: images that an epoch holds beyond the pictures (`--repeat_threshold`).
     """
 
     facts: DataFacts
@@ -86,14 +87,15 @@ class Run:
     processes: int = 1
     start: Mapping[str, Any] | None = None
     from_scratch: bool = False
+    repeated: int = 0
 
     def batch_size(self, usual: int) -> int:
-        """That of the user, else the usual one or all pictures of a process, if they are fewer."""
+        """That of the user, else the usual one or all images of a process, if they are fewer."""
         return self.named.get("batch_size", min(usual, self._share))
 
     @property
     def _share(self) -> int:
-        return -(-self.facts.pictures // self.processes)
+        return -(-(self.facts.pictures + self.repeated) // self.processes)
 
     def steps(self, usual_batch: int) -> int:
         """Of an epoch."""

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 import main
+from datasets.augment.rare_classes import repeat_factors
+from datasets.augment.repeats import Repeats
 from datasets.shapes import write_shapes
 from tests.helpers.runs import TINY, flags, signal_at
 from tests.training.test_resume import assert_same_run
@@ -125,6 +127,15 @@ def test_an_early_end_is_pointed_out(twenty, capsys):
     assert "10 steps are far fewer than the" in capsys.readouterr().out
     follow_recipe(parse("--recipe", "small", "--coco_path", str(twenty), "--epochs", "300"), {})
     assert "far fewer" not in capsys.readouterr().out
+
+
+def test_counts_include_the_images_that_an_epoch_repeats(twenty, capsys):
+    words = ["--recipe", "small", "--coco_path", str(twenty), "--batch_size", "1", "--epochs", "300"]
+    settled = [parse(*words, *more) for more in ([], ["--repeat_threshold", "1"])]
+    longer = [len(Repeats(repeat_factors(follow_recipe(args, {}), args.repeat_threshold))) for args in settled]
+    assert longer[1] > longer[0] == 20
+    assert [args.warmup_steps for args in settled] == longer
+    assert [1 / (1 - args.ema) for args in settled] == pytest.approx([300 * images / 20 for images in longer], rel=0.05)
 
 
 def test_a_resumed_run_goes_on_to_the_bit_also_without_naming_the_recipe(shapes, tmp_path, monkeypatch):
