@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import math
 import re
 import sys
 import time
@@ -12,10 +14,16 @@ from typing import Any
 
 import numpy as np
 
+from prediction.video.clock import Clock
 from prediction.video.sources import Source
+from prediction.video.upright import upright
 
 SILENCE = 10.0  # seconds that a stream may send nothing
-PAUSE = 1.0  # seconds before a stream is opened again
+PAUSE, LONGEST_PAUSE = 1.0, 30.0  # seconds before a stream is opened again: twice as long each time
+STEADY = 30.0  # seconds after which a server that ends a stream is tried again as if for the first time
+ENDED = "the server ended it"
+TELL_DURATION = frozenset(("avi", "matroska,webm", "mov,mp4,m4a,3gp,3g2,mj2", "rtsp"))  # of others it is estimated
+WITHOUT_TIMES = frozenset(("mjpeg", "mpjpeg"))  # pictures one after the other: the time is that at which one arrives
 NAMED = 3  # broken frames that are named in the sentence
 INSTALL = 'the package av, which videos need, is not installed: pip install ".[video]"'
 
@@ -83,35 +91,41 @@ class Reader:
         self._av = import_av()
         self._index, self._last = 0, None
         self._container = self._open()
-        self.stream = self._container.streams.video[0]
+        self.stream = self._container.streams.best("video")
         self.rate = Fraction(self.stream.average_rate or self.stream.guessed_rate or 30)
         self.time_base = self.stream.time_base or Fraction(1, 90000)
-        self.sound = next(iter(self._container.streams.audio), None)
-        self._ends = self._container.duration is not None
+        self.sound = self._container.streams.best("audio")
+        self._live = source.kind != "file" and not _ends(self._container)
+        self._without_times = self._live and self._container.format.name in WITHOUT_TIMES
+        self._clock = self._new_clock()
 
     def __iter__(self) -> Iterator[Frame | Sound]:
         failures = 0
         try:
             while True:
-                before = self._index
+                before, began = self._index, time.monotonic()
                 try:
                     yield from self._items()
-                    return
+                    cause = self._early_end()
+                    if cause is None or self._left:
+                        return
                 except (self._av.error.FFmpegError, OSError) as error:
-                    if self.source.kind == "file":
-                        self._break(f"after frame {self._index - 1} the file cannot be read ({_cause(error)})")
-                        return
-                    failures = 1 if self._index > before else failures + 1
-                    if failures > self.retries:
-                        raise OSError(
-                            f"{self.source.name} broke off ({_cause(error)}) and was tried again {self.retries} times"
-                        ) from error
-                    self.say(
-                        f"{self.source.name}: broke off ({_cause(error)}), trying again ({failures} of {self.retries})"
-                    )
-                    self._reopen()
-                    if self.stopped():
-                        return
+                    cause = self._cause_of_break(error)
+                at = self._place()
+                if self.source.kind == "file":
+                    self._break(f"{at} the file cannot be read ({cause})")
+                    return
+                lasted = not self._live or time.monotonic() - began > STEADY
+                failures = 1 if self._index > before and lasted else failures + 1
+                if failures > self.retries:
+                    if cause != ENDED:
+                        tried = f" and was tried again {self.retries} times" if self.retries else ""
+                        self._break(f"{at} the stream broke off ({cause}){tried}")
+                    return
+                self.say(f"{self.source.name}: broke off {at} ({cause}), trying again ({failures} of {self.retries})")
+                self._wait(min(PAUSE * 2 ** (failures - 1), LONGEST_PAUSE))
+                if self.stopped():
+                    return
         finally:
             self.close()
 
@@ -122,44 +136,75 @@ class Reader:
             self._container = None
 
     def _items(self) -> Iterator[Frame | Sound]:
+        self._left, self._reached, self._longest = False, 0.0, 0.0
         if self._container is None:
             self._container = self._open()
-        container, video = self._container, self._container.streams.video[0]
-        sound = next(iter(container.streams.audio), None) if self.sound is not None else None
-        resumed, first, shift = self._last, None, 0.0
-        for packet in container.demux([stream for stream in (video, sound) if stream is not None]):
+            if self._live:
+                self._clock.restart()
+            else:
+                self._clock = self._new_clock()
+        container, video = self._container, self._container.streams.best("video")
+        sound = container.streams.best("audio") if self.sound is not None else None
+        if sound is not None and sound.codec_context.name != self.sound.codec_context.name:
+            sound = None
+        resumed = None if self._live else self._last  # a file on a server is read again up to where it broke off
+        for packet in self._packets(container, video, sound):
             if self.stopped():
+                self._left = True
                 return
             if packet.stream is sound:
-                if packet.pts is not None and first is not None:
-                    moment = float(packet.pts * packet.time_base) - first + shift
-                    if resumed is None or moment > resumed:
-                        yield Sound(packet, moment)
+                moment = self._clock.sound(float(packet.pts * packet.time_base)) if packet.pts is not None else None
+                if moment is not None and (resumed is None or moment > resumed):
+                    yield Sound(packet, moment)
                 continue
             for frame in self._decoded(packet):
-                moment = self._moment(frame, first, shift)
-                if first is None:
-                    first = float(frame.time) if frame.time is not None else 0.0
-                    if resumed is not None and not self._ends:
-                        shift = resumed + float(1 / self.rate)  # a live stream goes on where it broke off
-                    moment = self._moment(frame, first, shift)
+                moment = self._clock.frame(time.monotonic() if self._without_times else frame.time)
                 if resumed is not None and moment <= resumed:
-                    continue  # seen before a file on a server broke off
+                    continue
                 index, self._last = self._index, moment
                 self._index += 1
-                if frame.is_corrupt:
-                    self._break(f"frame {index} at {moment:.2f} s is damaged")
                 if self.end is not None and moment > self.end:
+                    self._left = True
                     return
                 if index % self.every or (self.start is not None and moment < self.start):
                     continue
-                yield Frame(index, moment, _upright(frame), frame.is_corrupt)
+                if frame.is_corrupt:
+                    self._break(f"frame {index} at {moment:.2f} s is damaged")
+                yield Frame(index, moment, upright(frame), frame.is_corrupt)
 
-    def _moment(self, frame: Any, first: float | None, shift: float) -> float:
-        """The time of a frame, always after the one before it in this pass."""
-        if frame.time is None:
-            return shift if first is None else (self._last or 0.0) + float(1 / self.rate)
-        return float(frame.time) - (float(frame.time) if first is None else first) + shift
+    def _packets(self, container: Any, video: Any, sound: Any) -> Iterator[Any]:
+        """Packets, the last of which is empty: it asks the decoder for the frames that it holds back."""
+        try:
+            for packet in container.demux([stream for stream in (video, sound) if stream is not None]):
+                if packet.pts is not None:
+                    end = float((packet.pts + (packet.duration or 0)) * packet.time_base)
+                    self._longest = max(self._longest, end - self._reached)
+                    self._reached = max(self._reached, end)
+                if packet.size or packet.stream is video:
+                    yield packet
+        except self._av.error.FFmpegError:
+            empty = self._av.Packet()
+            empty.stream, empty.time_base = video, video.time_base
+            yield empty
+            raise
+
+    def _early_end(self) -> str | None:
+        """Why there should be more after the last packet, or None."""
+        if self._live:
+            return ENDED
+        container = self._container
+        if container.duration is None or container.format.name not in TELL_DURATION:
+            return None
+        whole = (container.duration + (container.start_time or 0)) / self._av.time_base
+        early = whole - self._reached > max(2.0, 2 * self._longest)
+        return f"it ends after {self._reached:.0f} of {whole:.0f} s" if early else None
+
+    def _cause_of_break(self, error: BaseException) -> str:
+        over = self._live and self._container is not None and getattr(error, "errno", None) == errno.EIO
+        return ENDED if over else _cause(error.__cause__ or error)
+
+    def _new_clock(self) -> Clock:
+        return Clock(float(1 / self.rate), SILENCE if self._live else math.inf)
 
     def _decoded(self, packet: Any) -> list[Any]:
         try:
@@ -168,23 +213,26 @@ class Reader:
             return []
         except self._av.error.FFmpegError as error:
             where = f" at {float(packet.pts * packet.time_base):.2f} s" if packet.pts is not None else ""
-            self._break(f"the frame after frame {self._index - 1}{where} cannot be decoded ({_cause(error)})")
+            self._break(f"the frame {self._place()}{where} cannot be decoded ({_cause(error)})")
             return []
+
+    def _place(self) -> str:
+        return f"after frame {self._index - 1}" if self._index else "before the first frame"
 
     def _break(self, what: str) -> None:
         self.broken_count += 1
         if len(self.broken) < NAMED:
             self.broken.append(what)
 
-    def _reopen(self) -> None:
-        """Close what broke off and wait; the next pass opens it."""
+    def _wait(self, pause: float) -> None:
+        """Close what broke off; the next pass opens it."""
         self.close()
-        until = time.monotonic() + PAUSE
+        until = time.monotonic() + pause
         while time.monotonic() < until and not self.stopped():
             time.sleep(0.05)
 
     def _open(self) -> Any:
-        address, how = self.source.address, {}
+        address, how = self.source.address, {"metadata_errors": "replace"}
         if self.source.kind == "webcam":
             formats = {"linux": ("video4linux2", f"/dev/video{address}"), "darwin": ("avfoundation", address)}
             if sys.platform not in formats:
@@ -193,14 +241,15 @@ class Reader:
         elif self.source.kind == "address":
             how["timeout"] = (SILENCE, SILENCE)
             if address.lower().startswith("rtsp"):
-                how["options"] = {"rtsp_transport": "tcp"}
+                how["options"] = {"rtsp_flags": "prefer_tcp"}  # loses nothing; UDP where a server offers only that
         else:
             address = f"file:{address}"  # no name of a file is an address or a protocol
         try:
             container = self._av.open(address, **how)
         except (self._av.error.FFmpegError, OSError, ValueError) as error:
             raise OSError(f"{self.source.name} cannot be opened as a video ({_cause(error)})") from error
-        if not container.streams.video:
+        video = container.streams.best("video")
+        if video is None or video.disposition & self._av.stream.Disposition.attached_pic:  # the cover of a song
             container.close()
             raise OSError(f"{self.source.name} holds no video")
         return container
@@ -220,14 +269,14 @@ def import_av() -> Any:
     return av
 
 
-def _upright(frame: Any) -> np.ndarray:
-    """uint8 [H, W, 3] as the camera was held."""
-    pixels = frame.to_ndarray(format="rgb24")
-    turns = round(getattr(frame, "rotation", 0) / 90) % 4
-    return np.ascontiguousarray(np.rot90(pixels, turns)) if turns else pixels
+def _ends(container: Any) -> bool:
+    """Whether a source has an end, by its duration or by its size on a server; a live stream has none."""
+    return container.duration is not None or (container.size > 0 and container.format.name != "hls")
 
 
 def _cause(error: BaseException) -> str:
     """What went wrong, without the address, which may hold a password."""
+    if isinstance(error, EOFError):
+        return "it ends too early"
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return re.sub(r"\w+://\S+", "…", text)

@@ -1,5 +1,6 @@
 """A web server on this machine for files of a test, and torch.hub's cache in a folder of its own."""
 
+import contextlib
 import http.server
 import threading
 from functools import partial
@@ -24,10 +25,19 @@ def server(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path / "hub"))
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)
-    serving = http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Recorder, directory=str(folder)))
-    thread = threading.Thread(target=serving.serve_forever, kwargs={"poll_interval": 0.01})
+    with serving(partial(Recorder, directory=str(folder))) as address:
+        yield address, folder, Recorder.requests
+
+
+@contextlib.contextmanager
+def serving(handler):
+    """The address at which a request handler answers."""
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
-    yield f"http://127.0.0.1:{serving.server_port}", folder, Recorder.requests
-    serving.shutdown()
-    thread.join()
-    serving.server_close()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()

@@ -29,8 +29,8 @@ def number_in(pixels):
     return sum(int(middle > 128) << bit for bit, middle in enumerate(middles))
 
 
-def write_clip(path, times, size=(208, 96), rotation=0, sound=False, codec="libx264"):
-    """A clip whose frames are numbered and shown at `times`, in seconds."""
+def write_clip(path, times, size=(208, 96), rotation=0, sound=False, codec="libx264", first=0):
+    """A clip whose frames are numbered from `first` on and shown at `times`, in seconds."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w") as container:
         video = container.add_stream(codec, rate=30)
@@ -40,7 +40,7 @@ def write_clip(path, times, size=(208, 96), rotation=0, sound=False, codec="libx
         if rotation:
             video.set_display_rotation(rotation)
         tone = container.add_stream("aac", rate=16000) if sound else None
-        for number, moment in enumerate(times):
+        for number, moment in enumerate(times, first):
             frame = av.VideoFrame.from_ndarray(numbered(number, size), format="rgb24")
             frame.pts, frame.time_base = round(moment * 1000), Fraction(1, 1000)
             container.mux(video.encode(frame))

@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from functools import partial
 from pathlib import Path
@@ -18,26 +17,10 @@ from prediction.video.flags import seconds
 from prediction.video.pipeline import ahead
 from prediction.video.reader import Frame, Reader
 from prediction.video.sources import address_source, sort_inputs
-from tests.helpers.drawn.clips import decoded, even, number_in, numbered, run_job, write_clip
+from tests.helpers.drawn.clips import decoded, even, number_in, numbered, write_clip
+from tests.helpers.file_server import serving
 from tests.helpers.paths import REPOSITORY
 from tests.helpers.predict_parts import write_detector
-
-
-class CutsOff(http.server.BaseHTTPRequestHandler):
-    """Sends a part of a video the first time, all of it afterwards."""
-
-    content, requests = b"", []
-
-    def do_GET(self):
-        begin = int(self.headers.get("Range", "bytes=0-").split("=")[1].split("-")[0])
-        self.requests.append(begin)
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(self.content)))
-        self.end_headers()
-        self.wfile.write(self.content if len(self.requests) > 1 else self.content[: len(self.content) * 2 // 3])
-
-    def log_message(self, *_):
-        pass
 
 
 @pytest.fixture(name="checkpoint", scope="module")
@@ -49,29 +32,8 @@ def _checkpoint(tmp_path_factory):
 def served(tmp_path):
     handler = partial(http.server.SimpleHTTPRequestHandler, directory=str(tmp_path))
     http.server.SimpleHTTPRequestHandler.log_message = lambda *_: None
-    yield from _serve(handler)
-
-
-def _serve(handler):
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
-
-
-def test_a_stream_that_is_cut_is_opened_again_and_no_frame_is_doubled(tmp_path, monkeypatch):
-    clip = write_clip(tmp_path / "a.avi", even(40), codec="mjpeg")
-    monkeypatch.setattr(CutsOff, "content", clip.read_bytes())
-    monkeypatch.setattr(CutsOff, "requests", [])
-    monkeypatch.setattr("prediction.video.reader.PAUSE", 0.01)
-    for address in _serve(CutsOff):
-        video, lines, said = run_job(f"{address}/a.avi", tmp_path / "out", kind="address")
-    assert len(CutsOff.requests) > 1
-    assert [number_in(pixels) for pixels, _ in decoded(video)] == list(range(40))
-    assert "trying again (1 of 3)" in said[0]
+    with serving(handler) as address:
+        yield address
 
 
 def test_the_command_takes_a_file_and_addresses(tmp_path, served, checkpoint, capsys):
