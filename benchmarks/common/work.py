@@ -191,6 +191,22 @@ def counted_waits(work: Work) -> Iterator[list[str]]:
     found += [f"{Path(w.filename).name}:{w.lineno}" for w in told if "Prototype" not in str(w.message)]
 
 
+Task = Callable[[Work], tuple[list[float], list[float]]]
+
+
+def do_work(*tasks: Task, **details: Any) -> None:
+    """Do the work of the command line and report it.
+
+    Args:
+        tasks: by their names; each returns (seconds of each repetition, numbers that stand for the result).
+        details: see `report`.
+    """
+    work = read_work()
+    with counted_waits(work) as waits:
+        seconds, check = {task.__name__: task for task in tasks}[work.task](work)
+    report(work, seconds, check, waits, **details)
+
+
 def report(
     work: Work,
     seconds: list[float],

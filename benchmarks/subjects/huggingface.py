@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 import transformers
 from torch import Tensor, nn
@@ -13,14 +11,12 @@ from transformers.loss.loss_for_object_detection import ForObjectDetectionLoss
 from benchmarks.common.work import (
     Work,
     autocast,
-    counted_waits,
+    do_work,
     made_images,
     made_predictions,
     made_targets,
     numbers_of,
-    read_work,
     repeated,
-    report,
     set_norms,
 )
 
@@ -110,20 +106,5 @@ def criterion(work: Work) -> tuple[list[float], list[float]]:
     return repeated(work, step), [step().item()]
 
 
-TASKS: dict[str, Callable[[Work], tuple[list[float], list[float]]]] = {
-    "inference": inference,
-    "training": training,
-    "criterion": criterion,
-}
-
-
-def main() -> None:
-    """Do the work of the command line."""
-    work = read_work()
-    with counted_waits(work) as waits:
-        seconds, check = TASKS[work.task](work)
-    report(work, seconds, check, waits, transformers=transformers.__version__)
-
-
 if __name__ == "__main__":
-    main()
+    do_work(inference, training, criterion, transformers=transformers.__version__)

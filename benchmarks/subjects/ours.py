@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -15,14 +15,12 @@ from torch import Tensor, nn
 from benchmarks.common.work import (
     Work,
     autocast,
-    counted_waits,
+    do_work,
     made_images,
     made_predictions,
     made_targets,
     numbers_of,
-    read_work,
     repeated,
-    report,
     set_norms,
     synchronize,
 )
@@ -136,20 +134,5 @@ def criterion(work: Work) -> tuple[list[float], list[float]]:
     return repeated(work, step), [step().item()]
 
 
-TASKS: dict[str, Callable[[Work], tuple[list[float], list[float]]]] = {
-    "inference": inference,
-    "training": training,
-    "criterion": criterion,
-}
-
-
-def main() -> None:
-    """Do the work of the command line."""
-    work = read_work()
-    with counted_waits(work) as waits:
-        seconds, check = TASKS[work.task](work)
-    report(work, seconds, check, waits)
-
-
 if __name__ == "__main__":
-    main()
+    do_work(inference, training, criterion)

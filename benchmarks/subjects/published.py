@@ -11,7 +11,7 @@ import argparse
 import importlib
 import inspect
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -21,14 +21,12 @@ from torch import Tensor, nn
 from benchmarks.common.work import (
     Work,
     autocast,
-    counted_waits,
+    do_work,
     made_images,
     made_predictions,
     made_targets,
     numbers_of,
-    read_work,
     repeated,
-    report,
     set_norms,
 )
 
@@ -53,7 +51,6 @@ def prepare_torchvision() -> None:
 
 def build(work: Work) -> tuple[nn.Module, nn.Module, argparse.Namespace]:
     """(model, criterion, settings) from the working directory, with random weights."""
-    prepare_torchvision()
     models = importlib.import_module(MODELS)
     backbone = importlib.import_module(MODELS_BACKBONE)
     backbone.is_main_process = lambda: False  # the first process would download ImageNet's weights
@@ -131,20 +128,6 @@ def criterion(work: Work) -> tuple[list[float], list[float]]:
     return repeated(work, step), [step().item()]
 
 
-TASKS: dict[str, Callable[[Work], tuple[list[float], list[float]]]] = {
-    "inference": inference,
-    "training": training,
-    "criterion": criterion,
-}
-
-
-def main() -> None:
-    """Do the work of the command line."""
-    work = read_work()
-    with counted_waits(work) as waits:
-        seconds, check = TASKS[work.task](work)
-    report(work, seconds, check, waits, code=inspect.getfile(importlib.import_module(MODELS)))
-
-
 if __name__ == "__main__":
-    main()
+    prepare_torchvision()
+    do_work(inference, training, criterion, code=inspect.getfile(importlib.import_module(MODELS)))
