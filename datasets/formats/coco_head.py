@@ -27,6 +27,8 @@ def is_instances_file(file: Path) -> bool:
     So it is taken to be if it cannot be opened, or is damaged behind the beginning of a list of images: reading it then
     says what is wrong.
     """
+    if file.exists() and not file.is_file():  # a pipe would be waited for
+        return False
     try:
         with file.open("rb") as opened:
             head = opened.read(HEAD)
@@ -64,6 +66,8 @@ def names_of_images(file: Path) -> list[str]:
 def _scan(file: Path) -> list[str]:
     """The first file names in the text of a file, at most `NAMES`."""
     found: list[str] = []
+    if file.exists() and not file.is_file():
+        return found  # reading it will say that it is a pipe
     with file.open("rb") as opened:
         rest = b""
         while len(found) < NAMES and (chunk := opened.read(CHUNK)):

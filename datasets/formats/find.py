@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from datasets.formats.coco_files import find_coco
+from datasets.formats.other_tools import other_form
 from datasets.formats.part import FoundData
 from datasets.formats.tree import Tree
 from datasets.formats.voc.find import find_voc
@@ -70,6 +71,7 @@ def find_data(folder: str | Path, voc: VocOptions | None = None) -> FoundData:
         looked_for = "; ".join(f"for {each.name}, {each.looked_for}" for each in FORMATS)
         raise ValueError(
             f"no data set is recognised in {printable(tree.root)}. Looked for: {looked_for}. Found: {_inventory(tree)}"
+            f"{f'. {other}' if (other := other_form(tree)) else ''}"
         )
     kinds = "; ".join(f"{data.kind} ({printable(data.evidence)})" for data in found)
     raise ValueError(

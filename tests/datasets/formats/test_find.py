@@ -89,6 +89,29 @@ def test_an_archive_is_to_be_unpacked(tmp_path):
         find_data(tmp_path / "cells.zip")
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("annotations.xml", "<?xml version='1.0'?>\n<annotations>\n<meta/>", "CVAT's own XML"),
+        ("a.json", '{"version": "5.4.1", "shapes": [{"label": "a"}], "imagePath": "a.png"}', "LabelMe's format"),
+        ("via.json", '{"a.png12": {"filename": "a.png", "regions": []}}', "VIA's own format"),
+        ("task.json", '[{"id": 1, "annotations": [{"result": []}], "data": {}}]', "Label Studio's own JSON"),
+        ("found.json", '[{"image_id": 1, "category_id": 1, "bbox": [1, 2, 3, 4], "score": 0.9}]', "detections"),
+        ("_annotations.createml.json", '[{"image": "a", "annotations": [{"coordinates": {}}]}]', "CreateML's format"),
+        ("a.png.json", '{"objects": [{"classTitle": "a"}]}', "Supervisely's format"),
+        ("default.json", '{"categories": {"label": {"labels": []}}, "items": []}', "Datumaro's own format"),
+        ("_annotations.csv", "filename,width,height,class,xmin\na.png,1,1,a,1\n", "a table"),
+        ("_annotations.txt", "a.png 1,1,20,20,0\n", "a list of images with their boxes"),
+        ("metadata.jsonl", '{"file_name": "a.png", "objects": {}}\n', "JSON Lines"),
+    ],
+)
+def test_the_form_of_another_tool_is_named_with_what_to_do(tmp_path, name, text, said):
+    (tmp_path / "notes.txt").write_text("drawn in March\n")
+    (tmp_path / name).write_text(text)
+    with pytest.raises(ValueError, match=rf"{name} is .*{said}.*which is not read: \w"):
+        find_data(tmp_path)
+
+
 def test_two_data_sets_are_two_candidates(tmp_path):
     coco_layouts.published(tmp_path, (0, 1))
     coco_layouts.roboflow(tmp_path / "export", (0, 1))
@@ -201,6 +224,18 @@ def test_a_file_that_cannot_be_opened_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(Path, "open", refuse)
     with pytest.raises(OSError, match=r"labels\.json cannot be read \(Permission denied\): check its permissions"):
         find_data(root)
+
+
+@pytest.mark.parametrize("layout", [coco_layouts.beside, coco_layouts.roboflow])
+def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(tmp_path, layout):
+    root = layout(tmp_path, (0, 1))
+    file = next(root.rglob("*.json"))
+    file.unlink()
+    os.mkfifo(file)
+    try:
+        assert len(find_data(root).parts) < 3
+    except ValueError as error:
+        assert "no data set is recognised" in str(error)
 
 
 def test_a_folder_that_cannot_be_listed_is_named(tmp_path, monkeypatch):
