@@ -1,12 +1,14 @@
 """Entries of COCO's relatives, and of tools that write them slightly differently, in COCO's own form.
 
-Nothing is guessed: text of digits and whole decimals become integers, an image without `file_name` takes the name that
-another key states, annotation ids that cannot be used are numbered anew because nothing refers to them.
+Nothing is guessed: text of digits and whole decimals become integers, and text in boxes becomes numbers; an image
+without `file_name` takes the name that another key states; annotation ids that cannot be used are numbered anew because
+nothing refers to them.
 """
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -17,6 +19,7 @@ from util.files import is_count
 
 NAME_KEYS = ("coco_url", "filename", "filepath", "path", "image_name", "url", "flickr_url")
 CROWDS = {"0": 0, "1": 1, "false": 0, "true": 1}
+NUMBER = re.compile(r"\s*[+-]?[0-9]{1,20}(\.[0-9]{0,40})?(e[+-]?[0-9]{1,3})?\s*", re.IGNORECASE)
 LVIS_KEYS = frozenset(("neg_category_ids", "not_exhaustive_category_ids"))
 
 
@@ -41,6 +44,9 @@ def translate(data: dict[str, Any], img_folder: str | Path | None = None) -> lis
         annotation["iscrowd"] = CROWDS[annotation["iscrowd"].strip().lower()]
     if crowds:
         notes.append(f"{len(crowds)} iscrowd written as text are read as 0 or 1")
+    boxes = sum(map(_to_numbers, annotations))
+    if boxes:
+        notes.append(f"{boxes} bbox written as text are read as numbers")
     notes += _name_files(images, Path(img_folder) if img_folder else None)
     if any(not LVIS_KEYS.isdisjoint(image) for image in images):
         notes.append(
@@ -84,6 +90,17 @@ def _to_integers(entries: Sequence[dict[str, Any]], key: str) -> int:
             continue
         converted += 1
     return converted
+
+
+def _to_numbers(annotation: dict[str, Any]) -> bool:
+    """Convert a `bbox` of texts to numbers; returns whether it was one. Text that is no number leaves it as it is."""
+    box = annotation.get("bbox")
+    if not isinstance(box, list) or str not in map(type, box):
+        return False
+    if not all(NUMBER.fullmatch(value) for value in box if isinstance(value, str)):
+        return False
+    annotation["bbox"] = [float(value) if isinstance(value, str) else value for value in box]
+    return True
 
 
 def _name_files(images: Sequence[dict[str, Any]], folder: Path | None) -> list[str]:

@@ -27,9 +27,9 @@ LARGEST_AREA = 1e10  # pixels; COCO's evaluation ignores larger objects
 LARGEST_NUMBER = 2**31 - 1  # pixels: limit of an image's sides and of the absolute values in a box
 
 _OTHER_BOXES = {
-    0: ": remove the annotation if it has no box",
-    5: ": it looks like a rotated box; write the upright rectangle around the object",
-    8: ": it looks like the corners of a rotated box; write the upright rectangle around the object",
+    0: "remove the annotation if it has no box",
+    5: "it looks like a rotated box; write the upright rectangle around the object",
+    8: "it looks like the corners of a rotated box; write the upright rectangle around the object",
 }
 
 _SHORT = reprlib.Repr()
@@ -68,7 +68,10 @@ def read_json(path: Path, kind: str = "instances") -> dict[str, Any]:
             f"predict.py CHECKPOINT IMAGES --ann {path} --out FOLDER"
         )
     if missing:
-        raise ValueError(f"annotation file {path} has no list `{missing[0]}`: it is not in the COCO {kind} format")
+        raise ValueError(
+            f"annotation file {path} has no list `{missing[0]}`: it is not in the COCO {kind} format; "
+            "add the list, or pass another file"
+        )
     return data
 
 
@@ -84,9 +87,11 @@ def check_images(images: Sequence[Any]) -> None:
     for image in images:
         name = image.get("file_name")
         if not isinstance(name, str) or not name:
-            raise ValueError(f"image {image['id']} has no file_name")
+            raise ValueError(f"image {image['id']} has no file_name: add it, or remove the image")
         if "\0" in name or not _is_encodable(name):
-            raise ValueError(f"image {image['id']} has file_name {short(name)}, which is not a valid file name")
+            raise ValueError(
+                f"image {image['id']} has file_name {short(name)}, which is not a valid file name: correct it"
+            )
         for side in ("width", "height"):
             value = image.get(side)
             if value is None:
@@ -117,7 +122,8 @@ def check_annotations(annotations: Sequence[Any], image_ids: set[int], category_
     for key in ("image_id", "category_id"):
         for annotation in _without_count(annotations, key):
             raise ValueError(
-                f"every annotation needs an integer `{key}` in 0..{MAX_EXACT_INT}, got {short(annotation)}"
+                f"every annotation needs an integer `{key}` in 0..{MAX_EXACT_INT}, got {short(annotation)}: write "
+                f"the `id` of its {'image' if key == 'image_id' else 'category'}"
             )
     if not {annotation["category_id"] for annotation in annotations} <= category_ids:
         wrong = next(annotation for annotation in annotations if annotation["category_id"] not in category_ids)
@@ -146,9 +152,11 @@ def box_array(annotations: Sequence[Annotation]) -> np.ndarray:
     if not set(map(type, boxes)) <= {list} or not set(map(len, boxes)) <= {4} or _types_in(boxes) - {int, float}:
         for annotation, box in zip(annotations, boxes, strict=True):
             if not isinstance(box, list | tuple) or len(box) != 4 or not all(map(is_number, box)):
-                hint = _OTHER_BOXES.get(len(box), "") if isinstance(box, list | tuple) else ""
+                advice = "write the upright rectangle around the object, or remove the annotation"
+                advice = _OTHER_BOXES.get(len(box), advice) if isinstance(box, list | tuple) else advice
                 raise ValueError(
-                    f"{name_of(annotation)} needs a bbox of four numbers [x, y, width, height], got {short(box)}{hint}"
+                    f"{name_of(annotation)} needs a bbox of four numbers [x, y, width, height], got {short(box)}: "
+                    + advice
                 )
     try:
         array = np.fromiter(chain.from_iterable(boxes), np.float64, 4 * len(boxes)).reshape(-1, 4)
@@ -185,11 +193,14 @@ def _check_ids(entries: Sequence[Any], key: str, largest: int) -> None:
     for entry in entries:
         number = entry.get("id") if isinstance(entry, dict) else None
         if type(number) is not int:
-            raise ValueError(f"every entry of `{key}` needs an integer `id`, got {short(entry)}")
+            raise ValueError(
+                f"every entry of `{key}` needs an integer `id`, got {short(entry)}: number the entries, and use the "
+                "numbers in the annotations"
+            )
         if not 0 <= number <= largest:
             raise ValueError(f"id {short(number)} in `{key}` is not in 0..{largest}: number the entries from 0 or 1")
         if number in seen:
-            raise ValueError(f"id {number} appears twice in `{key}`: ids must be unique")
+            raise ValueError(f"id {number} appears twice in `{key}`: give each entry an id of its own")
         seen.add(number)
 
 

@@ -89,7 +89,8 @@ def _content(data: dict[str, Any], of_image: dict[int, list[dict[str, Any]]], im
     if missing:
         raise FileNotFoundError(
             f"{len(missing):,} of the {len(data['images']):,} images in {printable(source)} are not in "
-            f"{printable(images)} (such as {printable(missing[0])}); {hint_at(images, missing)}"
+            f"{printable(images)} (such as {printable(missing[0])}); {hint_at(images, missing)}. Bring "
+            "the files, or remove their entries"
         )
     return Content(data, pictures)
 

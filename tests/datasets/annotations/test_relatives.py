@@ -50,6 +50,18 @@ def test_text_of_digits_and_whole_decimals_are_integers(tmp_path):
     assert any("ids or sizes written as text or decimals" in line for line in logged)
 
 
+def test_a_box_written_as_text_is_one_of_numbers(tmp_path):
+    data, logged = read(tmp_path, [annotation(1, 1, BOX) | {"bbox": ["4.0", " 5", "1e1", 12]}])
+    assert data.coco.anns[1]["bbox"] == [4.0, 5.0, 10.0, 12]
+    assert any("1 bbox written as text are read as numbers" in line for line in logged)
+
+
+@pytest.mark.parametrize("text", ["nan", "inf", "1_0", "٣", "1,5", "", "0x10", "9" * 50])
+def test_a_box_of_other_texts_is_refused(tmp_path, text):
+    with pytest.raises(ValueError, match="needs a bbox of four numbers"):
+        read(tmp_path, [annotation(1, 1, BOX) | {"bbox": [1, 2, 3, text]}])
+
+
 def test_a_crowd_written_as_text_is_a_crowd(tmp_path):
     data, _ = read(tmp_path, [annotation(1, 1, BOX), annotation(2, 1, BOX) | {"iscrowd": "1"}])
     assert data.coco.anns[2]["iscrowd"] == 1 and data.objects_per_image.tolist() == [1, 0, 0]

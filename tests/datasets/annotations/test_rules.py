@@ -53,7 +53,7 @@ def image(**fields):
         (["annotation"], {}, "integer `image_id` in .* got 'annotation'"),
         ([annotation(3, 1, BOX, bbox=None)], {}, "annotation 3 of image 1 needs a bbox"),
         ([annotation(3, 1, BOX, bbox=[1, 2, 3])], {}, "annotation 3 of image 1 needs a bbox"),
-        ([annotation(3, 1, BOX, bbox=[1, 2, "3", 4])], {}, "annotation 3 of image 1 needs a bbox"),
+        ([annotation(3, 1, BOX, bbox=[1, 2, "3 px", 4])], {}, "annotation 3 of image 1 needs a bbox"),
         ([annotation(3, 1, BOX, bbox=[1, 2, True, 4])], {}, "annotation 3 of image 1 needs a bbox"),
         ([annotation(3, 1, BOX, bbox=[1, 2, 3, 4, 30])], {}, "annotation 3 .* looks like a rotated box"),
         ([annotation(3, 1, BOX, bbox=[])], {}, r"annotation 3 of image 1 needs .* got \[\]: remove the annotation"),
