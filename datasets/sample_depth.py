@@ -63,7 +63,8 @@ def _from_floats(samples: np.ndarray) -> tuple[np.ndarray, str]:
         grey, rule = _stretched(samples, low, high, finite)
     else:
         grey = (samples * np.float32(255 / white)).round().clip(0, 255).astype(np.uint8)
-        rule = f"samples of {low:.4g}..{high:.4g}, which are scaled from 0..{white} to 0..255"
+        taken = "taken as they are" if white == 255 else f"scaled from 0..{white} to 0..255"
+        rule = f"samples of {low:.4g}..{high:.4g}, which are {taken}"
     return grey, rule + (f", and {lost:,} that are not finite" if lost else "")
 
 

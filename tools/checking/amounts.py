@@ -8,7 +8,7 @@ import numpy as np
 
 from datasets.formats.part import FoundData
 from tools.checking.entries import PartData
-from tools.checking.findings import Finding, Level, Place, counted, finding, has, of_all
+from tools.checking.findings import Finding, Level, Place, counted, finding, has
 from tools.checking.model import ModelFacts
 
 
@@ -56,7 +56,7 @@ def _nothing(part: PartData) -> Iterator[Finding]:
         f"{part.name} has {what} to learn or to evaluate",
         "Check that this is the annotation file that was meant, and that the export included the annotations.",
         [Place(part.name, part.source)],
-        weight=3,
+        weight=1.4,  # behind the faulty entries that may be its cause
     )
 
 
@@ -66,16 +66,15 @@ def _more_than_queries(part: PartData, facts: ModelFacts, most: int) -> Iterator
     if not len(rows):
         return
     rows = rows[np.argsort(-counts[rows], kind="stable")]
-    yield finding(
+    yield part.finding(
         "more-objects-than-queries",
         Level.HURTS,
-        f"{of_all(len(rows), len(part.images), 'pictures')} of {part.name} {has(len(rows))} more objects than the "
-        "model has "
-        f"queries ({facts.num_queries:,}); the most is {int(counts.max()):,}",
+        "pictures",
+        f"[has|have] more objects than the model has queries ({facts.num_queries:,}); the most is "
+        f"{int(counts.max()):,}",
         f"The surplus objects cannot be learned or found. Pass --num_queries {most} or more"
         + (" with --init_from, which keeps the weights." if facts.source else "."),
         [part.place(row, counted(int(counts[row]), "object")) for row in rows.tolist()],
-        of=len(part.images),
         weight=1.5,
     )
 

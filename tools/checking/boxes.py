@@ -11,7 +11,7 @@ import numpy as np
 
 from datasets.annotations.boxes import ROUNDING, Boxes, far_beyond
 from tools.checking.entries import PartData
-from tools.checking.findings import Finding, Level, finding, has, of_all
+from tools.checking.findings import Finding, Level, finding
 from tools.checking.model import ModelFacts
 
 TINY = 8  # pixels at train size: the side of a square of the box's area
@@ -43,17 +43,16 @@ def _empty(part: PartData, empty: np.ndarray) -> Iterator[Finding]:
     rows = np.flatnonzero(empty)
     if not len(rows):
         return
-    yield finding(
+    yield part.finding(
         "box-empty",
         Level.HURTS,
-        f"{of_all(len(rows), len(empty), 'boxes')} of {part.name} {has(len(rows))} no area inside {_its(len(rows))} "
-        "picture",
+        "boxes",
+        "[has|have] no area inside [its|their] picture",
         "Training drops them, so the objects are missing. Draw the boxes again, or remove the annotations.",
         [
             part.object_place(k, f"{part.class_name(k)}: box {_shown(part.boxes[k])}{_of(part, k)}")
             for k in rows.tolist()
         ],
-        of=len(empty),
         weight=1.2,
     )
 
@@ -69,28 +68,24 @@ def _outside(part: PartData, far: np.ndarray, near: np.ndarray, over: np.ndarray
         ]
 
     if far.any():
-        count = int(far.sum())
-        yield finding(
+        yield part.finding(
             "box-outside",
             Level.HURTS,
-            f"{of_all(count, len(far), 'boxes')} of {part.name} {has(count, 'reaches', 'reach')} beyond "
-            f"{_its(count)} picture",
+            "boxes",
+            "[reaches|reach] beyond [its|their] picture",
             "Training clamps them to the picture. So far beyond, they usually belong to another picture, or to another "
             "size of this one: look at them, and draw them again.",
             places(far),
-            of=len(far),
             weight=1.1,
         )
     if near.any():
-        count = int(near.sum())
-        yield finding(
+        yield part.finding(
             "box-over-edge",
             Level.NOTE,
-            f"{of_all(count, len(near), 'boxes')} of {part.name} {has(count, 'reaches', 'reach')} slightly beyond "
-            f"{_its(count)} picture",
+            "boxes",
+            "[reaches|reach] slightly beyond [its|their] picture",
             "Training clamps them, which is usually what was meant.",
             places(near),
-            of=len(near),
             weight=0.2,
         )
 
@@ -101,18 +96,16 @@ def _tiny(part: PartData, inside: np.ndarray, empty: np.ndarray, facts: ModelFac
     tiny = objects & (sides < TINY)
     if not tiny.any():
         return
-    count, total = int(tiny.sum()), int(objects.sum())
-    worst = _class_most_in(part, tiny, objects)
-    hurts = count >= TINY_HURTS * total or worst[1] >= TINY_CLASS
+    worst, share = _class_most_in(part, tiny, objects)
+    hurts = tiny.sum() >= TINY_HURTS * objects.sum() or share >= TINY_CLASS
     rows = np.flatnonzero(tiny)
     rows = rows[np.argsort(sides[rows], kind="stable")]
-    yield finding(
+    mostly = f"; most are {part.names[worst]!r}, {share:.0%} of that class" if share >= TINY_HURTS else ""
+    yield part.finding(
         "box-tiny",
         Level.HURTS if hurts else Level.NOTE,
-        f"{of_all(count, total, 'objects')} of {part.name} {has(count, 'is', 'are')} smaller than {TINY} x {TINY} "
-        "pixels "
-        f"at train size (short side {facts.train_size})"
-        + (f"; most are {part.names[worst[0]]!r}, {worst[1]:.0%} of that class" if worst[1] >= TINY_HURTS else ""),
+        "objects",
+        f"[is|are] smaller than {TINY} x {TINY} pixels at train size (short side {facts.train_size})",
         "The model hardly sees them: one step of its feature map is 32 pixels, 16 with --dilation. Pass larger "
         "--train_sizes, --val_size and --max_size, cut the pictures into tiles, or remove annotations made by a slip.",
         [
@@ -121,7 +114,7 @@ def _tiny(part: PartData, inside: np.ndarray, empty: np.ndarray, facts: ModelFac
             )
             for k in rows.tolist()
         ],
-        of=total,
+        more=mostly,
         weight=0.6,
     )
 
@@ -163,22 +156,16 @@ def _wrong_units(part: PartData) -> Iterator[Finding]:
 
 
 def _crowds(part: PartData) -> Iterator[Finding]:
-    count = int(part.crowd.sum())
-    if count:
-        yield finding(
+    if part.crowd.any():
+        yield part.finding(
             "crowds",
             Level.NOTE,
-            f"{of_all(count, len(part.crowd), 'annotations')} of {part.name} {has(count, 'is a', 'are')} crowd "
-            f"region{'s' * (count > 1)} (iscrowd 1)",
+            "annotations",
+            "[is a crowd region|are crowd regions] (iscrowd 1, or Pascal VOC's difficult)",
             "Training leaves them out, evaluation ignores what is found inside them, as in COCO.",
             [part.object_place(k, part.class_name(k))._replace(row=None) for k in np.flatnonzero(part.crowd).tolist()],
-            of=len(part.crowd),
             weight=0.1,
         )
-
-
-def _its(count: int) -> str:
-    return "its" if count == 1 else "their"
 
 
 def _shown(box: np.ndarray) -> str:

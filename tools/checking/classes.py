@@ -25,6 +25,7 @@ def class_findings(parts: Sequence[PartData], facts: ModelFacts) -> Iterator[Fin
     yield from _unequal_lists(parts)
     yield from _missing(parts, counts)
     yield from _rare(parts, counts)
+    yield from _crowds_only(parts, counts)
     yield from _unused(parts, counts)
     if facts.source:
         yield from _other_than_the_checkpoints(parts, counts, facts)
@@ -46,14 +47,12 @@ def _alike(part: PartData) -> Iterator[Finding]:
     if not found:
         return
     written = ["; ".join(f"{number}: {part.names[number]!r}" for number in numbers) for numbers in found]
-    count = counted(len(found), "class")
-    count = count if len(found) == 1 else f"{len(found)} classes"
     yield finding(
         "class-names-alike",
         Level.HURTS,
-        f"{count} of {part.name} {has(len(found), 'is', 'are')} listed under names that differ at most by capital "
-        "letters, "
-        f"spaces, hyphens or underscores ({written[0]}{', …' if len(found) > 1 else ''})",
+        f"{counted(len(found), 'class', 'classes')} of {part.name} {has(len(found), 'is', 'are')} listed under names "
+        "that differ at most by capital letters, spaces, hyphens or underscores "
+        f"({written[0]}{', …' if len(found) > 1 else ''})",
         "They are learned as different classes, each from a part of its objects. Merge them under one id.",
         [Place(part.name, part.source, text) for text in written],
         of=len(part.names),
@@ -153,17 +152,36 @@ def _rare(parts: Sequence[PartData], counts: Mapping[str, Mapping[int, int]]) ->
         + _listed(rare, {n: f"{part.names[n]} ({found[n]:,})" for n in rare})
         + f"; the most frequent has {counted(most, 'object')}",
         "The model will hardly find them. Add pictures of them, or pass --repeat_threshold, which shows their pictures "
-        "more "
-        "often.",
+        "more often.",
         [Place(part.name, part.source, f"{part.names[n]!r}: {counted(found[n], 'object')}") for n in rare],
         of=len(found),
         weight=0.7,
     )
 
 
+def _crowds_only(parts: Sequence[PartData], counts: Mapping[str, Mapping[int, int]]) -> Iterator[Finding]:
+    """Classes all of whose annotations in a part are crowd regions."""
+    for part in parts:
+        ids, numbers = np.unique(part.labels[part.crowd], return_counts=True)
+        crowds = {n: c for n, c in zip(ids.tolist(), numbers.tolist(), strict=True) if not counts[part.name][n]}
+        if crowds:
+            yield finding(
+                "class-crowds-only",
+                Level.HURTS,
+                f"{_classes(len(crowds))} in {part.name} as crowd regions alone: {_listed(sorted(crowds), part.names)}",
+                "Training leaves crowd regions out, and the score does not count them. Tools that export masks, such "
+                "as CVAT, mark objects as crowds: write iscrowd 0, or export polygons. For Pascal VOC's difficult "
+                "objects, pass --voc_difficult keep.",
+                [Place(part.name, part.source, f"{part.names[n]!r}: {crowds[n]:,} crowd") for n in sorted(crowds)],
+                of=len(part.names),
+                weight=1.4,
+            )
+
+
 def _unused(parts: Sequence[PartData], counts: Mapping[str, Mapping[int, int]]) -> Iterator[Finding]:
     names = {number: name for part in reversed(parts) for number, name in part.names.items()}
-    unused = sorted(number for number in names if not any(counts[part.name].get(number) for part in parts))
+    annotated = {number for part in parts for number in part.labels.tolist()}
+    unused = sorted(names.keys() - annotated)
     if unused and len(unused) < len(names):
         yield finding(
             "class-unused",
@@ -188,8 +206,7 @@ def _other_than_the_checkpoints(
                 "checkpoint-classes",
                 Level.STOPS,
                 f"{_classes(len(beyond))} of {part.name} beyond the checkpoint's, which are 0 to "
-                f"{facts.num_classes - 1}: "
-                f"{_listed(beyond, part.names)}",
+                f"{facts.num_classes - 1}: {_listed(beyond, part.names)}",
                 f"The checkpoint cannot be evaluated on them. {advice}",
                 [Place(part.name, part.source, f"{n}: {part.names[n]!r}") for n in beyond],
                 weight=2,

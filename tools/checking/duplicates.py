@@ -102,18 +102,17 @@ def _within(
                 places.append(place._replace(other=(part.name, rows[0])))
         if not places:
             continue
-        count = len(places)
         clash = f"; {counted(contradicting, 'of them has', 'of them have')} other annotations" if contradicting else ""
-        yield finding(
+        yield part.finding(
             "duplicate" if exact else "near-duplicate",
             Level.HURTS if contradicting else Level.NOTE,
-            f"{of_all(count, len(part.images), 'pictures')} of {part.name} {has(count, 'is', 'are')} "
-            f"{'the same file as' if exact else 'nearly the same as'} another one{clash}",
+            "pictures",
+            f"[is|are] {'the same file as' if exact else 'nearly the same as'} another one",
             "They weigh more than the others, which is harmless if it is meant, as for frames of a video."
             if not contradicting
             else "The model is told different things about one picture. Keep one of them, with all its objects.",
             sorted(places, key=lambda place: "other annotations" not in place.detail),
-            of=len(part.images),
+            more=clash,
             weight=1.0 if contradicting else 0.3,
         )
 

@@ -19,7 +19,7 @@ import numpy as np
 from datasets.annotations.instances import name_categories, tidy_sizes
 from datasets.annotations.relatives import translate
 from datasets.annotations.rules import Annotation, check_annotations, check_categories, check_images, short
-from tools.checking.findings import Finding, Level, Place, finding, has, of_all
+from tools.checking.findings import Finding, Level, Place, agreeing, finding, has, of_all
 
 _LARGEST_LIST = 4096  # entries that are checked together before the list is halved
 
@@ -70,6 +70,31 @@ class PartData:
         boxes = tuple(tuple(corners(self.boxes[k]).tolist()) for k in (index, *others))
         number = self.annotations[index].get("id")
         return Place(self.name, self.file(row), detail, number, row, boxes)
+
+    def finding(
+        self,
+        kind: str,
+        level: Level,
+        subjects: str,
+        what: str,
+        advice: str,
+        places: Sequence[Place],
+        *,
+        more: str = "",
+        weight: float,
+    ) -> Finding:
+        """A finding about some of the part's `subjects`, such as "3 of 205 pictures of train are missing".
+
+        Args:
+            kind, level, advice, places, weight: see `tools.checking.findings.finding`.
+            subjects: "pictures", "objects" (without crowd regions), or another word for all annotations.
+            what: is said of them, with "[is|are]" for the word that depends on their number.
+            more: ends the title.
+        """
+        totals = {"pictures": len(self.images), "objects": max(int((~self.crowd).sum()), 1)}
+        total = totals.get(subjects, len(self.crowd))
+        title = f"{of_all(len(places), total, subjects)} of {self.name} {agreeing(what, len(places))}{more}"
+        return finding(kind, level, title, advice, places, of=total, weight=weight)
 
     def class_name(self, index: int) -> str:
         """The name of object `index`'s class."""

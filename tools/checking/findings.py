@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -121,6 +122,11 @@ def of_all(number: int, total: int, many: str) -> str:
 def has(number: int, one: str = "has", many: str = "have") -> str:
     """The verb for a number of subjects."""
     return one if number == 1 else many
+
+
+def agreeing(text: str, number: int) -> str:
+    """`text` with "[is|are]" and the like as it is said of a number of subjects."""
+    return re.sub(r"\[(.*?)\|(.*?)\]", r"\1" if number == 1 else r"\2", text)
 
 
 def spoiled(findings: Sequence[Finding]) -> bool:

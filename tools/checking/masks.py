@@ -7,7 +7,7 @@ from typing import Any
 
 from datasets.annotations.masks import CORNERS, check_polygon, check_runs
 from tools.checking.entries import PartData
-from tools.checking.findings import Finding, Level, finding, has, of_all
+from tools.checking.findings import Finding, Level
 from tools.checking.model import ModelFacts
 
 
@@ -24,31 +24,26 @@ def mask_findings(part: PartData, facts: ModelFacts) -> Iterator[Finding]:
             bad.append(part.object_place(index, f"{part.class_name(index)} has {fault}"))
         elif fault is None:
             thin.append(part.object_place(index, part.class_name(index)))
-    level = Level.STOPS if facts.with_masks else Level.NOTE
-    total = len(part.annotations)
     if bad:
-        yield finding(
+        yield part.finding(
             "mask-bad",
-            level,
-            f"{of_all(len(bad), total, 'segmentations')} of {part.name} cannot be drawn",
+            Level.STOPS if facts.with_masks else Level.NOTE,
+            "segmentations",
+            "cannot be drawn",
             "Training and evaluation with --masks refuse them; boxes alone do not need them. Correct them, or remove "
-            "the "
-            "annotations.",
+            "the annotations.",
             bad,
-            of=total,
             weight=1.0,
         )
     if thin:
-        yield finding(
+        yield part.finding(
             "mask-empty",
             Level.HURTS if facts.with_masks else Level.NOTE,
-            f"{of_all(len(thin), total, 'objects')} of {part.name} {has(len(thin))} no segmentation, or one that "
-            "covers "
-            "nothing, while others have one",
+            "annotations",
+            "[has|have] no segmentation, or one that covers nothing, while others have one",
             "It matters only with --masks: there the masks of these objects are missing. Draw them, or train without "
             "--masks.",
             thin,
-            of=total,
             weight=0.6,
         )
 

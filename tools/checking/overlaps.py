@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from tools.checking.entries import PartData, corners
-from tools.checking.findings import Finding, Level, finding, has, of_all
+from tools.checking.findings import Finding, Level
 
 TWINS = 0.9  # IoU from which two boxes of different classes are rarely two objects
 CERTAIN = 0.95  # and from which hardly ever: a person fills a chair at 0.91
@@ -20,30 +20,26 @@ def overlap_findings(part: PartData) -> Iterator[Finding]:
     pairs = list(_pairs(part))
     equal = _once(p for p in pairs if part.labels[p[0]] == part.labels[p[1]] and p[2] >= EQUAL)
     twins = _once(p for p in pairs if part.labels[p[0]] != part.labels[p[1]])
-    objects = max(int((~part.crowd).sum()), 1)
     if equal:
-        yield finding(
+        yield part.finding(
             "box-repeated",
             Level.HURTS,
-            f"{of_all(len(equal), objects, 'objects')} of {part.name} {has(len(equal), 'repeats', 'repeat')} another "
-            "box "
-            "of the same class",
+            "objects",
+            "[repeats|repeat] another box of the same class",
             "DETR finds each object once, so the second box teaches it to find objects twice, and counts as missed in "
             "the score. Remove one of the two.",
             [
                 part.object_place(k, f"{part.class_name(k)}, IoU {iou:.2f} with {_named(part, j)}", j)
                 for j, k, iou in equal
             ],
-            of=objects,
             weight=1.0,
         )
     if twins:
-        yield finding(
+        yield part.finding(
             "box-twins",
             Level.HURTS if twins[0][2] >= CERTAIN else Level.NOTE,
-            f"{of_all(len(twins), objects, 'objects')} of {part.name} {has(len(twins), 'lies', 'lie')} on a box of "
-            "another "
-            "class",
+            "objects",
+            "[lies|lie] on a box of another class",
             "One of the two labels is probably wrong: the model is told two different things about one place. Keep the "
             "right one. If the objects really are in each other (a person in a costume), leave them.",
             [
@@ -52,7 +48,6 @@ def overlap_findings(part: PartData) -> Iterator[Finding]:
                 )
                 for j, k, iou in twins
             ],
-            of=objects,
             weight=1.0,
         )
 

@@ -15,15 +15,21 @@ from datasets.annotations.rules import box_array
 from datasets.image_files import image_suffixes
 from datasets.image_reader import find_missing
 from tools.checking.entries import PartData, relative
-from tools.checking.findings import Finding, Level, Place, counted, finding, has, of_all
+from tools.checking.findings import Finding, Level, Place, finding, has, of_all
 from tools.checking.model import ModelFacts
 from tools.checking.scan import Seen, Wanted
+from util.text import printable
 
 EMPTY_HURTS = 0.5  # share of pictures without annotations from which they are rather forgotten than background
-NOTES = {  # kinds of `datasets.image_decoding` → title after the count
-    "depth": ("picture-16-bit", "more than 8 bits per pixel, scaled by its own samples"),
-    "colours": ("picture-16-bit", "16-bit colours that are nearly black in 8 bits"),
-    "frames": ("picture-frames", "several frames or pages, of which the first is used"),
+_DARK = "If they are too dark, save them as 8-bit pictures."
+NOTES = {  # kinds of `datasets.image_decoding` → kind of finding, what the pictures have, what to do
+    "depth": ("picture-16-bit", "more than 8 bits per pixel, and [is|are] scaled by [its|their] own samples", _DARK),
+    "colours": ("picture-16-bit", "16-bit colours that are nearly black in 8 bits", _DARK),
+    "frames": (
+        "picture-frames",
+        "several frames or pages, of which the first is used",
+        "If objects are annotated in the others, save each frame as a picture of its own.",
+    ),
 }
 
 
@@ -65,13 +71,13 @@ def _missing(part: PartData, missing: Sequence[int]) -> Iterator[Finding]:
     if not missing:
         return
     hint = hint_at(part.folder, [part.images[row]["file_name"] for row in missing])
-    yield finding(
+    yield part.finding(
         "picture-missing",
         Level.STOPS,
-        f"{of_all(len(missing), len(part.images), 'pictures')} of {part.name} {has(len(missing), 'is', 'are')} missing",
+        "pictures",
+        "[is|are] missing",
         f"{hint[:1].upper()}{hint[1:]}. Bring the files, correct `file_name`, or pass --skip_bad_images.",
         [part.place(row, "no such file") for row in missing],
-        of=len(part.images),
         weight=2,
     )
 
@@ -79,13 +85,13 @@ def _missing(part: PartData, missing: Sequence[int]) -> Iterator[Finding]:
 def _unreadable(part: PartData, seen: dict[int, Seen]) -> Iterator[Finding]:
     rows = [row for row, one in seen.items() if one.error]
     if rows:
-        yield finding(
+        yield part.finding(
             "picture-unreadable",
             Level.STOPS,
-            f"{of_all(len(rows), len(part.images), 'pictures')} of {part.name} cannot be read",
+            "pictures",
+            "cannot be read",
             "Training stops at them. Replace the files, remove their entries, or pass --skip_bad_images.",
             [part.place(row, seen[row].error) for row in rows],
-            of=len(part.images),
             weight=2,
         )
 
@@ -96,18 +102,17 @@ def _listed_twice(part: PartData) -> Iterator[Finding]:
         rows[os.path.normpath(image["file_name"])].append(row)
     twice = [found for found in rows.values() if len(found) > 1]
     if twice:
-        yield finding(
+        yield part.finding(
             "picture-listed-twice",
             Level.HURTS,
-            f"{counted(len(twice), 'picture file')} of {part.name} {has(len(twice), 'is', 'are')} listed more than "
-            "once",
+            "pictures",
+            "[is|are] listed more than once",
             "Each entry counts as a picture of its own, whose objects are those of its id only. Merge the entries, and "
             "their annotations.",
             [
                 part.place(found[0], f"ids {', '.join(str(part.images[row]['id']) for row in found[:4])}")
                 for found in twice
             ],
-            of=len(part.images),
             weight=1.2,
         )
 
@@ -119,16 +124,14 @@ def _other_size(part: PartData, seen: dict[int, Seen]) -> Iterator[Finding]:
         if one.size is not None and size is not None and one.size != size:
             wrong.append(part.place(row, "{}x{} pixels, annotated as {}x{}".format(*one.size, *size)))
     if wrong:
-        yield finding(
+        yield part.finding(
             "picture-size",
             Level.HURTS,
-            f"{of_all(len(wrong), len(part.images), 'pictures')} of {part.name} {has(len(wrong))} another size than "
-            "annotated",
+            "pictures",
+            "[has|have] another size than annotated",
             "Their boxes were drawn for another size, so they are in the wrong place, and training with --masks "
-            "refuses "
-            "them. Put the original files back, or scale the boxes and correct `width` and `height`.",
+            "refuses them. Put the original files back, or scale the boxes and correct `width` and `height`.",
             wrong,
-            of=len(part.images),
             weight=2,
         )
 
@@ -141,46 +144,42 @@ def _turned(part: PartData, seen: dict[int, Seen]) -> Iterator[Finding]:
         misfit = [row for row in as_stored if _fits_only_upright(part, row, turned[row])]
         more = f"; the boxes of {len(misfit)} fit only the upright picture" if misfit else ""
         worst = misfit + [row for row in as_stored if row not in set(misfit)]
-        yield finding(
+        yield part.finding(
             "picture-turned",
             Level.HURTS,
-            f"{of_all(len(as_stored), len(part.images), 'pictures')} of {part.name} {has(len(as_stored))} an EXIF "
-            f"orientation and {has(len(as_stored), 'is', 'are')} read as stored{more}",
+            "pictures",
+            "[has|have] an EXIF orientation and [is|are] read as stored",
             "If the boxes were drawn on the upright picture that a browser shows, they are in the wrong place. Look at "
-            "the "
-            "pictures below. If so, save the files upright (ImageMagick: mogrify -auto-orient), or, for quarter turns, "
-            "write the `width` and `height` of the upright picture.",
+            "the pictures below. If so, save the files upright (ImageMagick: mogrify -auto-orient), or, for quarter "
+            "turns, write the `width` and `height` of the upright picture.",
             [part.place(row, f"EXIF orientation {turned[row].header.orientation}") for row in worst],
-            of=len(part.images),
+            more=more,
             weight=2 if misfit else 0.8,
         )
     if upright:
-        yield finding(
+        yield part.finding(
             "picture-turned-upright",
             Level.NOTE,
-            f"{of_all(len(upright), len(part.images), 'pictures')} of {part.name} {has(len(upright))} an EXIF "
-            "orientation "
-            f"and {has(len(upright), 'is', 'are')} turned upright, as {has(len(upright), 'its', 'their')} annotated "
-            "size says",
+            "pictures",
+            "[has|have] an EXIF orientation and [is|are] turned upright, as [its|their] size in the annotations is, or "
+            "as YOLO's programs do",
             "Nothing to do.",
             [part.place(row, f"EXIF orientation {turned[row].header.orientation}") for row in upright],
-            of=len(part.images),
             weight=0.1,
         )
 
 
 def _noted(part: PartData, seen: dict[int, Seen]) -> Iterator[Finding]:
-    for kind, (name, what) in NOTES.items():
+    for kind, (name, what, advice) in NOTES.items():
         rows = {row: dict(one.notes)[kind] for row, one in seen.items() if kind in dict(one.notes)}
         if rows:
-            yield finding(
+            yield part.finding(
                 name,
                 Level.NOTE,
-                f"{of_all(len(rows), len(part.images), 'pictures')} of {part.name} {has(len(rows))} {what}",
-                "Look at them below. If they are too dark, or the wrong frame, save them as 8-bit pictures of one "
-                "frame.",
-                [part.place(row, sentence) for row, sentence in rows.items()],
-                of=len(part.images),
+                "pictures",
+                f"[has|have] {what}",
+                f"Look at them below. {advice}",
+                [part.place(row, _without_path(sentence, part, row)) for row, sentence in rows.items()],
                 weight=0.4,
             )
 
@@ -191,15 +190,13 @@ def _blank(part: PartData, seen: dict[int, Seen]) -> Iterator[Finding]:
         return
     filled = set(part.owners.tolist())
     annotated = sum(row in filled for row in rows)
-    yield finding(
+    yield part.finding(
         "picture-blank",
         Level.HURTS if annotated else Level.NOTE,
-        f"{of_all(len(rows), len(part.images), 'pictures')} of {part.name} {has(len(rows), 'is', 'are')} of one "
-        "colour, "
-        f"{annotated} of them with annotations",
+        "pictures",
+        f"[is|are] of one colour, {annotated} of them with annotations",
         "There is nothing to see in them: a camera or an export failed. Replace or remove them.",
         [part.place(row) for row in sorted(rows, key=lambda row: row not in filled)],
-        of=len(part.images),
         weight=1.2,
     )
 
@@ -209,15 +206,14 @@ def _without_annotations(part: PartData) -> Iterator[Finding]:
     if not rows or not len(part.owners):  # a part without any annotation is another finding
         return
     many = len(rows) >= EMPTY_HURTS * len(part.images)
-    yield finding(
+    yield part.finding(
         "picture-without-annotations",
         Level.HURTS if many else Level.NOTE,
-        f"{of_all(len(rows), len(part.images), 'pictures')} of {part.name} {has(len(rows))} no annotation",
+        "pictures",
+        "[has|have] no annotation",
         "They are kept as background: the model learns that they show no object. If they do show objects, annotate "
-        "them "
-        "or remove the pictures.",
+        "them or remove the pictures.",
         [part.place(row) for row in rows],
-        of=len(part.images),
         weight=0.8,
     )
 
@@ -241,8 +237,7 @@ def unlisted_findings(parts: Sequence[PartData]) -> Iterator[Finding]:
                 "picture-not-listed",
                 Level.NOTE,
                 f"{of_all(len(extra), len(found), 'picture files')} in {folder} {has(len(extra), 'is', 'are')} not "
-                "listed "
-                "in the annotations",
+                "listed in the annotations",
                 "They are not used. Add them, with their annotations or as background, or move them elsewhere.",
                 [
                     Place(owner[folder].name, relative(os.path.join(folder, name), owner[folder].root), "not listed")
@@ -255,6 +250,11 @@ def unlisted_findings(parts: Sequence[PartData]) -> Iterator[Finding]:
 
 def _names(part: PartData) -> list[str]:
     return [image["file_name"] for image in part.images]
+
+
+def _without_path(sentence: str, part: PartData, row: int) -> str:
+    """What a note says of a picture, without its path, which a place names already."""
+    return sentence.removeprefix(f"{printable(part.folder / part.images[row]['file_name'])} ")
 
 
 def _files_in(folder: str) -> list[str]:

@@ -156,6 +156,8 @@ PLANTED = [
     ("box-fractions", HURTS, every("annotations", lambda e: {"bbox": [0.2, 0.3, 0.1, e["id"] / 100]}), "train_a.png"),
     ("box-rotated", HURTS, first("annotations", attributes={"rotation": 30.5}), "train_a.png"),
     ("crowds", NOTE, first("annotations", iscrowd=1), "cat"),
+    ("class-crowds-only", HURTS, every("annotations", lambda e: {"iscrowd": int(e["category_id"] == 1)}), "8 crowd"),
+    ("translated", NOTE, every("annotations", lambda e: {"bbox": [f"{side:.1f}" for side in e["bbox"]]}), "bbox"),
     ("mask-bad", NOTE, first("annotations", segmentation=[[1, 2, 3]]), "3 numbers"),
     ("mask-bad", NOTE, first("annotations", segmentation={"size": [4, 4], "counts": [16]}), "(4, 4)"),
     ("mask-empty", NOTE, first("annotations", segmentation=[]), "cat"),
@@ -189,6 +191,7 @@ PLANTED = [
     ("no-train-part", NOTE, lambda data: data.remove("train"), ""),
 ]
 BROUGHT = {  # kind → what the planted fault brings about besides
+    "class-crowds-only": {"crowds", "class-missing"},
     "picture-listed-twice": {"picture-not-listed"},  # the file that the entry named before
     "box-corners": {"box-outside", "box-repeated", "box-twins"},
     "box-fractions": {"box-tiny", "box-repeated", "box-twins"},
@@ -294,6 +297,21 @@ def test_boxes_of_two_classes_that_nearly_agree_are_a_note(data):
     data.train["annotations"].append(on(data.train, [x, y, w, h * 1.08], 5))
     (found,) = data.check().findings
     assert (found.kind, found.level) == ("box-twins", NOTE)
+
+
+def test_a_cause_is_named_before_what_follows_from_it(data):
+    for entry in data.train["annotations"]:
+        entry["bbox"] = "none"
+    kinds = [found.kind for found in data.check().findings if found.level == STOPS]
+    assert kinds == ["entry-annotation", "part-empty"]
+
+
+def test_a_class_of_crowd_regions_alone_is_not_called_unused(data):
+    for content in data.contents.values():
+        for entry in content["annotations"]:
+            entry["iscrowd"] = int(entry["category_id"] == 1)
+    kinds = {found.kind for found in data.check().findings}
+    assert kinds == {"class-crowds-only", "crowds"}
 
 
 def test_every_kind_of_finding_is_planted_somewhere():
