@@ -42,7 +42,9 @@ def main(options: argparse.Namespace) -> int:
         if not is_loopback(options.host):
             names += [options.host, socket.gethostname()]
             print(_warning(options.host), file=sys.stderr)
-        detector = Detector(Predictor(options.checkpoint, options.device), options.max_pixels)
+        detector = Detector(
+            Predictor(options.checkpoint, options.device), options.max_pixels, options.panoptic_threshold
+        )
         uploads, turns = Uploads(round(options.max_mb * 1e6)), Turns(options.queue)
         app = build_app(detector, uploads, turns, names=names, threshold=options.threshold)
         print(f"the page: {_address(options.host, port)}   Ctrl-C stops it", flush=True)

@@ -55,6 +55,11 @@ def get_args_parser() -> argparse.ArgumentParser:
         "--queue", type=_not_negative, default=4, help="pictures that may wait for the one in work (default 4)"
     )
     parser.add_argument("--threshold", type=_score, default=0.5, help="where the page's score slider starts")
+    parser.add_argument(
+        "--panoptic_threshold",
+        type=_score,
+        help="panoptic models: a mask enters the map if its score exceeds this (default 0.85)",
+    )
     return parser
 
 

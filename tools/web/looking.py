@@ -16,6 +16,7 @@ from models.attention_maps import record_attention
 from prediction.predictor import Predictor
 from prediction.result import Prediction
 from tools.web.refusal import Refused
+from tools.web.segments import segments_of
 from util.errors import lack_of_memory, one_sentence
 from util.pictures.boxes import color_of
 from util.text import printable
@@ -34,10 +35,21 @@ class Detector:
     Args:
         predictor: the detector.
         max_pixels: pictures with more are refused before they are decoded.
+        panoptic_threshold: see `Predictor`.
+
+    Raises:
+        ValueError: a panoptic threshold out of range, or one for a model that is not panoptic.
     """
 
-    def __init__(self, predictor: Predictor, max_pixels: int) -> None:
-        self.predictor, self.max_pixels = predictor, max_pixels
+    def __init__(self, predictor: Predictor, max_pixels: int, panoptic_threshold: float | None = None) -> None:
+        self.predictor, self.max_pixels, self.panoptic_threshold = predictor, max_pixels, panoptic_threshold
+        self.map_threshold = 1.0  # above it, a mask enters the panoptic map
+        if panoptic_threshold is not None:
+            predictor([], panoptic_threshold=panoptic_threshold)  # rejects it before the page opens
+            self.map_threshold = panoptic_threshold
+        elif getattr(predictor, "is_panoptic", False):
+            self.map_threshold = predictor.postprocessors["panoptic"].threshold
+        self.min_score = min(MIN_SCORE, self.map_threshold)  # so that the map's things are among the objects
         model = getattr(predictor, "model", None)
         self.has_attention = isinstance(model, nn.Module) and hasattr(getattr(model, "detr", model), "transformer")
 
@@ -57,16 +69,18 @@ class Detector:
             "categories": categories,
             "attention": self.has_attention,
             "device": str(self.predictor.device),
-            "min_score": MIN_SCORE,
+            "panoptic": self.map_threshold if getattr(self.predictor, "is_panoptic", False) else None,
+            "min_score": self.min_score,
         }
 
     def detect(self, content: bytes) -> dict[str, Any]:
-        """The objects with scores of at least `MIN_SCORE`, and how long each step took.
+        """The objects with scores of at least `min_score`, the segments of a panoptic map, and how long each step took.
 
         Returns:
             width, height: of the upright picture.
             turn: the orientation by which the page has to turn it, since browsers do not; 1: it need not.
             objects: COCO results as `Prediction.results` gives them, each with its `query`.
+            segments: of the map, if the model is panoptic, see `segments_of`.
             milliseconds: of decoding, the model, and writing the results.
 
         Raises:
@@ -79,6 +93,8 @@ class Detector:
         times.append(time.perf_counter())
         found = zip(prediction.results(), prediction.queries.tolist())
         objects = [result | {"query": query} for result, query in found]
+        panoptic = prediction.panoptic is not None
+        segments = {"segments": segments_of(prediction, self.map_threshold)} if panoptic else {}
         times.append(time.perf_counter())
         steps = zip(("decode", "model", "write"), times[:-1], times[1:])
         return {
@@ -86,6 +102,7 @@ class Detector:
             "height": image.height,
             "turn": turn,
             "objects": objects,
+            **segments,
             "milliseconds": {name: round(1000 * (after - before), 2) for name, before, after in steps},
         }
 
@@ -116,7 +133,12 @@ class Detector:
         has_masks = "segm" in getattr(self.predictor, "postprocessors", {})
         room = MASK_PIXELS // (image.width * image.height) if has_masks else MAX_OBJECTS
         try:
-            return self.predictor(image, threshold=MIN_SCORE, top_k=min(max(room, 1), MAX_OBJECTS))
+            return self.predictor(
+                image,
+                threshold=self.min_score,
+                top_k=min(max(room, 1), MAX_OBJECTS),
+                panoptic_threshold=self.panoptic_threshold,
+            )
         except Exception as error:
             memory = lack_of_memory(error, "send a smaller picture")
             if memory:

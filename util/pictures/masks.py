@@ -51,6 +51,16 @@ def muted(color: Color) -> Color:
     return red, green, blue
 
 
+def panoptic_colors(segments: Iterable[Mapping[str, Any]]) -> list[Color]:
+    """A colour for each segment: things as in `shades`, stuff muted. Takes "category_id" and "isthing"."""
+    segments = list(segments)
+    colors = shades([segment["category_id"] for segment in segments])
+    return [
+        color if segment["isthing"] else muted(color_of(segment["category_id"]))
+        for segment, color in zip(segments, colors)
+    ]
+
+
 def draw_masks(
     image: Image.Image,
     masks,
@@ -113,7 +123,7 @@ def draw_panoptic(
             positions[segment["id"]] = position
     order = positions[ids]  # [H, W]
     shares = np.bincount(order.ravel(), minlength=len(segments) + 1) / order.size
-    palette = [VOID, *_panoptic_colors(segments)]
+    palette = [VOID, *panoptic_colors(segments)]
     order = _smooth_map(order, factor)
     opacities = [OPACITY[False], *(OPACITY[bool(segment["isthing"])] for segment in segments)]
     opacity = Image.fromarray(np.array([round(255 * value) for value in opacities], dtype=np.uint8)[order])
@@ -135,15 +145,6 @@ def _shade(color: Color, number: int) -> Color:
     brightness = min(1.0, max(0.25, brightness + lighter))
     red, green, blue = (round(255 * channel) for channel in colorsys.hsv_to_rgb(hue, saturation * factor, brightness))
     return red, green, blue
-
-
-def _panoptic_colors(segments: Iterable[Mapping[str, Any]]) -> list[Color]:
-    segments = list(segments)
-    colors = shades([segment["category_id"] for segment in segments])
-    return [
-        color if segment["isthing"] else muted(color_of(segment["category_id"]))
-        for segment, color in zip(segments, colors)
-    ]
 
 
 def _filled(mask: np.ndarray, margin: int) -> tuple[slice, slice] | None:

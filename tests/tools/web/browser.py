@@ -10,9 +10,17 @@ from typing import Any
 
 import pytest
 
+from tests.tools.web.serving import scene
+
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 FLAGS = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]  # a camera that shows a drawing
 BACKGROUND = ("--disable-background-networking", "--disable-component-update", "--no-first-run")
+
+SHAPES = scene(1)  # a square and a circle, on stripes and clouds
+
+
+def near(one: list[int], other: tuple[int, ...], tolerance: int = 12) -> bool:
+    return max(abs(a - b) for a, b in zip(one, other)) <= tolerance
 
 
 @contextmanager

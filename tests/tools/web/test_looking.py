@@ -23,8 +23,7 @@ from tools.web.refusal import Refused
 
 
 @pytest.fixture(scope="module")
-def detector() -> Detector:
-    predictor = Predictor(hubconf.SHIPPED / "detr_tiny_shapes_panoptic.pth", "cpu")
+def detector(predictor: Predictor) -> Detector:
     return Detector(predictor, 1_000_000)
 
 
@@ -37,6 +36,7 @@ def test_the_objects_are_those_of_the_predictor(detector: Detector):
     assert [found["query"] for found in answer["objects"]] == expected.queries.tolist()
     assert (answer["width"], answer["height"]) == (96, 96)
     assert all(found["segmentation"]["size"] == [96, 96] for found in answer["objects"])
+    assert [one["id"] for one in answer["segments"]] == [one["id"] for one in expected.panoptic.segments]
     assert set(answer["milliseconds"]) == {"decode", "model", "write"}
     json.dumps(answer, allow_nan=False)
 
@@ -72,6 +72,18 @@ def test_only_things_are_toggles_of_a_panoptic_model(detector: Detector):
     assert about["attention"] is True
     assert [one["name"] for one in about["categories"] if one["predicted"]] == ["circle", "square", "triangle"]
     assert len({one["color"] for one in about["categories"]}) == 6
+
+
+def test_the_maps_threshold_is_known_and_may_be_another(detector: Detector):
+    assert detector.about()["panoptic"] == 0.85
+    low = Detector(detector.predictor, 1_000_000, panoptic_threshold=0.01)
+    assert low.about()["panoptic"] == low.about()["min_score"] == 0.01
+    assert Detector(detector.predictor, 1_000_000, panoptic_threshold=1).detect(scene(3))["segments"] == []
+    plain = Predictor(hubconf.SHIPPED / "detr_tiny_shapes.pth", "cpu")
+    assert Detector(plain, 1_000_000).about()["panoptic"] is None
+    assert "segments" not in Detector(plain, 1_000_000).detect(scene(3))
+    with pytest.raises(ValueError, match="not: omit it"):
+        Detector(plain, 1_000_000, panoptic_threshold=0.5)
 
 
 def test_names_are_shown_without_what_steers_a_terminal_or_reorders_text(detector: Detector):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -15,20 +15,11 @@ from pycocotools import mask as coco_mask
 pytest.importorskip("starlette", reason="the page needs the extra web")
 pytest.importorskip("uvicorn", reason="the page needs the extra web")
 
-import hubconf
 from prediction.predictor import Predictor
 from prediction.result import Prediction
-from tests.tools.web.browser import Visit, chromium
-from tests.tools.web.serving import Pretender, encoded, scene, serving
-from tools.web.looking import Detector
+from tests.tools.web.browser import SHAPES, Visit, near
+from tests.tools.web.serving import Pretender, encoded, serving
 from util.pictures.boxes import color_of
-
-SHAPES = scene(1)  # a square and a circle
-
-
-@pytest.fixture(scope="module")
-def predictor() -> Predictor:
-    return Predictor(hubconf.SHIPPED / "detr_tiny_shapes_panoptic.pth", "cpu")
 
 
 @pytest.fixture(scope="module")
@@ -36,38 +27,6 @@ def found(predictor: Predictor) -> Prediction:
     prediction = predictor(Image.open(io.BytesIO(SHAPES)))
     assert sorted(prediction.names) == ["circle", "square"]
     return prediction
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as browser:
-        yield browser
-
-
-@pytest.fixture(scope="module")
-def port(browser: Any, predictor: Predictor) -> Iterator[int]:
-    with serving(Detector(predictor, 1_000_000), max_bytes=500_000) as port:
-        yield port
-
-
-@pytest.fixture
-def visit(browser: Any, port: int) -> Iterator[Callable[..., Visit]]:
-    """Opens the page; at the end, it has asked nobody else, and nothing was complained about."""
-    visits: list[Visit] = []
-
-    def open_page(fragment: str = "", **options: Any) -> Visit:
-        visits.append(Visit(browser, port, **options))
-        return visits[-1].open(fragment)
-
-    yield open_page
-    for one in visits:
-        one.context.close()
-        assert all(url.startswith((one.address, "blob:")) for url in one.requests)
-        assert one.complaints == []
-
-
-def near(one: list[int], other: tuple[int, ...], tolerance: int = 12) -> bool:
-    return max(abs(a - b) for a, b in zip(one, other)) <= tolerance
 
 
 def test_boxes_masks_and_names_are_drawn(visit: Callable[..., Visit], found: Prediction):
@@ -161,18 +120,6 @@ def test_a_picture_is_dropped_or_pasted_and_an_address_is_not(visit: Callable[..
         assert seen.text("#say").startswith("Only picture files are taken")
         assert seen.asked("/api/detect") == number
     assert [url for url in seen.requests if "picture.png" in url] == []
-
-
-def test_the_camera_takes_a_picture_and_is_switched_off(visit: Callable[..., Visit]):
-    seen = visit(permissions=["camera"])
-    seen.page.click("#camera")
-    seen.until("document.getElementById('video').videoWidth > 0")
-    seen.page.click("#take")
-    seen.page.wait_for_selector("#canvas:not([hidden])")
-    coco = json.loads(seen.page.input_value("#json"))
-    assert coco["images"][0]["file_name"] == "camera.jpg" and coco["images"][0]["width"] > 96
-    assert seen.page.evaluate("document.getElementById('video').srcObject") is None
-    assert seen.asked("/api/detect") == 1
 
 
 def test_everything_works_by_keyboard(visit: Callable[..., Visit], found: Prediction):
