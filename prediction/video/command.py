@@ -19,6 +19,7 @@ from prediction.tracking.tracker import Tracker
 from prediction.video.job import VideoJob
 from prediction.video.reader import import_av
 from prediction.video.sources import Source, address_source
+from prediction.video.window import Window
 from util.errors import one_sentence
 from util.loading.transfer import Head, Refused
 from util.output.folder_lock import FolderLock, locks_released
@@ -67,6 +68,8 @@ def predict_videos(options: argparse.Namespace, sources: Sequence[Source]) -> in
     without = [f"--{name}" for name in NOT_FOR_VIDEOS if getattr(options, name)]
     if without:
         print(f"videos are predicted without {', '.join(without)}, which are for images", file=sys.stderr)
+    if options.show:
+        Window("predict.py").close()  # says that there is no display before anything is written
     line = Line(tuple(options.line)) if options.line else None
     FolderLock(options.out, LOCK, "predict.py", "--out").acquire()
     predictor = Predictor(options.checkpoint, options.device, max_pixels=options.max_pixels)

@@ -145,8 +145,8 @@ class _OneVideo:
 
     def _feed(self, behind: Behind) -> None:
         waiting: list[Frame] = []
-        for item in ahead(iter(self.reader)):
-            if self.job.stopped() or (self.window is not None and self.window.closed):
+        for item in ahead(iter(self.reader), leave=self._left):
+            if self._left():
                 return
             if isinstance(item, Sound):
                 behind.put(item)
@@ -160,6 +160,12 @@ class _OneVideo:
                 waiting = []
         if waiting:
             self._detect(waiting, behind)
+
+    def _left(self) -> bool:
+        """Whether the user has ended the video."""
+        if self.window is not None:
+            self.window.update()
+        return self.job.stopped() or (self.window is not None and self.window.closed)
 
     def _detect(self, frames: Sequence[Frame], behind: Behind) -> None:
         for frame, found in zip(frames, self.job.detect([Image.fromarray(frame.pixels) for frame in frames])):
@@ -213,7 +219,6 @@ class _OneVideo:
                 self._part.unlink(missing_ok=True)
             if self.window is not None:
                 self.window.close()
-            self.reader.close()
 
 
 def line_of(name: str, frame: Frame, found: Prediction, ids: Sequence[int | None] | None) -> dict[str, Any]:

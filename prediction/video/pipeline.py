@@ -9,11 +9,17 @@ from typing import Any
 
 ROOM = 4  # items between two threads
 _TICK = 0.1  # seconds after which a waiting thread looks whether it should stop
+_PATIENCE = 0.5  # seconds that the end of a thread is waited for
 _END = object()
 
 
-def ahead(items: Iterable[Any], room: int = ROOM) -> Iterator[Any]:
-    """The items, computed in another thread, at most `room` ahead. Leaving early ends that thread.
+def ahead(items: Iterable[Any], room: int = ROOM, leave: Callable[[], bool] = lambda: False) -> Iterator[Any]:
+    """The items, computed in another thread, at most `room` ahead. Leaving early ends that thread, after its item.
+
+    Args:
+        items: a generator is closed by that thread.
+        room: items that may wait.
+        leave: asked several times a second while there is no item; True ends the iteration.
 
     Raises:
         Exception: what `items` raises, at its place.
@@ -37,7 +43,12 @@ def ahead(items: Iterable[Any], room: int = ROOM) -> Iterator[Any]:
     thread.start()
     try:
         while True:
-            item, error = between.get()
+            try:
+                item, error = between.get(timeout=_TICK)
+            except queue.Empty:
+                if leave():
+                    return
+                continue
             if error is not None:
                 raise error
             if item is _END:
@@ -45,7 +56,7 @@ def ahead(items: Iterable[Any], room: int = ROOM) -> Iterator[Any]:
             yield item
     finally:
         stop.set()
-        thread.join()
+        thread.join(_PATIENCE)  # it may wait for a stream that sends nothing
 
 
 class Behind:

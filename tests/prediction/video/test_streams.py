@@ -2,12 +2,13 @@
 
 import http.server
 import io
+import threading
 
 import pytest
 from PIL import Image
 
 from prediction.video.clock import Clock
-from tests.helpers.drawn.clips import decoded, even, number_in, numbered, run_job, write_clip
+from tests.helpers.drawn.clips import decoded, even, nothing, number_in, numbered, run_job, write_clip
 from tests.helpers.file_server import serving
 
 
@@ -109,3 +110,28 @@ def test_a_clock_passes_over_missing_equal_and_single_wrong_times():
     clock = Clock(0.1)
     times = [None, 7.0, 7.0, 7.2, 1.0, 7.4]
     assert [clock.frame(time) for time in times] == pytest.approx([0, 0.1, 0.101, 0.3, 0.4, 0.5])
+
+
+def test_a_stream_that_sends_nothing_more_is_left_when_asked_to(tmp_path):
+    class Silent(Server):
+        def do_GET(self):
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(ts(tmp_path, 0, 90))
+            left.append(may_end.wait(9))  # less than the silence that the reader bears
+
+    may_end, left, seen, asked = threading.Event(), [], [], []
+
+    def detect(images):
+        seen.extend(images)
+        return nothing(images)
+
+    def stopped():
+        asked.append(len(seen))
+        return len(asked) > 10 and 0 < asked[-10] == asked[-1]
+
+    with serving(Silent) as address:
+        video, lines, _ = run_job(f"{address}/a.ts", tmp_path / "out", kind="address", detect=detect, stopped=stopped)
+        may_end.set()
+    assert 0 < len(decoded(video)) == len(lines)
+    assert left == [True]
