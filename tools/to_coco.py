@@ -63,6 +63,8 @@ def main(options: argparse.Namespace) -> None:
     voc = VocOptions(options.voc_difficult, options.voc_origin)
     found, notes = convert(options.folder, options.out, options.to, link=options.link, labels=options.labels, voc=voc)
     say(found.sentence())
+    for name, fault in found.unusable.items():
+        say(f"the {name} part is left out, because it cannot be used: {fault}")
     for note in notes:
         say(note)
     say(f"wrote {options.out} as {dict(coco='COCO', yolo='YOLO', voc='Pascal VOC')[options.to]}")

@@ -92,14 +92,15 @@ def part_named(found: FoundData, name: str | None = None) -> Part:
 def _take(found: FoundData, name: str, purpose: str) -> Part:
     if name in found.parts:
         return found.parts[name]
-    if name in found.unusable:
-        raise ValueError(f"the {name} part, which {purpose} needs, cannot be used: {found.unusable[name]}")
-    described = "one part" if found.undivided else " and ".join(each for each in NAMES if each in found.parts)
     remedies = []
     if name == "val":
         remedies.append("pass --val_share 0.15 to hold out a share of the training images")
         if "test" in found.parts:
             remedies.append("pass --eval_part test to evaluate on the test part")
+    if name in found.unusable:
+        fault = f"the {name} part, which {purpose} needs, cannot be used: {found.unusable[name]}"
+        raise ValueError("; or ".join([fault, *remedies]))
+    described = "one part" if found.undivided else " and ".join(each for each in NAMES if each in found.parts)
     raise ValueError(
         f"{found.kind} in {printable(found.root)} has no {name} part, which {purpose} needs (it has {described}): "
         f"{', or '.join(remedies) or 'add it, or pass another folder'}"

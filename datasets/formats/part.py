@@ -64,7 +64,7 @@ class FoundData:
         parts: those of "train", "val" and "test" that it has.
         evidence: the file or folder by which it was recognised, for messages.
         undivided: the folder tells no parts apart: all its images are under "train".
-        unusable: what is wrong with the parts that are there and cannot be used, by name.
+        unusable: what is wrong with the parts that are there, or are stated, and cannot be used, by name.
         ids_from_names: the format has no class ids: they were given out by the names of the classes.
     """
 
@@ -91,6 +91,8 @@ class FoundData:
             listed = ", ".join(printable(name, 40) for name in classes[:NAMED_CLASSES])
             more = ", …" if len(classes) > NAMED_CLASSES else ""
             described.append(f"{_count(len(classes), 'class', 'classes')} ({listed}{more})")
+        if self.unusable:
+            described.append(f"cannot be used: {', '.join(self.unusable)}")
         if unread:
             described.append(f"not read: {', '.join(unread)}")
         return f"{self.kind} in {printable(self.root)}: {'; '.join(described)}"

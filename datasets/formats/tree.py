@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from util.loading.file_kinds import START, advice_for, kind_of
+from util.loading.file_kinds import START, kind_of
 from util.text import printable
 
 DEPTH = 4  # folders below the given one
@@ -38,8 +38,9 @@ class Tree:
             if root.exists():
                 with root.open("rb") as file:
                     kind = kind_of(file.read(START))
-                what = f"{kind}: {advice_for(kind)}" if kind else "a file: pass the folder of the data set"
-                raise NotADirectoryError(f"{printable(root)} is {what}")
+                is_packed = bool(kind) and kind.endswith("archive")
+                what = f"{kind}: unpack it, and" if is_packed else f"{kind or 'a file'}:"
+                raise NotADirectoryError(f"{printable(root)} is {what} pass the folder of the data set")
             raise FileNotFoundError(f"there is no folder {printable(root)}")
         tree = cls(root, _list(root))
         for _ in range(DEPTH):

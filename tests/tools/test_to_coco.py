@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 
 import pytest
 import yaml
@@ -34,6 +35,14 @@ def test_any_format_becomes_the_published_layout(tmp_path, capsys, layout):
     files = [tmp_path / "out/train2017" / image["file_name"] for image in data["images"]]
     assert all(file.is_file() and not file.is_symlink() for file in files)
     assert os.listdir(tmp_path / "out/val2017")
+
+
+def test_a_part_that_cannot_be_used_is_said_to_be_left_out(tmp_path, capsys):
+    root = yolo_layouts.roboflow(tmp_path / "a")
+    shutil.rmtree(root / "valid")
+    assert run([str(root), str(tmp_path / "out")]) == 0
+    assert "the val part is left out, because it cannot be used: " in capsys.readouterr().out
+    assert sorted(os.listdir(tmp_path / "out")) == ["annotations", "train2017"]
 
 
 def test_links_lead_to_the_images(tmp_path):

@@ -14,7 +14,7 @@ from tools.checking.model import ModelFacts
 
 def amount_findings(parts: Sequence[PartData], facts: ModelFacts, data: FoundData) -> Iterator[Finding]:
     """Everything about amounts; `data` has the parts that could not be read, too."""
-    names, root = list(data.parts), data.root
+    names, root = [*data.parts, *data.unusable], data.root
     most = max((int(objects_per_picture(part).max(initial=0)) for part in parts), default=0)
     for part in parts:
         yield from _nothing(part)

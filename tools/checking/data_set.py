@@ -74,7 +74,7 @@ def check(folder: Path, facts: ModelFacts, workers: int, start: Callable[[int], 
     for part, of_part in zip(parts, seen, strict=True):
         fill_in_sizes(part, of_part)
     findings += _everything(parts, missing, seen, facts, data)
-    return Checked(data.sentence(), parts, seen, in_order(findings), len(parts) == len(data.parts))
+    return Checked(data.sentence(), parts, seen, in_order(findings), len(parts) == len(data.parts) + len(data.unusable))
 
 
 def read_parts(data: FoundData) -> tuple[list[PartData], list[Finding]]:
@@ -93,6 +93,7 @@ def read_parts(data: FoundData) -> tuple[list[PartData], list[Finding]]:
                     parts.append(read)
                     findings += found
             findings += _remarks(name, source, remarks)
+    findings += [_unusable(name, data.root, fault) for name, fault in data.unusable.items()]
     if faults:
         findings.append(_left_out(faults, data.root))
     return parts, findings
@@ -153,6 +154,20 @@ def _unreadable(name: str, source: str, error: Exception) -> Finding:
         f"the annotations of {name} cannot be read",
         "Nothing else about this part could be checked. Correct the file, and check again.",
         [Place(name, source, str(error))],
+        weight=4,
+    )
+
+
+def _unusable(name: str, root: Path, fault: str) -> Finding:
+    advice = "Correct what is named, and check again."
+    if name == "val":
+        advice += " To train without it, pass --val_share 0.15, which splits off a share of the training pictures."
+    return finding(
+        "part-unusable",
+        Level.STOPS,
+        f"the {name} part cannot be used",
+        advice,
+        [Place(name, str(root), fault)],
         weight=4,
     )
 

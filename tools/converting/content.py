@@ -51,7 +51,7 @@ class Content:
 
 
 def read_content(folder: Path, voc: VocOptions) -> tuple[FoundData, dict[str, Content]]:
-    """All parts of a data set of any format.
+    """All parts of a data set of any format that can be used.
 
     Raises:
         OSError, ValueError: it is not recognised, cannot be read, lacks an image, or two parts have other classes.

@@ -208,10 +208,10 @@ def _flags(element: _Element) -> dict[str, Any]:
     for child in element.children:
         if child.tag in ("difficult", "truncated", "occluded") and child.tag not in flags:
             text = child.content().lower()
-            if text not in ("", "0", "false", "no"):
-                if text not in ("1", "true", "yes"):
-                    raise _Fault(child.line, f"has <{child.tag}> '{printable(text, 40)}': write 0 or 1")
+            if text in ("1", "true", "yes"):
                 flags[child.tag] = 1
+            elif child.tag == "difficult" and text not in ("", "0", "false", "no", "unspecified"):
+                raise _Fault(child.line, f"has <{child.tag}> '{printable(text, 40)}': write 0 or 1")
         elif child.tag == "pose" and child.content() not in ("", "Unspecified"):
             flags["pose"] = child.content()
     return flags

@@ -75,6 +75,7 @@ def _by_config(config: Config, folders: Folders) -> FoundData:
     bases = [named, base] if named and named.is_dir() else [base]
     pictures: dict[str, list[Path]] = {}
     notes: dict[str, list[str]] = {}
+    unusable: dict[str, str] = {}
     for part, paths in config.parts.items():
         notes[part] = []
         found = [(text, resolve(text, bases, root)) for text in paths]
@@ -83,16 +84,17 @@ def _by_config(config: Config, folders: Folders) -> FoundData:
             continue
         if missing:
             line = config.lines.get(part) or config.lines.get("valid")
-            raise ValueError(
+            unusable[part] = (
                 f"{printable(config.source)}{f' line {line}' if line else ''} states that {part} lies in "
                 f"'{printable(missing[0])}', but it is neither there nor below {printable(root)}: correct the path"
             )
+            continue
         pictures[part] = [picture for _, path in found for picture in _pictures(path, bases, folders, notes[part])]
         pictures[part] = list(dict.fromkeys(pictures[part]))
-    if not pictures:
+    if not pictures and not unusable:
         raise ValueError(f"{printable(config.source)} states neither train nor val: write where the images lie")
     names = config.names or common_names(_names_files(folders.tree))
-    return _found(YoloData(root, names, pictures, notes, folders, config.keypoints), config.source)
+    return _found(YoloData(root, names, pictures, notes, folders, config.keypoints), config.source, unusable)
 
 
 def _pictures(path: Path, bases: list[Path], folders: Folders, notes: list[str]) -> list[Path]:
@@ -112,9 +114,11 @@ def _pictures(path: Path, bases: list[Path], folders: Folders, notes: list[str])
             missing.append((number, text))
     if missing:
         number, text = missing[0]
+        first = f"(line {number}: '{printable(text, 80)}')"
         notes.append(
-            f"{len(missing):,} of the {len(missing) + len(pictures):,} images that {printable(path)} names are not "
-            f"there (line {number}: '{printable(text, 80)}'): they are left out"
+            f"{len(missing):,} of the {len(missing) + len(pictures):,} images that {printable(path)} names "
+            f"{'is' if len(missing) == 1 else 'are'} not there {first}: "
+            + ("they are left out" if pictures else "put them there, or export the data again, with its images")
         )
     return pictures
 
@@ -160,16 +164,24 @@ def _names_files(tree: Tree) -> list[Path]:
     return [folder / name for folder, names in tree.files.items() for name in names if name.lower() in NAMES_FILES]
 
 
-def _found(data: YoloData, evidence: Path) -> FoundData:
-    parts = {}
+def _found(data: YoloData, evidence: Path, unusable: dict[str, str] | None = None) -> FoundData:
+    """The data set; an error if none of its parts can be used."""
+    parts, unusable = {}, dict(unusable or {})
     for name in NAMES:
         if data.pictures.get(name) is not None:
             pictures = data.pictures[name]
             if not pictures and name == "test":
                 continue
             if not pictures:
-                raise ValueError(f"{printable(evidence)}: there is no image of the {name} part: correct its path")
+                fault = next(
+                    iter(data.notes.get(name, ())), "the folders that it names hold no image: correct the path"
+                )
+                unusable[name] = f"{printable(evidence)}: there is no image of the {name} part; {fault}"
+                continue
             images = common_folder(picture.parent for picture in pictures)
             data.images[name] = images
             parts[name] = Part(images, evidence, partial(data.read, name))
-    return FoundData(KIND, data.root, parts, evidence, undivided=set(parts) == {"train"})
+    if not parts:
+        raise ValueError(next(iter(unusable.values())))
+    undivided = set(parts) == {"train"} and not unusable
+    return FoundData(KIND, data.root, parts, evidence, undivided, unusable)

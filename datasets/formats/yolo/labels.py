@@ -108,7 +108,9 @@ class _Fault(ValueError):
 def _class_in(word: str, names: Names | None) -> int:
     value = number_in(word)
     if value is None or value != int(value) or not 0 <= value < 10**6:
-        raise _Fault(f"has the class '{printable(word, 40)}': classes are whole numbers from 0")
+        raise _Fault(
+            f"has the class '{printable(word, 40)}': write its number, which is its place among the names, from 0"
+        )
     if names and int(value) not in names.of_class:
         last = max(names.of_class)
         raise _Fault(
@@ -123,6 +125,8 @@ def _numbers_in(words: list[str], keypoints: int) -> list[Decimal]:
     if keypoints and count == 5 + keypoints:
         words = words[:5]
     elif count != 5 and (keypoints or count < 7 or count % 2 == 0):
+        if any("," in word for word in words):
+            raise _Fault("has commas: separate the numbers by spaces")
         raise _Fault(f"has {count} number{'s' * (count > 1)}, {_expected(count, keypoints)}")
     values = []
     for word in words[1:]:

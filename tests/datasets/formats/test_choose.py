@@ -1,11 +1,12 @@
 """Which parts of `--data` a run uses."""
 
+import shutil
 from argparse import Namespace
 
 import pytest
 
 from datasets.formats.choose import choose_data
-from tests.helpers.layouts import coco_layouts
+from tests.helpers.layouts import coco_layouts, yolo_layouts
 
 
 def choose(root, **named):
@@ -57,6 +58,17 @@ def test_a_test_part_is_offered_where_there_is_no_validation_part(tmp_path):
     (root / "train" / "_annotations.coco.json").unlink()
     with pytest.raises(ValueError, match="has no train part, which training needs"):
         choose(root, eval_part="test")
+
+
+def test_without_the_validation_part_that_a_data_file_states_a_share_can_be_held_out(tmp_path):
+    root = yolo_layouts.roboflow(tmp_path)
+    shutil.rmtree(root / "valid")
+    with pytest.raises(
+        ValueError, match=r"the val part.* cannot be used: .*data.yaml line 2.*; or pass --val_share 0.15"
+    ):
+        choose(root)
+    with pytest.raises(ValueError, match="the val part, which evaluation needs, cannot be used"):
+        choose(root, eval=True)  # never the training images in its place
 
 
 def test_a_part_without_its_images_says_so(tmp_path):

@@ -75,9 +75,10 @@ def test_a_folder_with_nothing_says_what_was_looked_for_and_what_was_found(tmp_p
 def test_a_missing_folder_and_a_file_are_told(tmp_path):
     with pytest.raises(FileNotFoundError, match="there is no folder"):
         find_data(tmp_path / "absent")
-    (tmp_path / "file").write_text("")
-    with pytest.raises(NotADirectoryError, match="pass the folder of the data set"):
-        find_data(tmp_path / "file")
+    for name, text in (("file", ""), ("data.yaml", "names: [cat]\n"), ("a.xml", "<annotation/>")):
+        (tmp_path / name).write_text(text)
+        with pytest.raises(NotADirectoryError, match=f"{name} is .*: pass the folder of the data set"):
+            find_data(tmp_path / name)
 
 
 def test_an_archive_is_to_be_unpacked(tmp_path):
@@ -85,7 +86,7 @@ def test_an_archive_is_to_be_unpacked(tmp_path):
         archive.writestr("a.json", "{}")
     with pytest.raises(ValueError, match=r"1 \.zip \(cells\.zip\); unpack cells\.zip first"):
         find_data(tmp_path)
-    with pytest.raises(NotADirectoryError, match="is a ZIP archive: unpack it"):
+    with pytest.raises(NotADirectoryError, match="is a ZIP archive: unpack it, and pass the folder"):
         find_data(tmp_path / "cells.zip")
 
 

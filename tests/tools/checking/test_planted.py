@@ -186,6 +186,7 @@ PLANTED = [
     ("duplicate", NOTE, again, "train_a.png"),
     ("duplicate", HURTS, lambda data: again(data, with_all=False), "other annotations"),
     ("near-duplicate", NOTE, lambda data: brighter(data).save(data.picture(2)), "train_a.png"),
+    ("part-unusable", STOPS, lambda data: shutil.rmtree(data.folder / "val2017"), "no folder below"),
     ("part-empty", STOPS, lambda data: data.val.update(annotations=[]), "instances_val2017.json"),
     ("no-val-part", HURTS, lambda data: data.remove("val"), ""),
     ("no-train-part", NOTE, lambda data: data.remove("train"), ""),

@@ -10,6 +10,13 @@ from tests.helpers.layouts.voc_layouts import object_xml, write_xml
 GOOD = f"<annotation>\n<filename>a.jpg</filename>\n{object_xml()}\n</annotation>\n"
 
 
+@pytest.mark.parametrize("word", ["Unspecified", "0.35", "-1", "partly"])
+def test_flags_that_training_does_not_read_may_hold_anything(tmp_path, word):
+    path = tmp_path / "a.xml"
+    path.write_text(GOOD.replace("</name>", f"</name><truncated>{word}</truncated><occluded>{word}</occluded>"))
+    assert read_voc_file(path).objects[0].flags == {}
+
+
 @pytest.mark.parametrize(
     ("content", "expected"),
     [

@@ -65,7 +65,7 @@ def test_images_that_a_list_names_in_vain_are_said(tmp_path, capsys):
     (tmp_path / "train.txt").write_text("./images/a.png\n\n./images/ghost.png\n")
     assert len(find_data(tmp_path).parts["train"].read()["images"]) == 1
     assert "1 of the 2 images that" in (said := capsys.readouterr().out)
-    assert "train.txt names are not there (line 3: './images/ghost.png'): they are left out" in said
+    assert "train.txt names is not there (line 3: './images/ghost.png'): they are left out" in said
 
 
 def test_two_images_of_one_stem_are_refused(tmp_path):
@@ -92,9 +92,27 @@ def test_different_names_in_two_files_are_refused(tmp_path):
         find_data(tmp_path)
 
 
-def test_a_part_that_is_not_there_is_refused_with_the_line(tmp_path):
+def test_a_part_that_is_not_there_is_named_with_the_line_and_does_not_spoil_the_others(tmp_path):
     (roboflow(tmp_path) / "data.yaml").write_text("names: [cat]\ntrain: ../train/images\nval: ../validation/images\n")
-    with pytest.raises(ValueError, match=r"data.yaml line 3 states that val lies in '../validation/images', but it is"):
+    found = find_data(tmp_path)
+    assert set(found.parts) == {"train"} and not found.undivided
+    assert "data.yaml line 3 states that val lies in '../validation/images', but it is" in found.unusable["val"]
+    assert found.sentence().endswith("cannot be used: val; not read: train")
+    (tmp_path / "data.yaml").write_text("names: [cat]\ntrain: ../training/images\n")
+    with pytest.raises(ValueError, match=r"data.yaml line 2 states that train lies in '../training/images'"):
+        find_data(tmp_path)
+
+
+def test_a_part_whose_folder_is_empty_does_not_spoil_the_others(tmp_path):
+    for picture in (roboflow(tmp_path) / "valid/images").iterdir():
+        picture.unlink()
+    assert "no image of the val part; the folders that it names hold no image" in find_data(tmp_path).unusable["val"]
+
+
+def test_an_export_without_its_images_says_so(tmp_path):
+    for picture in darknet(tmp_path).rglob("*.png"):
+        picture.unlink()
+    with pytest.raises(ValueError, match=r"1 of the 1 images that .*train.txt names is not .*export the data again"):
         find_data(tmp_path)
 
 
