@@ -77,6 +77,10 @@ class Guard:
                 "the request names a host that is not trusted: use the address that the command printed, or start it "
                 "with --trusted_hosts NAME",
             )
+        if scope["method"] in ("GET", "HEAD") and (
+            "transfer-encoding" in headers or headers.get("content-length", "0").strip("0")
+        ):  # nobody would read it, and the server would receive it for ever
+            raise Refused(400, "body", "a question for this address has no body: send none")
         origins = headers.getlist("origin")
         is_same = all(origin.startswith(("http://", "https://")) and _split(origin) == own for origin in origins)
         if not is_same or headers.get("sec-fetch-site", "same-origin") not in _sites(scope["method"]):

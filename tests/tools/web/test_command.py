@@ -9,13 +9,14 @@ import subprocess
 import sys
 
 import pytest
+from PIL import Image
 
 pytest.importorskip("starlette", reason="the page needs the extra web")
 pytest.importorskip("uvicorn", reason="the page needs the extra web")
 
 import hubconf
 from tests.helpers.paths import REPOSITORY
-from tests.tools.web.serving import ask, scene
+from tests.tools.web.serving import ask, encoded, scene
 from tools.web import __main__ as command
 from tools.web import arguments
 
@@ -33,6 +34,8 @@ def test_a_host_for_others_warns_and_ctrl_c_ends_with_success():
         "0",
         "--max_mb",
         "0.05",
+        "--max_pixels",
+        "10000",
         "--trusted_hosts",
         "detector.lan",
     ]
@@ -43,6 +46,7 @@ def test_a_host_for_others_warns_and_ctrl_c_ends_with_success():
         port = int(re.search(r"http://127\.0\.0\.1:(\d+)", said)[1])
         assert ask(port, body=scene())[2]["objects"]
         assert ask(port, body=bytes(50_001))[0] == 413
+        assert ask(port, body=encoded(Image.new("L", (101, 100))))[2]["error"] == "too_many_pixels"
         assert ask(port, "/", Host=f"detector.lan:{port}")[0] == ask(port, "/", Host=socket.gethostname())[0] == 200
         assert ask(port, "/", Host="evil.example")[0] == 400
     finally:
