@@ -19,7 +19,7 @@ from prediction.video.pipeline import Behind, ahead
 from prediction.video.reader import Frame, Reader, Sound
 from prediction.video.sources import LINES, Source
 from prediction.video.window import Window
-from prediction.video.writer import Writer
+from prediction.video.writer import SOUND, Writer
 from util.pictures.fonts import font
 from util.text import printable
 
@@ -78,7 +78,7 @@ class VideoJob:
         path = self._path(source.name)
         if source.kind == "file" and path.exists() and path.samefile(source.address):
             raise ValueError(f"{path} is the video itself: choose another --out folder")
-        how = {"start": self.start, "end": self.end, "every": self.every, "retries": self.retries}
+        how = {"start": self.start, "end": self.end, "every": self.every, "retries": self.retries, "copied": SOUND}
         reader = Reader(source, **how, stopped=self.stopped, say=lambda text: self.say(printable(text, 500)))
         try:
             one = _OneVideo(self, reader, path)
@@ -86,9 +86,13 @@ class VideoJob:
             reader.close()
             raise
         frames = one.run()
+        if not frames and not self.stopped() and not (one.window is not None and one.window.closed):
+            what = f" between --start and --end, it has {reader.count}" if reader.count else ""
+            raise OSError(f"{source.name} has no frame{what}{': ' if reader.broken else ''}{'; '.join(reader.broken)}")
         broken = f", {reader.broken_count} broken ({'; '.join(reader.broken)})" if reader.broken_count else ""
-        target = path if self.pictures and frames else f"{path}{LINES}"
-        self.say(f"{printable(source.name)}: {frames} frames{printable(broken, 500)}, in {printable(target, 500)}")
+        target = path if self.pictures else f"{path}{LINES}"
+        done = f"{frames} frame{'s' * (frames > 1)}{printable(broken, 500)}"
+        self.say(f"{printable(source.name)}: {done}, in {printable(target, 500)}")
         for sentence in one.sentences():
             self.say(f"{printable(source.name)}: {sentence}")
         return reader.broken_count
@@ -138,8 +142,10 @@ class _OneVideo:
 
     def sentences(self) -> Iterator[str]:
         """What else is to be said about the video."""
-        if self.writer is not None and self.writer.left_out:
-            yield f"its sound is left out, MP4 does not hold {printable(self.writer.left_out, 50)}"
+        if self.writer is not None and self.writer.converted:
+            yield f"its sound, {printable(self.writer.converted, 50)}, is written as aac"
+        if self.reader.sound_is_lost:
+            yield "its sound is left out, its codec is unknown"
         if hasattr(self.tracker, "sentence"):
             yield self.tracker.sentence()
 
@@ -202,7 +208,8 @@ class _OneVideo:
         if self.job.pictures:
             if self.writer is None:
                 rate = self.reader.rate / self.job.every
-                self.writer = Writer(self.path, picture.size, rate, self.reader.time_base, self.reader.sound)
+                of_source = self.reader.time_base, self.reader.sound, frame.aspect
+                self.writer = Writer(self.path, picture.size, rate, *of_source)
             self.writer.picture(np.asarray(picture), frame.time)
         _write_line(self._lines, line_of(self.reader.source.name, frame, found, ids))
         self.frames += 1

@@ -7,7 +7,7 @@ import math
 import re
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -16,7 +16,7 @@ import numpy as np
 
 from prediction.video.clock import Clock
 from prediction.video.sources import Source
-from prediction.video.upright import upright
+from prediction.video.upright import is_turned, upright
 
 SILENCE = 10.0  # seconds that a stream may send nothing
 PAUSE, LONGEST_PAUSE = 1.0, 30.0  # seconds before a stream is opened again: twice as long each time
@@ -33,20 +33,21 @@ class Frame:
     """One picture of a video: `pixels` uint8 [H, W, 3], upright; `time` in seconds from the first frame of the source.
 
     `index` counts the frames of the source from 0; those that cannot be decoded have no index. A `damaged` frame was
-    decoded with errors.
+    decoded with errors. `aspect` is the width of a pixel by its height.
     """
 
     index: int
     time: float
     pixels: np.ndarray
     damaged: bool = False
+    aspect: Fraction = Fraction(1)
 
 
 @dataclass(frozen=True)
 class Sound:
-    """A packet of the sound, and its time in seconds on the clock of the frames."""
+    """A packet of the sound or a decoded piece of it, and its time in seconds on the clock of the frames."""
 
-    packet: Any
+    piece: Any
     time: float
 
 
@@ -57,6 +58,7 @@ class Reader:
         source: the video.
         start, end: seconds of the source; frames before and after them are left out. None: all.
         every: keep every N-th frame.
+        copied: codecs of sound whose packets are passed on; other sound is decoded.
         retries: how often a stream that breaks off is opened again, counted from its last frame.
         stopped: True ends the iteration, also while a stream is waited for.
         say: takes one sentence about a stream that is opened again.
@@ -65,6 +67,7 @@ class Reader:
         rate: frames per second, on average or as a guess.
         time_base: the unit of the times in the source.
         sound: the stream of its sound, or None.
+        sound_is_lost: it has sound that cannot be decoded.
         broken: a description of each frame that could not be decoded, or was decoded with errors; at most `NAMED`.
         broken_count: their number.
 
@@ -80,12 +83,13 @@ class Reader:
         start: float | None = None,
         end: float | None = None,
         every: int = 1,
+        copied: Collection[str] = (),
         retries: int = 3,
         stopped: Callable[[], bool] = lambda: False,
         say: Callable[[str], None] = lambda text: None,
     ) -> None:
         self.source, self.start, self.end, self.every = source, start, end, every
-        self.retries, self.stopped, self.say = retries, stopped, say
+        self.copied, self.retries, self.stopped, self.say = copied, retries, stopped, say
         self.broken: list[str] = []
         self.broken_count = 0
         self._av = import_av()
@@ -94,7 +98,8 @@ class Reader:
         self.stream = self._container.streams.best("video")
         self.rate = Fraction(self.stream.average_rate or self.stream.guessed_rate or 30)
         self.time_base = self.stream.time_base or Fraction(1, 90000)
-        self.sound = self._container.streams.best("audio")
+        self.sound = _sound_of(self._container)
+        self.sound_is_lost = self.sound is None and self._container.streams.best("audio") is not None
         self._live = source.kind != "file" and not _ends(self._container)
         self._without_times = self._live and self._container.format.name in WITHOUT_TIMES
         self._clock = self._new_clock()
@@ -129,6 +134,11 @@ class Reader:
         finally:
             self.close()
 
+    @property
+    def count(self) -> int:
+        """The number of frames that were decoded until now."""
+        return self._index
+
     def close(self) -> None:
         """Let the source go."""
         if self._container is not None:
@@ -144,8 +154,8 @@ class Reader:
             else:
                 self._clock = self._new_clock()
         container, video = self._container, self._container.streams.best("video")
-        sound = container.streams.best("audio") if self.sound is not None else None
-        if sound is not None and sound.codec_context.name != self.sound.codec_context.name:
+        sound = _sound_of(container)
+        if sound is not None and (self.sound is None or sound.codec_context.name != self.sound.codec_context.name):
             sound = None
         resumed = None if self._live else self._last  # a file on a server is read again up to where it broke off
         for packet in self._packets(container, video, sound):
@@ -153,9 +163,7 @@ class Reader:
                 self._left = True
                 return
             if packet.stream is sound:
-                moment = self._clock.sound(float(packet.pts * packet.time_base)) if packet.pts is not None else None
-                if moment is not None and (resumed is None or moment > resumed):
-                    yield Sound(packet, moment)
+                yield from (sound for sound in self._sounds(packet) if resumed is None or sound.time > resumed)
                 continue
             for frame in self._decoded(packet):
                 moment = self._clock.frame(time.monotonic() if self._without_times else frame.time)
@@ -170,7 +178,20 @@ class Reader:
                     continue
                 if frame.is_corrupt:
                     self._break(f"frame {index} at {moment:.2f} s is damaged")
-                yield Frame(index, moment, upright(frame), frame.is_corrupt)
+                aspect = Fraction(video.sample_aspect_ratio or 1)
+                yield Frame(index, moment, upright(frame), frame.is_corrupt, 1 / aspect if is_turned(frame) else aspect)
+
+    def _sounds(self, packet: Any) -> Iterator[Sound]:
+        pieces = [packet]
+        if packet.stream.codec_context.name not in self.copied:
+            try:
+                pieces = packet.decode()
+            except self._av.error.FFmpegError:  # what cannot be decoded is silent
+                return
+        for piece in pieces:
+            moment = None if piece.pts is None else self._clock.sound(float(piece.pts * piece.time_base))
+            if moment is not None:
+                yield Sound(piece, moment)
 
     def _packets(self, container: Any, video: Any, sound: Any) -> Iterator[Any]:
         """Packets, the last of which is empty: it asks the decoder for the frames that it holds back."""
@@ -252,6 +273,9 @@ class Reader:
         if video is None or video.disposition & self._av.stream.Disposition.attached_pic:  # the cover of a song
             container.close()
             raise OSError(f"{self.source.name} holds no video")
+        if video.codec_context is None:
+            container.close()
+            raise OSError(f"{self.source.name} holds a video of an unknown codec")
         return container
 
 
@@ -267,6 +291,12 @@ def import_av() -> Any:
         raise ValueError(INSTALL) from error
     av.logging.set_level(None)  # what matters is said in our own words
     return av
+
+
+def _sound_of(container: Any) -> Any:
+    """The stream of the sound, if there is one that can be decoded."""
+    sound = container.streams.best("audio")
+    return sound if sound is not None and sound.codec_context is not None and sound.codec_context.sample_rate else None
 
 
 def _ends(container: Any) -> bool:

@@ -13,6 +13,10 @@ import numpy as np
 from prediction.video.reader import Sound, import_av
 
 SOUND = frozenset(("aac", "ac3", "alac", "eac3", "flac", "mp3", "opus"))  # what MP4 holds and players know
+RATES = frozenset((8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000))  # of AAC
+LAYOUTS = {1: "mono", 6: "5.1"}  # of AAC, by channels; stereo for all else
+BT601, LIMITED = 6, 1  # how colours become YUV here; a player that is not told takes large frames for BT.709
+GAP = 0.05  # seconds between two pieces of sound that are kept
 FINEST = 90000  # units of a second; finer times are rounded to it
 
 
@@ -25,10 +29,23 @@ class Writer:
             size are scaled to it.
         rate: frames per second, about; the times of the pictures are kept.
         time_base: unit of the times.
-        sound: the stream to carry over, or None.
+        sound: the stream to carry over, or None. Its packets are copied if MP4 holds their codec, see `SOUND`; else
+            decoded sound is written as AAC.
+        aspect: the width of a pixel by its height.
+
+    Attributes:
+        converted: the codec of sound that is written as AAC, or nothing.
     """
 
-    def __init__(self, path: Path, size: tuple[int, int], rate: Fraction, time_base: Fraction, sound: Any = None):
+    def __init__(
+        self,
+        path: Path,
+        size: tuple[int, int],
+        rate: Fraction,
+        time_base: Fraction,
+        sound: Any = None,
+        aspect: Fraction = Fraction(1),
+    ) -> None:
         self._av = import_av()
         self.path, self._part = path, path.with_name(f".{path.name[-200:]}.part")
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -40,16 +57,18 @@ class Writer:
         self._video.codec_context.max_b_frames = 0
         self._base = time_base if time_base >= Fraction(1, FINEST) else Fraction(1, FINEST)
         self._video.time_base = self._video.codec_context.time_base = self._base
-        carried = sound is not None and sound.codec_context.name in SOUND
-        self._sound = self._container.add_stream_from_template(sound) if carried else None
-        self._sound_left_out = sound.codec_context.name if sound is not None and not carried else ""
+        self._video.codec_context.sample_aspect_ratio = aspect
+        self._video.codec_context.colorspace, self._video.codec_context.color_range = BT601, LIMITED
+        self._sound, self.converted, self._next = None, "", 0
+        if sound is not None and sound.codec_context.name in SOUND:
+            self._sound = self._container.add_stream_from_template(sound)
+        elif sound is not None:
+            self.converted = sound.codec_context.name
+            sampled = sound.codec_context.sample_rate
+            layout = LAYOUTS.get(sound.codec_context.channels, "stereo")
+            self._sound = self._container.add_stream("aac", rate=sampled if sampled in RATES else 48000, layout=layout)
         self._start: float | None = None
         self._last_pts = self._last_dts = -1
-
-    @property
-    def left_out(self) -> str:
-        """The codec of the sound that MP4 cannot hold, or nothing."""
-        return self._sound_left_out
 
     def picture(self, pixels: np.ndarray, time: float) -> None:
         """Add uint8 [H, W, 3], shown from `time` on, in seconds; the first one starts the video."""
@@ -61,21 +80,35 @@ class Writer:
         self._mux(self._video.encode(frame))
 
     def sound(self, sound: Sound) -> None:
-        """Add a packet; those before the first picture are left out."""
-        packet = sound.packet
-        if self._sound is None or self._start is None or sound.time < self._start or packet.pts is None:
+        """Add a packet, or a decoded piece if sound is converted; those before the first picture are left out."""
+        piece = sound.piece
+        if self._sound is None or self._start is None or sound.time < self._start or piece.pts is None:
             return
-        moved = round((sound.time - self._start) / packet.time_base)
+        if self.converted:
+            self._convert(piece, sound.time - self._start)
+            return
+        moved = round((sound.time - self._start) / piece.time_base)
         if moved <= self._last_dts:
             return
-        packet.pts = packet.dts = self._last_dts = moved
-        packet.stream = self._sound
-        self._container.mux(packet)
+        piece.pts = piece.dts = self._last_dts = moved
+        piece.stream = self._sound
+        self._container.mux(piece)
+
+    def _convert(self, piece: Any, time: float) -> None:
+        place = round(time * piece.sample_rate)
+        if place < self._next - GAP * piece.sample_rate:
+            return
+        piece.pts = place if place > self._next + GAP * piece.sample_rate else self._next
+        piece.time_base = Fraction(1, piece.sample_rate)
+        self._next = piece.pts + piece.samples
+        self._mux(self._sound.encode(piece))
 
     def close(self) -> None:
         """Finish the file: from now on it plays, and has its name."""
         try:
             if self._start is not None:
+                if self.converted:
+                    self._mux(self._sound.encode(None))
                 self._mux(self._video.encode(None))
         finally:
             self._container.close()

@@ -29,24 +29,25 @@ def number_in(pixels):
     return sum(int(middle > 128) << bit for bit, middle in enumerate(middles))
 
 
-def write_clip(path, times, size=(208, 96), rotation=0, sound=False, codec="libx264", first=0):
-    """A clip whose frames are numbered from `first` on and shown at `times`, in seconds."""
+def write_clip(path, times, size=(208, 96), rotation=0, mirrored=False, sound="", codec="libx264", first=0):
+    """A clip whose frames are numbered from `first` on and shown at `times`, in seconds; `sound` is its codec."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w") as container:
         video = container.add_stream(codec, rate=30)
         video.width, video.height = size
         video.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
         video.codec_context.time_base = Fraction(1, 1000)
-        if rotation:
-            video.set_display_rotation(rotation)
-        tone = container.add_stream("aac", rate=16000) if sound else None
+        if rotation or mirrored:
+            video.set_display_rotation(rotation, hflip=mirrored)
+        tone = container.add_stream(sound, rate=16000, layout="mono") if sound else None
         for number, moment in enumerate(times, first):
             frame = av.VideoFrame.from_ndarray(numbered(number, size), format="rgb24")
             frame.pts, frame.time_base = round(moment * 1000), Fraction(1, 1000)
             container.mux(video.encode(frame))
         if tone:
             for block in range(int(times[-1] * 16000 / 1024)):
-                frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+                wave = np.sin(np.arange(block * 1024, (block + 1) * 1024) * (2 * np.pi * 440 / 16000))
+                frame = av.AudioFrame.from_ndarray(wave[None].astype(np.float32), format="fltp", layout="mono")
                 frame.sample_rate, frame.pts = 16000, block * 1024
                 container.mux(tone.encode(frame))
             container.mux(tone.encode(None))

@@ -34,7 +34,7 @@ def test_a_video_of_a_turned_phone_is_upright(tmp_path):
 
 
 def test_sound_is_carried_over(tmp_path):
-    clip = write_clip(tmp_path / "a.mp4", even(60), sound=True)
+    clip = write_clip(tmp_path / "a.mp4", even(60), sound="aac")
     video, _, _ = run_job(clip, tmp_path / "out", start=1.0)
     with av.open(str(video)) as container:
         assert container.streams.audio[0].codec_context.name == "aac"
