@@ -193,6 +193,30 @@ def test_names_from_files_are_escaped_and_cut(tmp_path, capsys):
     assert "<script" not in html and "&lt;script&gt;" in html and "\x1b" not in html
 
 
+def evaluated_on(run: Path, text: str) -> None:
+    data = {"val": {"images": 87, "fingerprint": text}}
+    (run / "eval" / "run.json").write_text(json.dumps({"data": data}))
+
+
+@pytest.mark.parametrize(("texts", "said"), [("aa", False), ("ab", True), ("a", False), ("", False)])
+def test_scores_on_different_data_are_said_not_to_compare(pair, tmp_path, capsys, texts, said):
+    for folder, text in zip(pair, texts):
+        evaluated_on(folder, f"2:{text}")
+    assert run([*map(str, pair), "--out", str(tmp_path / "page.html")]) == 0
+    printed, page = capsys.readouterr().out, (tmp_path / "page.html").read_text()
+    for shown in (printed, page):
+        assert ("evaluated on different data, so their scores do not tell which one is better" in shown) == said
+        assert ("87 (2:b)" in shown) == said
+
+
+def test_a_page_without_remarks_has_no_column_for_them(pair, tmp_path):
+    for remark in (False, True):
+        if remark:
+            (pair[1] / "checkpoint.pth").write_text("damaged")
+        run([*map(str, pair), "--out", str(tmp_path / "page.html")])
+        assert ("<th>remarks</th>" in (tmp_path / "page.html").read_text()) == remark
+
+
 def test_the_page_holds_all_tables_and_curves(pair, tmp_path, capsys):
     assert run([*map(str, pair), "--out", str(tmp_path / "page.html")]) == 0
     html = (tmp_path / "page.html").read_text()

@@ -54,7 +54,8 @@ def page(runs: Sequence[Run], names: Sequence[str]) -> Page:
     result = Page(f"Comparison of {len(runs)} runs", "Changes are those from the first run.")
     result.heading("Runs")
     rows = [[name, run.state(), shorten(run.source, 200), "; ".join(run.notes)] for name, run in zip(numbered, runs)]
-    result.table(["run", "done", "where", "remarks"], rows)
+    columns = ["run", "done", "where", *(["remarks"] if any(run.notes for run in runs) else [])]
+    result.table(columns, [row[: len(columns)] for row in rows])
     _add(result, "Settings that differ", settings_table(runs), numbered)
     _add(result, "Scores", scores_table(runs), numbered)
     for score in class_scores(runs):

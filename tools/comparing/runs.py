@@ -20,7 +20,7 @@ from util.loading.transfer import is_address
 from util.pictures.run_log import COCO_PLACES, Log, curves_of, read_log
 
 CHECKPOINTS = ("checkpoint.pth", "checkpoint_best.pth")
-LOG, PER_CLASS = "log.txt", Path("eval", "per_class.json")
+LOG, PER_CLASS, RUN = "log.txt", Path("eval", "per_class.json"), Path("eval", "run.json")
 Curve = dict[float, float]  # epoch → value
 
 # Name here → (part of the log, field, name within it)
@@ -49,6 +49,7 @@ class Run:
         curves: name of `SCORES` → values over the epochs; an evaluation without a known epoch is at -1.
         classes: key → name, AP and F1 of each class at the last evaluation, as far as they are known.
         classes_epoch: the epoch of that evaluation.
+        evaluated: number and fingerprint of the images of that evaluation, as far as they are known.
         notes: what is missing, one clause each.
         log, log_path: the lines of its log that are used, and where they come from.
         is_folder: the source is a folder, not one checkpoint.
@@ -60,6 +61,7 @@ class Run:
     curves: dict[str, Curve] = field(default_factory=dict)
     classes: dict[Any, dict[str, Any]] = field(default_factory=dict)
     classes_epoch: int | None = None
+    evaluated: tuple[int, str] | None = None
     notes: list[str] = field(default_factory=list)
     log: Log = field(default_factory=list)
     log_path: Path = Path(LOG)
@@ -219,6 +221,7 @@ def _add_classes(run: Run, folder: Path, *, any_epoch: bool) -> None:
         return
     if not any_epoch and epoch != run.entries.get("epoch"):
         return
+    run.evaluated = _evaluated(folder / RUN)
     if run.classes_epoch != epoch:
         run.classes = {}
     run.classes_epoch = epoch if is_count(epoch) else None
@@ -229,6 +232,16 @@ def _add_classes(run: Run, folder: Path, *, any_epoch: bool) -> None:
         at = run.classes_epoch if run.classes_epoch is not None else -1
         usable = {name: numbers.get(name) for name in COCO_PLACES}
         run.curves = {n: {at: float(v)} for n, v in usable.items() if is_number(v) and math.isfinite(v) and v >= 0}
+
+
+def _evaluated(path: Path) -> tuple[int, str] | None:
+    """What the record of a run says about the images of its last evaluation; None if it says nothing."""
+    try:
+        images = read_json(path)["data"]["val"]
+        found = images["images"], images["fingerprint"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+    return found if is_count(found[0]) and isinstance(found[1], str) and found[1] else None
 
 
 def _keys(classes: Sequence[tuple[int, str]]) -> list[Any]:

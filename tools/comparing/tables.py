@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from datasets.loader import same_data
 from tools.comparing.runs import SCORES, Run
 from tools.ship import DROPPED
 from util.settings import SETTINGS
@@ -88,6 +89,7 @@ def _classes_of(run: Run) -> str | None:
 FACTS = {
     "classes": _classes_of,
     "fingerprint of the data": lambda run: run.entries.get("data"),
+    "evaluated images": lambda run: run.evaluated and f"{run.evaluated[0]:,} ({run.evaluated[1]})",
     "processes": lambda run: run.entries.get("world_size"),
     "torch": lambda run: run.entries.get("versions", {}).get("torch"),
     "device type": lambda run: run.entries.get("versions", {}).get("device"),
@@ -105,7 +107,15 @@ def scores_table(runs: Sequence[Run]) -> Table:
             rows.append([f"{name}, last epoch" if name in AT_THE_END else name, *with_changes(values, digits)])
     by = {run.deciding for run in runs if run.deciding}
     note = f"of the evaluation with the best {' or '.join(sorted(by))}; then the change from the first run"
+    if not _same_images(runs):
+        note += "; the runs were evaluated on different data, so their scores do not tell which one is better"
     return Table("scores", "score", rows if by else [], note if by else "no run was evaluated yet")
+
+
+def _same_images(runs: Sequence[Run]) -> bool:
+    """Whether all runs may have been evaluated on the same data."""
+    known = [run.evaluated for run in runs if run.evaluated]
+    return all(count == known[0][0] and same_data(text, known[0][1]) for count, text in known)
 
 
 def classes_table(runs: Sequence[Run], score: str) -> Table:

@@ -41,7 +41,7 @@ table{border-collapse:collapse;font-size:.92rem;min-width:min(100%,420px)}
 .caption{color:var(--soft);font-size:.92rem;margin:1em 0 -.4em}
 .long{min-width:24ch}
 th,td{padding:5px 12px 5px 0;text-align:left;vertical-align:top;border-bottom:1px solid var(--line)}
-td{overflow-wrap:break-word;max-width:60ch}
+th,td{overflow-wrap:break-word;max-width:60ch}
 th{color:var(--soft);font-weight:600;vertical-align:bottom}
 .n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
 td.n{direction:ltr}

@@ -25,6 +25,11 @@ MEASURE = """
             ink: style.color,
             charts: [...page.querySelectorAll(".charts .chart")].map(one => one.getBoundingClientRect().width),
             images: [...page.images].map(image => image.naturalWidth),
+            heads: [...page.querySelectorAll("th")].filter(head => !head.textContent.includes(" ")).map(head => {
+                const text = page.createRange();
+                text.selectNodeContents(head);
+                return text.getClientRects().length;  // lines
+            }),
             loaded: frame.contentWindow.performance.getEntriesByType("resource")
                 .filter(entry => !entry.name.startsWith("data:")).length,
         };
@@ -45,6 +50,7 @@ def a_page() -> str:
         bars(["a long name of a class " * 3, "b"], {"AP": [0.5, 0.25]}, title="AP"),
     )
     page.table([f"column {k}" for k in range(12)], [["a cell with words"] * 12] * 3)
+    page.table(["part", "fingerprint", "annotations", "remarks"], [["train images", "2:89d35333", "/a/path" * 9, ""]])
     page.code("python main.py --coco_path " + "/a/long/path" * 30)
     page.facts({"a_setting_of_a_long_name": "/a/long/path" * 30})
     picture = Image.new("RGB", (1600, 200), "red")
@@ -68,6 +74,7 @@ def test_a_page_fits_a_phone_and_a_desktop_in_light_and_dark(tmp_path, dark):
         assert width - 20 < found["wide"] <= width, f"the page is {found['wide']} wide on a screen of {width}"
         assert all(found["images"]) and len(found["images"]) == 3
         assert found["loaded"] == 0
+        assert found["heads"] == [1] * 4, "a word is broken"
         paper, ink = (sum(map(int, re.findall(r"\d+", found[name])[:3])) for name in ("paper", "ink"))
         assert (paper < 100 and ink > 600) if dark else (paper > 700 and ink < 150)
     phone, desktop = (found["charts"] for found in measured)
