@@ -46,13 +46,15 @@ def get_parser() -> argparse.ArgumentParser:
     """The flags of `main.py` and of the cluster."""
     parser = argparse.ArgumentParser(
         description="Train DETR on a SLURM cluster with submitit.",
+        usage="%(prog)s [-h] [--flag VALUE ...]",
         parents=[get_args_parser()],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     group = parser.add_argument_group("cluster")
     group.add_argument("--ngpus", type=int, help="GPUs per node, each with one process; default: 8, without SLURM all")
     group.add_argument("--nodes", type=int, help="number of nodes; default: 4, without SLURM 1")
-    group.add_argument("--timeout", default=60, type=int, help="time limit in minutes, at which the job is requeued")
+    group.add_argument(
+        "--timeout", default=60, type=int, help="time limit in minutes, at which the job is requeued (default: 60)"
+    )
     group.add_argument(
         "--job_dir",
         default="",
@@ -62,13 +64,17 @@ def get_parser() -> argparse.ArgumentParser:
         "--cluster",
         default="auto",
         choices=["auto", "slurm", "local", "debug"],
-        help="auto: slurm if srun is found, otherwise local",
+        help="auto (the default): slurm if srun is found, otherwise local",
     )
     group.add_argument("--tasks_per_node", type=int, help="processes per node; default: --ngpus, at least 1")
-    group.add_argument("--cpus_per_task", default=10, type=int, help="CPU cores per process")
+    group.add_argument("--cpus_per_task", default=10, type=int, help="CPU cores per process (default: 10)")
     group.add_argument("--mem", type=float, help="memory per node in GB; default: 40 per process")
-    group.add_argument("--signal_delay", default=120, type=int, help="seconds before the time limit to save and stop")
-    group.add_argument("--max_timeouts", default=200, type=int, help="how often the job may reach its time limit")
+    group.add_argument(
+        "--signal_delay", default=120, type=int, help="seconds before the time limit to save and stop (default: 120)"
+    )
+    group.add_argument(
+        "--max_timeouts", default=200, type=int, help="how often the job may reach its time limit (default: 200)"
+    )
     for name in ("partition", "constraint", "qos", "account", "comment"):
         group.add_argument(f"--{name}", help=f"SLURM's --{name}")
     return parser

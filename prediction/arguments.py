@@ -32,14 +32,13 @@ def get_args_parser() -> argparse.ArgumentParser:
         "--ann",
         type=Path,
         metavar="FILE",
-        help="COCO annotation file: its images only, under their ids in it; without IMAGES, they are looked for around "
-        "the file",
+        help="COCO annotation file: only its images, with their ids; without IMAGES, they are searched around the file",
     )
     parser.add_argument(
         "--data",
         type=Path,
         metavar="FOLDER",
-        help="data set in any format that main.py --data reads: its images, under their ids in it",
+        help="data set in any format that main.py --data reads: its images, with their ids",
     )
     parser.add_argument(
         "--part",
@@ -50,8 +49,8 @@ def get_args_parser() -> argparse.ArgumentParser:
         "--threshold",
         type=threshold_value,
         default=0.5,
-        help="minimum score (default 0.5), or best: for each class that of its best F1 on the validation set, from the "
-        "checkpoint; training writes the one for all classes to eval/f1.json",
+        help="minimum score (default 0.5), or best: for each class the score with the best F1 on the validation set, "
+        "from the checkpoint; eval/f1.json of the training has the one for all classes",
     )
     parser.add_argument(
         "--panoptic_threshold",
@@ -70,15 +69,15 @@ def get_args_parser() -> argparse.ArgumentParser:
         "--slice",
         type=_at_least_one,
         metavar="PIXELS",
-        help="also look at the picture in tiles of this side, for small objects in large pictures; what tiles find of "
-        "one object is merged, by class",
+        help="also look at tiles of this size, for small objects in large pictures; detections of one object in "
+        "several tiles are merged, by class",
     )
     parser.add_argument(
         "--overlap",
         type=float,
         default=0.2,
         metavar="FRACTION",
-        help="with --slice: what neighbouring tiles share at least, of their side (default 0.2)",
+        help="with --slice: least overlap of neighbouring tiles, as a fraction of their side (default 0.2)",
     )
     parser.add_argument(
         "--max_pixels",
@@ -89,7 +88,7 @@ def get_args_parser() -> argparse.ArgumentParser:
     parser.add_argument("--device", default="auto", help="auto (cuda, else mps, else cpu), cpu, cuda, cuda:N, mps")
     parser.add_argument("--count", action="store_true", help="print counts per class instead of every object")
     parser.add_argument("--save_crops", action="store_true", help="write the content of each box to crops/CLASS/")
-    parser.add_argument("--attention", action="store_true", help="draw where the model looked, to attention/")
+    parser.add_argument("--attention", action="store_true", help="draw where the model looked, in attention/")
     parser.add_argument(
         "--attention_points",
         nargs="+",
@@ -100,7 +99,7 @@ def get_args_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--no_pictures", action="store_true", help="write no pictures")
     parser.add_argument(
-        "--resume", action="store_true", help="continue an interrupted job in --out; what has changed is done again"
+        "--resume", action="store_true", help="continue an interrupted job in --out, and repeat what has changed"
     )
     parser.add_argument(
         "--fps", action="store_true", help="measure the network's speed, without IMAGES; with videos: draw the speed"

@@ -19,9 +19,16 @@ class ToolError(RuntimeError):
 
 def tool_parser(description: str | None, **options: Any) -> argparse.ArgumentParser:
     """A parser whose help shows `description`, usually the tool's docstring, with its line breaks."""
+    options.setdefault("prog", _command())
     return argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter, **options
     )
+
+
+def _command() -> str | None:
+    """`python -m tools.NAME` in a process that was started so; argparse before Python 3.14 names the file alone."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    return f"python -m {spec.name}" if spec and spec.name.startswith("tools.") else None
 
 
 def say(text: str) -> None:

@@ -5,10 +5,10 @@ python -m tools.convert RUN/checkpoint.pth FOLDER --timm   # with timm's backbon
 python -m tools.convert FOLDER checkpoint.pth              # reads config.json and model.safetensors
 
 Class names, their thresholds, and the sizes and the normalisation of images are converted too:
-preprocessor_config.json is written and read. There and back, a detector finds the same objects. Hugging Face's
-`DetrImageProcessorPil` prepares an image exactly as this library does, `DetrImageProcessor` within one level of 255,
-unless --max_size limits the long side: then the published rounding, which this library keeps, gives another long side,
-mostly by one pixel, for images several times as long as wide by more.
+preprocessor_config.json is written and read. Converted there and back, a detector finds the same objects.
+Hugging Face's `DetrImageProcessorPil` prepares an image exactly as this library does, `DetrImageProcessor` within one
+level of 255. Where --max_size limits the long side, the published rounding, which this library keeps, gives another
+long side: mostly by one pixel, by more for images several times as long as wide.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Write the report of a run again, from the files in its folder: `python -m tools.report RUN`.
 
-Every evaluation writes RUN/report.html. This command makes it anew, such as after the images were moved, or for a run
-that was stopped between two evaluations.
+Every evaluation writes RUN/report.html. This command writes it again, for example after the images were moved, or
+for a run that was stopped between two evaluations.
 """
 
 from __future__ import annotations

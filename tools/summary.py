@@ -157,7 +157,8 @@ def main(options: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
 
 def run(argv: Sequence[str] | None = None) -> int:
     """The command; returns the exit code."""
-    parser = tool_parser(__doc__, parents=[get_args_parser()])
+    usage = "%(prog)s [-h] [--size H W] [--flag VALUE ...] [checkpoint]"
+    parser = tool_parser(__doc__, parents=[get_args_parser()], usage=usage)
     parser.add_argument("checkpoint", nargs="?", help="a file or an http(s) address, instead of model flags")
     parser.add_argument(
         "--size",

@@ -32,9 +32,9 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """
     print_any_script()
     parser = argparse.ArgumentParser(
-        description="Train and evaluate DETR.",
+        usage="%(prog)s [-h] [--flag VALUE ...]",  # a list of all flags would bury an error below it
+        description="Train and evaluate DETR on COCO (--coco_path FOLDER) or on data of your own (--data FOLDER).",
         parents=[get_args_parser()],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     args = parser.parse_args(argv)
     args.given = given_flags(parser, argv)

@@ -10,15 +10,23 @@ VIDEO_FLAGS = ("every", "start", "end", "retries", "show", "track", "line")
 
 def add_video_flags(parser: argparse.ArgumentParser) -> None:
     """Add them; each is None or False unless given."""
-    group = parser.add_argument_group("videos", "of files, folders, http(s) and rtsp addresses, webcams by number")
-    group.add_argument("--every", type=_count, metavar="N", help="only every N-th frame (default 1)")
-    group.add_argument("--start", type=seconds, metavar="TIME", help="from this time on: seconds, or [H:]M:S")
-    group.add_argument("--end", type=seconds, metavar="TIME", help="up to this time")
-    group.add_argument("--retries", type=_not_negative, metavar="N", help="open a cut stream again (default 3 times)")
+    group = parser.add_argument_group(
+        "videos", "from files, folders, http(s) and rtsp addresses, and webcams by number"
+    )
+    group.add_argument("--every", type=_count, metavar="N", help="use every N-th frame only (default 1)")
+    group.add_argument("--start", type=seconds, metavar="TIME", help="start at this time: seconds, or [H:]M:S")
+    group.add_argument("--end", type=seconds, metavar="TIME", help="end at this time")
+    group.add_argument(
+        "--retries", type=_not_negative, metavar="N", help="how often to reopen a broken stream (default 3)"
+    )
     group.add_argument("--show", action="store_true", help="show the frames in a window, too")
     group.add_argument("--track", action="store_true", help="give each object an id, and count objects by class")
     group.add_argument(
-        "--line", nargs=4, type=float, metavar=("X0", "Y0", "X1", "Y1"), help="with --track: count who crosses it"
+        "--line",
+        nargs=4,
+        type=float,
+        metavar=("X0", "Y0", "X1", "Y1"),
+        help="with --track: count the objects that cross this line",
     )
 
 

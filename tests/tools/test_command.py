@@ -2,7 +2,10 @@
 
 import ast
 import os
+import sys
+from importlib.machinery import ModuleSpec
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -15,6 +18,13 @@ def run(main, *argv: str, **settings) -> int:
     parser = tool_parser("A tool.\n\nSecond paragraph.", allow_abbrev=False)
     parser.add_argument("--count", type=int, default=1)
     return run_tool(parser, main, argv, **settings)
+
+
+def test_the_help_names_the_command_that_was_started(monkeypatch):
+    started = ModuleType("__main__")
+    started.__spec__ = ModuleSpec("tools.ship", None)
+    monkeypatch.setitem(sys.modules, "__main__", started)
+    assert tool_parser("A tool.").format_usage() == "usage: python -m tools.ship [-h]\n"
 
 
 @pytest.mark.parametrize(("result", "code"), [(None, 0), (0, 0), (1, 1)])

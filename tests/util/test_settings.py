@@ -13,6 +13,15 @@ def test_the_parser_has_the_tables_names_and_defaults():
     assert args == {name: setting.default for name, setting in SETTINGS.items()}
 
 
+def test_the_help_names_each_default_once_and_none_that_says_nothing():
+    text = " ".join(get_args_parser().format_help().split())
+    for part in ("(default: 0.0001)", "(default: 480 512 544", "(default: sine)"):
+        assert part in text
+    for part in ("None", ")", "False", "True", "["):
+        assert f"(default: {part}" not in text
+    assert "default: --coco_path (default" not in text
+
+
 def test_every_setting_has_one_effect():
     effects = [names_that_touch(effect) for effect in (DETECTOR, INPUT, TRAINING, SCHEDULE, RUN)]
     assert sorted(name for names in effects for name in names) == sorted(SETTINGS)

@@ -30,7 +30,7 @@ class Setting:
         name: in `args`, and of its flag unless `flag` is set.
         default: without the flag. False or True makes a switch that takes no value.
         kind: type of the value; of each value, if the default is a list.
-        help: one line for `--help`.
+        help: one line for `--help`, which adds the default.
         touches: DETECTOR, INPUT, TRAINING, SCHEDULE or RUN.
         at_least, at_most: the smallest and the largest value allowed. Values must be finite too.
         below, above: exclusive bounds.
@@ -44,7 +44,7 @@ class Setting:
     name: str
     default: Any
     kind: type | None
-    help: str | None
+    help: str
     touches: str
     at_least: float | None = None
     at_most: float | None = None
@@ -73,7 +73,10 @@ class Setting:
             "nargs": "+" if several else None,
         }
         given = {name: value for name, value in options.items() if value is not None}
-        parser.add_argument(flag, default=default, help=self.help, **given)
+        shown = " ".join(map(str, default)) if several else default
+        says_default = "default:" in self.help or shown in (None, "")
+        text = self.help if says_default else f"{self.help} (default: {shown})"
+        parser.add_argument(flag, default=default, help=text, **given)
 
     def check(self, value: Any) -> None:
         """Refuse a value out of bounds: ValueError with the flag, the bounds and the value. None passes."""
