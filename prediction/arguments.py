@@ -124,6 +124,8 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     has_videos = bool(sorted_inputs.videos or sorted_inputs.web) and not (options.ann or options.data)
     if not has_videos and any(getattr(options, name) not in (None, False) for name in VIDEO_FLAGS):
         parser.error(f"--{', --'.join(VIDEO_FLAGS)} are for videos, and none is named")
+    if options.start is not None and options.end is not None and options.start > options.end:
+        parser.error(f"--start {options.start:g} s is after --end {options.end:g} s")
     if options.line and not options.track:
         parser.error("--line needs --track")
     if options.fps and has_videos and options.size:

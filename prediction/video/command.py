@@ -17,7 +17,7 @@ from prediction.sources.address import receive
 from prediction.tracking.line import Line
 from prediction.tracking.tracker import Tracker
 from prediction.video.job import VideoJob
-from prediction.video.reader import import_av
+from prediction.video.opening import import_av
 from prediction.video.sources import Source, address_source
 from prediction.video.window import Window
 from util.errors import one_sentence

@@ -7,6 +7,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, TextIO
@@ -87,8 +88,12 @@ class VideoJob:
             raise
         frames = one.run()
         if not frames and not self.stopped() and not (one.window is not None and one.window.closed):
-            what = f" between --start and --end, it has {reader.count}" if reader.count else ""
-            raise OSError(f"{source.name} has no frame{what}{': ' if reader.broken else ''}{'; '.join(reader.broken)}")
+            last = (
+                f" between --start and --end, the last one read is at {reader.last:.2f} s"
+                if reader.last is not None
+                else ""
+            )
+            raise OSError(f"{source.name} has no frame{last}{': ' if reader.broken else ''}{'; '.join(reader.broken)}")
         broken = f", {reader.broken_count} broken ({'; '.join(reader.broken)})" if reader.broken_count else ""
         target = path if self.pictures else f"{path}{LINES}"
         done = f"{frames} frame{'s' * (frames > 1)}{printable(broken, 500)}"
@@ -224,6 +229,8 @@ class _OneVideo:
                 os.replace(self._part, f"{self.path}{LINES}")
             else:
                 self._part.unlink(missing_ok=True)
+                with suppress(OSError):
+                    self.path.parent.rmdir()  # if nothing else is in it
             if self.window is not None:
                 self.window.close()
 

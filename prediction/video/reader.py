@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import errno
 import math
-import re
-import sys
 import time
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
@@ -15,17 +13,17 @@ from typing import Any
 import numpy as np
 
 from prediction.video.clock import Clock
+from prediction.video.opening import SILENCE, cause_of, ends, import_av, open_source, sound_of
 from prediction.video.sources import Source
 from prediction.video.upright import is_turned, upright
 
-SILENCE = 10.0  # seconds that a stream may send nothing
 PAUSE, LONGEST_PAUSE = 1.0, 30.0  # seconds before a stream is opened again: twice as long each time
 STEADY = 30.0  # seconds after which a server that ends a stream is tried again as if for the first time
 ENDED = "the server ended it"
 TELL_DURATION = frozenset(("avi", "matroska,webm", "mov,mp4,m4a,3gp,3g2,mj2", "rtsp"))  # of others it is estimated
 WITHOUT_TIMES = frozenset(("mjpeg", "mpjpeg"))  # pictures one after the other: the time is that at which one arrives
+SAME = 0.0005  # seconds: times in files are rounded, some to thousandths
 NAMED = 3  # broken frames that are named in the sentence
-INSTALL = 'the package av, which videos need, is not installed: pip install ".[video]"'
 
 
 @dataclass(frozen=True)
@@ -73,7 +71,7 @@ class Reader:
 
     Raises:
         ValueError: `av` is not installed.
-        OSError: the source cannot be opened, holds no video, or breaks off for good; no message has a password in it.
+        OSError: the source cannot be opened or holds no video; no message has a password in it.
     """
 
     def __init__(
@@ -94,13 +92,13 @@ class Reader:
         self.broken_count = 0
         self._av = import_av()
         self._index, self._last = 0, None
-        self._container = self._open()
+        self._container = open_source(self.source)
         self.stream = self._container.streams.best("video")
         self.rate = Fraction(self.stream.average_rate or self.stream.guessed_rate or 30)
         self.time_base = self.stream.time_base or Fraction(1, 90000)
-        self.sound = _sound_of(self._container)
+        self.sound = sound_of(self._container)
         self.sound_is_lost = self.sound is None and self._container.streams.best("audio") is not None
-        self._live = source.kind != "file" and not _ends(self._container)
+        self._live = source.kind != "file" and not ends(self._container)
         self._without_times = self._live and self._container.format.name in WITHOUT_TIMES
         self._clock = self._new_clock()
 
@@ -128,16 +126,16 @@ class Reader:
                         self._break(f"{at} the stream broke off ({cause}){tried}")
                     return
                 self.say(f"{self.source.name}: broke off {at} ({cause}), trying again ({failures} of {self.retries})")
-                self._wait(min(PAUSE * 2 ** (failures - 1), LONGEST_PAUSE))
+                self._wait(min(PAUSE * 2 ** min(failures - 1, 5), LONGEST_PAUSE))
                 if self.stopped():
                     return
         finally:
             self.close()
 
     @property
-    def count(self) -> int:
-        """The number of frames that were decoded until now."""
-        return self._index
+    def last(self) -> float | None:
+        """The time of the last frame that was decoded, also of one that was left out."""
+        return self._last
 
     def close(self) -> None:
         """Let the source go."""
@@ -148,13 +146,13 @@ class Reader:
     def _items(self) -> Iterator[Frame | Sound]:
         self._left, self._reached, self._longest = False, 0.0, 0.0
         if self._container is None:
-            self._container = self._open()
+            self._container = open_source(self.source)
             if self._live:
                 self._clock.restart()
             else:
                 self._clock = self._new_clock()
         container, video = self._container, self._container.streams.best("video")
-        sound = _sound_of(container)
+        sound = sound_of(container)
         if sound is not None and (self.sound is None or sound.codec_context.name != self.sound.codec_context.name):
             sound = None
         resumed = None if self._live else self._last  # a file on a server is read again up to where it broke off
@@ -171,10 +169,10 @@ class Reader:
                     continue
                 index, self._last = self._index, moment
                 self._index += 1
-                if self.end is not None and moment > self.end:
+                if self.end is not None and moment > self.end + SAME:
                     self._left = True
                     return
-                if index % self.every or (self.start is not None and moment < self.start):
+                if index % self.every or (self.start is not None and moment < self.start - SAME):
                     continue
                 if frame.is_corrupt:
                     self._break(f"frame {index} at {moment:.2f} s is damaged")
@@ -222,7 +220,7 @@ class Reader:
 
     def _cause_of_break(self, error: BaseException) -> str:
         over = self._live and self._container is not None and getattr(error, "errno", None) == errno.EIO
-        return ENDED if over else _cause(error.__cause__ or error)
+        return ENDED if over else cause_of(error.__cause__ or error)
 
     def _new_clock(self) -> Clock:
         return Clock(float(1 / self.rate), SILENCE if self._live else math.inf)
@@ -234,7 +232,7 @@ class Reader:
             return []
         except self._av.error.FFmpegError as error:
             where = f" at {float(packet.pts * packet.time_base):.2f} s" if packet.pts is not None else ""
-            self._break(f"the frame {self._place()}{where} cannot be decoded ({_cause(error)})")
+            self._break(f"the frame {self._place()}{where} cannot be decoded ({cause_of(error)})")
             return []
 
     def _place(self) -> str:
@@ -251,62 +249,3 @@ class Reader:
         until = time.monotonic() + pause
         while time.monotonic() < until and not self.stopped():
             time.sleep(0.05)
-
-    def _open(self) -> Any:
-        address, how = self.source.address, {"metadata_errors": "replace"}
-        if self.source.kind == "webcam":
-            formats = {"linux": ("video4linux2", f"/dev/video{address}"), "darwin": ("avfoundation", address)}
-            if sys.platform not in formats:
-                raise OSError(f"webcam {address}: webcams are opened by number on Linux and macOS only")
-            how["format"], address = formats[sys.platform]
-        elif self.source.kind == "address":
-            how["timeout"] = (SILENCE, SILENCE)
-            if address.lower().startswith("rtsp"):
-                how["options"] = {"rtsp_flags": "prefer_tcp"}  # loses nothing; UDP where a server offers only that
-        else:
-            address = f"file:{address}"  # no name of a file is an address or a protocol
-        try:
-            container = self._av.open(address, **how)
-        except (self._av.error.FFmpegError, OSError, ValueError) as error:
-            raise OSError(f"{self.source.name} cannot be opened as a video ({_cause(error)})") from error
-        video = container.streams.best("video")
-        if video is None or video.disposition & self._av.stream.Disposition.attached_pic:  # the cover of a song
-            container.close()
-            raise OSError(f"{self.source.name} holds no video")
-        if video.codec_context is None:
-            container.close()
-            raise OSError(f"{self.source.name} holds a video of an unknown codec")
-        return container
-
-
-def import_av() -> Any:
-    """The package PyAV.
-
-    Raises:
-        ValueError: it is not installed; the message says how to install it.
-    """
-    try:
-        import av
-    except ImportError as error:
-        raise ValueError(INSTALL) from error
-    av.logging.set_level(None)  # what matters is said in our own words
-    return av
-
-
-def _sound_of(container: Any) -> Any:
-    """The stream of the sound, if there is one that can be decoded."""
-    sound = container.streams.best("audio")
-    return sound if sound is not None and sound.codec_context is not None and sound.codec_context.sample_rate else None
-
-
-def _ends(container: Any) -> bool:
-    """Whether a source has an end, by its duration or by its size on a server; a live stream has none."""
-    return container.duration is not None or (container.size > 0 and container.format.name != "hls")
-
-
-def _cause(error: BaseException) -> str:
-    """What went wrong, without the address, which may hold a password."""
-    if isinstance(error, EOFError):
-        return "it ends too early"
-    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return re.sub(r"\w+://\S+", "…", text)

@@ -67,7 +67,7 @@ def sort_inputs(entries: Sequence[str], of_images: Collection[str] = ()) -> Inpu
             inputs.web.append(entry)
         elif re.fullmatch(r"\d{1,3}", entry):
             inputs.videos.append(Source(entry, f"webcam-{entry}", "webcam"))
-        elif Path(entry).suffix.lower() in SUFFIXES and not any(letter in entry for letter in "*?["):
+        elif Path(entry).suffix.lower() in SUFFIXES and not any(part in entry for part in ("*", "?", "[", "://")):
             inputs.videos.append(Source(entry, Path(entry).name, "file"))
         else:
             inputs.images.append(entry)

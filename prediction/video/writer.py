@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from prediction.video.reader import Sound, import_av
+from prediction.video.opening import import_av
+from prediction.video.reader import Sound
 
 SOUND = frozenset(("aac", "ac3", "alac", "eac3", "flac", "mp3", "opus"))  # what MP4 holds and players know
 RATES = frozenset((8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000))  # of AAC

@@ -110,6 +110,21 @@ def test_times_on_the_command_line():
     assert [seconds(text) for text in ("90", "1:30", "0:01:30.5")] == [90, 90, 90.5]
 
 
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        (["a.mp4", "--start", "5", "--end", "2"], "--start 5 s is after --end 2 s"),
+        (["a.mp4", "--every", "x"], "--every: must be a whole number of at least 1, got 'x'"),
+        (["a.mp4", "--retries", "-1"], "--retries: must be a whole number of at least 0, got '-1'"),
+        (["ftp://host/a.mp4", "--every", "2"], "are for videos, and none is named"),
+    ],
+)
+def test_flags_that_make_no_sense_are_refused(flags, sentence, capsys):
+    with pytest.raises(SystemExit):
+        predict.run(["checkpoint.pth", *flags, "--out", "out"])
+    assert sentence in capsys.readouterr().err
+
+
 def test_frames_are_read_only_a_few_ahead(tmp_path):
     """Bounded memory: a slow model holds the decoder back."""
     made = []
