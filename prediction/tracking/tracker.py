@@ -1,25 +1,24 @@
-"""The detections of successive frames → an id for each object: ByteTrack (Zhang et al. 2022), from `trackers`."""
+"""The detections of successive frames → an id for each object, and counts of the objects."""
 
 from __future__ import annotations
 
 import math
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 
 from prediction.result import Prediction, class_name
+from prediction.tracking.association import Association
 from prediction.tracking.line import Crossings, Line
 from util.text import printable
 
-INSTALL = 'which --track needs: pip install ".[track]"'
-PATIENCE = 1.0  # seconds that an object may be out of sight and keep its id
-CONFIRMED = 2  # successive frames with an object before it gets an id: a single false detection gets none
-MIN_IOU = 0.1  # between a box and where the object is expected, to be the same one
 SAME = 0.5  # IoU from which two detections of a class are of one object: the better one is followed
 SAME_PLACE = 0.7  # the same for detections of different classes
-COUNTED = 5  # frames that an object is seen in before it is counted
+APART = 0.3  # a new object overlaps no better detection by more
+COUNTED = 1 / 3  # seconds that an object is seen before it is counted, but
+COUNTED_FRAMES = (3, 10)  # at least and at most so many frames
 
 
 class Tracker:
@@ -33,6 +32,9 @@ class Tracker:
         rate: frames per second that are passed to `update`, about; the times of the frames are what counts.
         line: objects whose centre crosses it are counted.
 
+    Attributes:
+        counted: frames that an object is seen in before it is counted.
+
     Raises:
         ValueError: the package `trackers` is not installed (the message says how to install it), or a rate that is not
             positive.
@@ -41,23 +43,10 @@ class Tracker:
     def __init__(self, names: Mapping[int, str], rate: float = 30.0, line: Line | None = None):
         if not (math.isfinite(rate) and rate > 0):
             raise ValueError(f"a tracker needs a positive number of frames per second, got {rate:g}")
-        try:
-            import supervision
-            import trackers
-        except ImportError as error:
-            raise ValueError(f"{printable(error, 300)}, {INSTALL}") from error
         self.names, self.line, self.rate = names, line, rate
-        self._detections = supervision.Detections
-        self._byte_track = trackers.ByteTrackTracker(
-            lost_track_buffer=round(30 * PATIENCE),
-            frame_rate=rate,
-            track_activation_threshold=0.0,  # the caller's threshold has decided
-            high_conf_det_threshold=0.0,
-            minimum_consecutive_frames=CONFIRMED,
-            minimum_iou_threshold=MIN_IOU,
-        )
+        self.counted = min(max(round(COUNTED * rate), COUNTED_FRAMES[0]), COUNTED_FRAMES[1])
+        self._association = Association(rate)
         self._clock, self._last_time = 0.0, None
-        self._votes: dict[int, Counter[int]] = defaultdict(Counter)  # id → class → sum of scores
         self._seen: Counter[int] = Counter()  # id → frames
         self._crossings = Crossings(line) if line else None
 
@@ -76,27 +65,26 @@ class Tracker:
 
         self._clock += self._elapsed(frame_time)
         boxes, scores = torch.as_tensor(detections.boxes).float().reshape(-1, 4), torch.as_tensor(detections.scores)
-        labels = torch.as_tensor(detections.labels)
-        rows = batched_nms(boxes, scores.float(), labels, SAME)
-        rows = rows[nms(boxes[rows], scores[rows].float(), SAME_PLACE)].sort().values.numpy()
-        frame = self._detections(
-            xyxy=boxes.double().numpy()[rows],
-            confidence=scores.double().numpy()[rows],
-            class_id=labels.numpy()[rows],
-            data={"row": rows},
+        boxes, scores, labels = boxes.cpu(), scores.float().cpu(), torch.as_tensor(detections.labels).cpu()
+        rows = batched_nms(boxes, scores, labels, SAME)
+        rows = rows[nms(boxes[rows], scores[rows], SAME_PLACE)].sort().values
+        alone = torch.isin(rows, rows[nms(boxes[rows], scores[rows], APART)])
+        picture = getattr(detections, "image", None)
+        found = self._association.update(
+            boxes[rows].double().numpy(),
+            scores[rows].numpy(),
+            labels[rows].tolist(),
+            alone.numpy(),
+            self._clock,
+            picture and picture.size,
         )
-        tracked = self._byte_track.update(frame, timestamp=self._clock)
-        ids: list[int | None] = [None] * len(detections.labels)
-        for row, number in zip(tracked.data.get("row", ()), tracked.tracker_id):
-            if number >= 0:
-                ids[int(row)] = int(number) + 1
-        for row, box, score, label in zip(rows.tolist(), frame.xyxy, frame.confidence, frame.class_id):
-            number = ids[row]
+        ids: list[int | None] = [None] * len(labels)
+        for row, number in zip(rows.tolist(), found):
+            ids[row] = number
             if number is not None:
                 self._seen[number] += 1
-                self._votes[number][int(label)] += float(score)
                 if self._crossings:
-                    self._crossings.see(number, box.tolist())
+                    self._crossings.see(number, boxes[row].tolist())
         return ids
 
     def class_of(self, number: int) -> int:
@@ -105,14 +93,14 @@ class Tracker:
         Raises:
             KeyError: no object has the id.
         """
-        votes = self._votes.get(number)
+        votes = self._association.votes.get(number)
         if votes is None:
             raise KeyError(f"no object has the id {number}")
         return max(sorted(votes), key=votes.__getitem__)
 
     def counts(self) -> dict[int, int]:
-        """Category id → number of different objects so far; those seen in fewer than `COUNTED` frames are left out."""
-        counts = Counter(self.class_of(number) for number, frames in self._seen.items() if frames >= COUNTED)
+        """Category id → number of different objects so far; those seen in fewer than `counted` frames are left out."""
+        counts = Counter(self.class_of(number) for number, frames in self._seen.items() if frames >= self.counted)
         return dict(sorted(counts.items()))
 
     def crossed(self) -> dict[str, dict[int, int]]:
@@ -121,7 +109,7 @@ class Tracker:
             return {}
         crossed: dict[str, Counter[int]] = {"in": Counter(), "out": Counter()}
         for number, way in self._crossings.found:
-            if self._seen[number] >= COUNTED:
+            if self._seen[number] >= self.counted:
                 crossed[way][self.class_of(number)] += 1
         return {way: dict(sorted(counts.items())) for way, counts in crossed.items()}
 

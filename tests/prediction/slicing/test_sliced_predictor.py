@@ -5,10 +5,10 @@ import pytest
 import torch
 from PIL import Image
 
+from benchmarks.drawn.wide_scenes import TILE, draw_wide_scene
 from prediction.predictor import Predictor
 from prediction.result import Prediction
 from prediction.slicing.predictor import SlicedPredictor
-from tests.helpers.drawn.wide_scenes import TILE, draw_wide_scene
 from tests.helpers.paths import REPOSITORY
 from util.box_ops import box_iou
 

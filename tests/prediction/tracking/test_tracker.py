@@ -6,10 +6,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from benchmarks.drawn.moving_shapes import Mover, draw_frames
 from prediction.predictor import Predictor
 from prediction.tracking.line import Line
 from prediction.tracking.tracker import Tracker
-from tests.helpers.drawn.moving_shapes import Mover, draw_frames
 from tests.helpers.paths import REPOSITORY
 from util.box_ops import box_iou
 
@@ -50,14 +50,14 @@ def test_an_object_that_was_away_longer_than_a_second_gets_a_new_id(tracker: Tra
 
 
 def test_a_second_detection_of_the_same_object_has_no_id(tracker: Tracker):
-    for _ in range(6):
+    for _ in range(12):
         ids = tracker.update(frame((11, 10, 2, 0.6), (10, 10, 1, 0.9)))
     assert ids == [None, 1]
     assert tracker.counts() == {1: 1}
 
 
 def test_the_class_is_that_of_most_detections(tracker: Tracker):
-    for label in (1, 2, 1, 1, 1, 1):
+    for label in (1, 2, 2, *[1] * 9):
         tracker.update(frame((10, 10, label, 0.9)))
     assert tracker.summary()["objects"] == {"circle": 1}
 
@@ -72,6 +72,24 @@ def test_crossings_are_counted_by_class_and_way(tracker: Tracker):
         "out": {"square": 1},
     }
     assert tracker.sentence() == "tracked: 1 circle, 1 square; in: 1 circle; out: 1 square"
+
+
+@pytest.mark.parametrize(("rate", "least"), [(30, 10), (60, 10), (15, 5), (2, 3)])
+def test_an_object_is_counted_after_a_third_of_a_second(tracker: Tracker, rate: float, least: int):
+    slow = Tracker(NAMES, rate)
+    slow.update(frame((10, 10, 1, 0.9)))  # no id yet
+    for seen in range(1, least + 1):
+        slow.update(frame((10, 10, 1, 0.9)))
+        assert slow.counts() == ({1: 1} if seen >= least else {})
+
+
+def test_a_detection_over_another_of_its_class_begins_no_object(tracker: Tracker):
+    for _ in range(3):
+        ids = tracker.update(frame((10, 10, 1, 0.9), (18, 10, 1, 0.8)))  # IoU 0.43
+    assert ids == [1, None]
+    for _ in range(2):
+        ids = tracker.update(frame((10, 10, 1, 0.9), (24, 10, 1, 0.8)))
+    assert ids == [1, 2]
 
 
 @pytest.mark.parametrize("times", [(5.0, 5.0, 5.0), (5.0, 2.0, float("nan")), (5.0, None, 1.0)])
@@ -100,7 +118,7 @@ def test_shapes_on_known_paths_keep_their_ids_and_are_counted_exactly():
     for number, (picture, there) in enumerate(draw_frames(movers, 100)):
         found = predictor(picture)
         given = tracker.update(found, number / 30)
-        overlaps = box_iou(found.boxes, torch.tensor([box for _, _, box in there]))[0]
+        overlaps = box_iou(found.boxes, torch.tensor([seen.box for seen in there]))[0]
         for index, overlap in enumerate(overlaps.unbind(1)):
             own = given[int(overlap.argmax())] if overlap.max() >= 0.5 else None
             seen += own is not None
