@@ -193,19 +193,22 @@ class Reader:
 
     def _packets(self, container: Any, video: Any, sound: Any) -> Iterator[Any]:
         """Packets, the last of which is empty: it asks the decoder for the frames that it holds back."""
+        chosen = [stream for stream in (video, sound) if stream is not None]
+        streams = container.streams if self.source.kind == "file" else chosen  # others tell how long a file should be
         try:
-            for packet in container.demux([stream for stream in (video, sound) if stream is not None]):
+            for packet in container.demux(list(streams)):
                 if packet.pts is not None:
                     end = float((packet.pts + (packet.duration or 0)) * packet.time_base)
                     self._longest = max(self._longest, end - self._reached)
                     self._reached = max(self._reached, end)
-                if packet.size or packet.stream is video:
+                if packet.stream in chosen and (packet.size or packet.stream is video):
                     yield packet
-        except self._av.error.FFmpegError:
+        except (self._av.error.FFmpegError, IndexError) as error:
             empty = self._av.Packet()
             empty.stream, empty.time_base = video, video.time_base
             yield empty
-            raise
+            if not isinstance(error, IndexError):  # PyAV's at the end of a file in which a stream begins later
+                raise
 
     def _early_end(self) -> str | None:
         """Why there should be more after the last packet, or None."""
@@ -223,7 +226,9 @@ class Reader:
         return ENDED if over else cause_of(error.__cause__ or error)
 
     def _new_clock(self) -> Clock:
-        return Clock(float(1 / self.rate), SILENCE if self._live else math.inf)
+        whole = self._container.duration
+        longest = SILENCE if self._live else math.inf if whole is None else whole / self._av.time_base + SILENCE
+        return Clock(float(1 / self.rate), longest)
 
     def _decoded(self, packet: Any) -> list[Any]:
         try:
