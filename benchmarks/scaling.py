@@ -41,14 +41,14 @@ class Link:
 # Of what the data sheets promise, 70 % arrive in practice.
 ARRIVES = 0.7
 LINKS = (
-    Link("NVLink of a V100 (150 GB/s a direction)", 150 * GIGA * ARRIVES, (8,)),
-    Link("NVLink of an H100 (450 GB/s a direction)", 450 * GIGA * ARRIVES, (8,)),
+    Link("NVLink of a V100 (150 GB/s per direction)", 150 * GIGA * ARRIVES, (8,)),
+    Link("NVLink of an H100 (450 GB/s per direction)", 450 * GIGA * ARRIVES, (8,)),
     Link("PCIe 3.0 × 16 (16 GB/s), shared by 2 GPUs", 16 * GIGA * ARRIVES / 2, (8,)),
     Link("PCIe 4.0 × 16 (32 GB/s)", 32 * GIGA * ARRIVES, (8,)),
-    Link("200 Gb/s InfiniBand a machine of 8", 25 * GIGA * ARRIVES, (64,)),
-    Link("100 Gb/s Ethernet a machine of 8", 12.5 * GIGA * ARRIVES, (64,)),
-    Link("25 Gb/s Ethernet a machine of 8", 3.125 * GIGA * ARRIVES, (64,)),
-    Link("10 Gb/s Ethernet a machine of 8", 1.25 * GIGA * ARRIVES, (64,)),
+    Link("200 Gb/s InfiniBand per machine of 8", 25 * GIGA * ARRIVES, (64,)),
+    Link("100 Gb/s Ethernet per machine of 8", 12.5 * GIGA * ARRIVES, (64,)),
+    Link("25 Gb/s Ethernet per machine of 8", 3.125 * GIGA * ARRIVES, (64,)),
+    Link("10 Gb/s Ethernet per machine of 8", 1.25 * GIGA * ARRIVES, (64,)),
 )
 
 
@@ -95,7 +95,7 @@ def days(step: float, gpus: int, batch: int) -> float:
 
 def table(step: float, parameters: float, batch: int, width: int, forward: float) -> Iterator[str]:
     """Lines of Markdown: a row for each link and number of GPUs."""
-    yield "| link | GPUs | sum of the gradients | step | efficiency | 300 epochs |"
+    yield "| link | GPUs | exchange | step | efficiency | 300 epochs |"
     yield "|---|---|---|---|---|---|"
     yield f"| one GPU | 1 | | {step * 1e3:.0f} ms | 100 % | {days(step, 1, batch):.1f} days |"
     for link in LINKS:
