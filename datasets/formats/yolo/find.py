@@ -10,7 +10,7 @@ from datasets.formats.part_names import part_of
 from datasets.formats.pictures import common_folder, is_picture
 from datasets.formats.text_files import read_text
 from datasets.formats.tree import Tree
-from datasets.formats.yolo.config import Config, looks_like_config, read_config, read_darknet_config
+from datasets.formats.yolo.config import KEYS, Config, looks_like_config, read_config, read_darknet_config
 from datasets.formats.yolo.labels import looks_like_labels
 from datasets.formats.yolo.names import NAMES_FILES, common_names
 from datasets.formats.yolo.paths import IMAGES, LABELS, Folders, resolve
@@ -82,15 +82,22 @@ def _by_config(config: Config, folders: Folders) -> FoundData:
         missing = [text for text, path in found if path is None]
         if missing and part == "test":  # Roboflow states all three, and writes those that it has
             continue
+        line = next((config.lines[key] for key in KEYS[part] if key in config.lines), None)
+        where = f"{printable(config.source)}{f' line {line}' if line else ''} states that {part} lies in"
         if missing:
-            line = config.lines.get(part) or config.lines.get("valid")
             unusable[part] = (
-                f"{printable(config.source)}{f' line {line}' if line else ''} states that {part} lies in "
-                f"'{printable(missing[0])}', but it is neither there nor below {printable(root)}: correct the path"
+                f"{where} '{printable(missing[0])}', but it is neither there nor below {printable(root)}: correct the "
+                "path"
             )
             continue
-        pictures[part] = [picture for _, path in found for picture in _pictures(path, bases, folders, notes[part])]
-        pictures[part] = list(dict.fromkeys(pictures[part]))
+        of_part: list[Path] = []
+        for text, path in found:
+            try:
+                of_part += _pictures(path, bases, folders, notes[part])
+            except (OSError, ValueError) as error:
+                unusable[part] = f"{where} '{printable(text)}', which cannot be used: {error}"
+        if part not in unusable:
+            pictures[part] = list(dict.fromkeys(of_part))
     if not pictures and not unusable:
         raise ValueError(f"{printable(config.source)} states neither train nor val: write where the images lie")
     names = config.names or common_names(_names_files(folders.tree))

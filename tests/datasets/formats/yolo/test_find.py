@@ -118,8 +118,10 @@ def test_an_export_without_its_images_says_so(tmp_path):
 
 def test_the_whole_disk_is_not_searched(tmp_path):
     (roboflow(tmp_path) / "data.yaml").write_text("names: [cat]\ntrain: /\nval: ../valid/images\n")
-    with pytest.raises(ValueError, match="/ is the whole disk, no folder of images"):
-        find_data(tmp_path)
+    fault = find_data(tmp_path).unusable["train"]
+    assert (
+        "data.yaml line 2 states that train lies in '/', which cannot be used: / is the whole disk, no folder" in fault
+    )
 
 
 def test_several_data_files_are_not_guessed(tmp_path):
