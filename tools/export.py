@@ -105,7 +105,7 @@ def export(checkpoint: str | Path, outs: Sequence[Path], calibrate: Path | None 
             write_form(program, unchecked, about)
             agreement = Agreement(check(model, load_form(unchecked)))
             if images:
-                floats, unchecked = unchecked, folder / "int8.xml"
+                floats, unchecked = unchecked, folder / f"int8-{out.name}"  # another name: OpenVINO maps the first file
                 write_int8(floats, unchecked, images)
                 agreement = Agreement(agreement.difference, *prove(model, load_form(unchecked), others))
             put_in_place(unchecked, out)

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
-from prediction.exported.about import ENTRY
+from prediction.exported.onnx_file import load_onnx
 from prediction.exported.openvino import compile_openvino, read_openvino
 from prediction.exported.torch_archive import read_torch_archive
-from util.errors import CheckpointError
 
 OUTPUTS = ("logits", "boxes", "masks")  # masks only with a mask head
 SUFFIXES = (".onnx", ".pt2", ".xml")
@@ -41,26 +39,9 @@ def load_with_entry(
     """
     suffix = path.suffix.lower()
     if suffix == ".onnx":
-        return _load_onnx(path, threads)
+        return load_onnx(path, threads)
     if suffix == ".pt2":
         program, entry = read_torch_archive(path)
         return program.module().__call__, entry  # a function: as a module in another it could not be set to `eval()`
     model, entry = read_openvino(path, weights)
     return compile_openvino(model, OUTPUTS, threads, size), entry
-
-
-def _load_onnx(path: Path, threads: int | None) -> tuple[Runs, str | None]:
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise CheckpointError(f'{error}, which runs .onnx files: pip install ".[export]"') from error
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads or 0  # 0: a thread a core
-    session = onnxruntime.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
-    outputs = [output.name for output in session.get_outputs()]
-
-    def runs(image: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
-        found = session.run(outputs, {"image": image.numpy(), "mask": mask.numpy()})
-        return tuple(map(torch.from_numpy, found))
-
-    return runs, session.get_modelmeta().custom_metadata_map.get(ENTRY)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,6 +15,7 @@ from torch import Tensor
 
 from prediction.exported.about import ENTRY
 from util.errors import CheckpointError
+from util.text import printable
 
 # Without f32, OpenVINO computes in bfloat16 where the processor has it, and says nothing.
 OPTIONS = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
@@ -41,9 +44,39 @@ def read_openvino(path: Path, weights: Path | None = None) -> tuple[Any, str | N
     Args:
         path: the .xml.
         weights: the .bin, by default the file of the same name beside it.
+
+    Raises:
+        CheckpointError: OpenVINO is missing, or the .bin is that of another export.
+        ValueError: the file is no XML.
     """
-    model = import_openvino().Core().read_model(path, weights or path.with_suffix(".bin"))
-    return model, model.get_rt_info([ENTRY]).astype(str) if model.has_rt_info([ENTRY]) else None
+    core, weights = import_openvino().Core(), weights or path.with_suffix(".bin")
+    with path.open("rb") as file:
+        if not file.read(100).lstrip(b"\xef\xbb\xbf \r\n\t").startswith(b"<"):  # OpenVINO takes other formats, too
+            raise ValueError("it is no XML")
+    model = core.read_model(path, weights)
+    entry = model.get_rt_info([ENTRY]).astype(str) if model.has_rt_info([ENTRY]) else None
+    expected = _weights_of(entry)
+    if expected is not None and checksum_of(weights) != expected:
+        raise CheckpointError(
+            f"{printable(weights, 300)} is not the file that {printable(path.name, 300)} was written with: copy both "
+            "files of one export again"
+        )
+    return model, entry
+
+
+def checksum_of(weights: Path) -> str:
+    """The SHA-256 of a .bin file, which the entry `detr` of its .xml has as `weights`."""
+    with weights.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _weights_of(entry: str | None) -> str | None:
+    """The checksum in an entry; None if there is none, as in files of earlier versions."""
+    try:
+        found = json.loads(entry or "{}")
+    except (ValueError, RecursionError):  # it is reported where it is read
+        return None
+    return found.get("weights") if isinstance(found, dict) else None
 
 
 def compile_openvino(

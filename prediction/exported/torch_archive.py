@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import re
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,7 @@ import torch
 from torch.export import ExportedProgram
 
 from prediction.exported.about import ENTRY
+from prediction.exported.torch_graph import unsafe_text
 from util.errors import CheckpointError
 from util.text import printable
 
@@ -38,29 +42,59 @@ def read_torch_archive(path: Path) -> tuple[ExportedProgram, str | None]:
     """The program of a .pt2 file, and the text of its entry `detr`; None if it has none.
 
     Raises:
-        CheckpointError: the archive holds something that is not tensors and a graph, which torch would unpickle.
+        CheckpointError: the archive holds something that is not tensors and a graph of tensor operations, which torch
+            would unpickle or evaluate.
     """
-    _refuse_pickles(path)
+    _refuse_code(path)
     entries = {ENTRY: ""}
-    program = torch.export.load(path, extra_files=entries)
+    with _quiet():
+        program = torch.export.load(path, extra_files=entries)
     return program, entries[ENTRY] or None
 
 
-def _refuse_pickles(path: Path) -> None:
-    """torch.export.load unpickles anything; nothing that `tools.export` writes needs more than tensors."""
+def _refuse_code(path: Path) -> None:
+    """torch.export.load unpickles and evaluates; what `tools.export` writes needs no more than tensors and a graph.
+
+    Torch has a reader of its own for archives, so nothing is accepted that two readers may take for different things.
+    """
+    with path.open("rb") as file:
+        is_plain = file.read(4) == b"PK\x03\x04"
     with zipfile.ZipFile(path) as archive:
-        names = archive.namelist()
+        records = archive.infolist()
+        names = [record.filename for record in records]
         root = f"{names[0].split('/')[0]}/" if names else ""
         for name in names:
             if not name.startswith(root) or not _RECORDS.fullmatch(name.removeprefix(root)):
-                raise CheckpointError(
-                    f"{path} holds {printable(name, 100)}, which may be code, and code from a file is not run: export "
-                    "the checkpoint again with `python -m tools.export`"
-                )
+                raise _refusal(path, printable(name, 100))
+        is_plain = is_plain and len(set(names)) == len(names) and not archive.comment
+        if not is_plain or any(record.compress_type != zipfile.ZIP_STORED for record in records):
+            raise _refusal(path, "records in another form than torch.export writes")
         for name in _CONFIGS:
             config: Any = json.loads(archive.read(root + name))
             if any(entry["use_pickle"] for entry in config["config"].values()):
-                raise CheckpointError(f"{path} holds pickled weights, which may be code: export the checkpoint again")
+                raise _refusal(path, "pickled weights")
+        unsafe = unsafe_text(archive.read(f"{root}models/model.json"))
+        if unsafe is not None:
+            raise _refusal(path, f"`{printable(unsafe, 100)}` in its graph")
         if f"{root}data/sample_inputs/model.pt" in names:
             samples = io.BytesIO(archive.read(f"{root}data/sample_inputs/model.pt"))
             torch.load(samples, weights_only=True)  # raises where torch.export.load would run code
+
+
+def _refusal(path: Path, what: str) -> CheckpointError:
+    return CheckpointError(
+        f"{printable(path, 300)} holds {what}, which may be code, and code from a file is not run: export the "
+        "checkpoint again with `python -m tools.export`"
+    )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the traceback that torch.export logs before it raises."""
+    logger = logging.getLogger("torch.export")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

@@ -64,8 +64,7 @@ def write_int8(source: Path, path: Path, images: Inputs) -> None:
     float32 = nncf.IgnoredScope(types=["MatMul"], validate=False)
     with redirect_stdout(sys.stderr):  # of its progress
         small = nncf.quantize(model, data, subset_size=len(images), ignored_scope=float32)
-    small.set_rt_info(about, [ENTRY])
-    save_openvino(small, path)
+    save_openvino(small, path, about)
 
 
 def prove(model: Runs, runs: Runs, images: Inputs) -> tuple[int, int]:

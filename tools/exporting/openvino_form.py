@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from torch.export import ExportedProgram
 
 from prediction.exported.about import ENTRY
-from prediction.exported.openvino import import_openvino
+from prediction.exported.openvino import checksum_of, import_openvino
 
 
 def write_openvino(program: ExportedProgram, path: Path, about: str, outputs: Sequence[str]) -> None:
@@ -17,10 +18,16 @@ def write_openvino(program: ExportedProgram, path: Path, about: str, outputs: Se
     model = import_openvino().convert_model(program)
     for output, name in zip(model.outputs, outputs, strict=True):
         output.get_tensor().set_names({name})
-    model.set_rt_info(about, [ENTRY])
-    save_openvino(model, path)
+    save_openvino(model, path, about)
 
 
-def save_openvino(model: Any, path: Path) -> None:
-    """Write an OpenVINO model with its weights as they are; by default, OpenVINO would halve them to float16."""
-    import_openvino().save_model(model, path, compress_to_fp16=False)
+def save_openvino(model: Any, path: Path, about: str) -> None:
+    """Write an OpenVINO model with its weights as they are; by default, OpenVINO would halve them to float16.
+
+    The entry also gets the checksum of the weights, so that the two files of different exports are not mixed.
+    """
+    save = import_openvino().save_model
+    save(model, path, compress_to_fp16=False)
+    entry = {**json.loads(about), "weights": checksum_of(path.with_suffix(".bin"))}
+    model.set_rt_info(json.dumps(entry), [ENTRY])
+    save(model, path, compress_to_fp16=False)

@@ -59,7 +59,7 @@ class _Record:
         return any(versions) and versions == (self.etag, self.last_modified) and head.size in (None, self.size)
 
 
-def download(url: str, what: str = "checkpoint", advice: str = _ADVICE) -> Path:
+def download(url: str, what: str = "checkpoint", advice: str = _ADVICE, *, named_by_hash: bool = True) -> Path:
     """The file at an http(s) address, from the cache if it is there, intact and current.
 
     A file that is cut off, too large or does not match the hash in its name is not kept, nor is part of one when the
@@ -69,13 +69,14 @@ def download(url: str, what: str = "checkpoint", advice: str = _ADVICE) -> Path:
         url: the address.
         what: what it is in messages.
         advice: what to do if it cannot be downloaded.
+        named_by_hash: a hash in the name is that of the file, and not of another one that it belongs to.
 
     Raises:
         CheckpointError: no file name in the address, no answer, a limit exceeded, a wrong hash, or a full disk.
     """
-    target = cache_path(url)
+    target = cache_path(url, named_by_hash)
     url = urldefrag(url).url
-    expected = _hash_in(target.name)
+    expected = _hash_in(target.name) if named_by_hash else None
     if expected and (_digest(target) or "").startswith(expected):
         return target
     cached = None if expected else _recorded(target, url)
@@ -102,7 +103,7 @@ def download(url: str, what: str = "checkpoint", advice: str = _ADVICE) -> Path:
     return target
 
 
-def cache_path(url: str) -> Path:
+def cache_path(url: str, named_by_hash: bool = True) -> Path:
     """Where the file of this address is kept: under its own name if that has a hash, else under one of the address.
 
     Raises:
@@ -116,17 +117,17 @@ def cache_path(url: str) -> Path:
     name = place.path.rpartition("/")[2]
     if not place.netloc or not unquote(name).strip(". "):
         raise CheckpointError(f"the address {url} contains no file name: add the name of the checkpoint")
-    if not _hash_in(name):
+    if not (named_by_hash and _hash_in(name)):
         stem, dot, suffix = re.sub(r"[^\w.-]|%[0-9a-fA-F]{2}", "_", name, flags=re.ASCII).rpartition(".")
         key = hashlib.sha256(address.encode("utf-8", "surrogatepass")).hexdigest()[:16]
         name = f"{(stem or suffix)[:80]}.{key}" + (f".{suffix[:16]}" if dot else "")
     return Path(torch.hub.get_dir(), "checkpoints", name)
 
 
-def forget(url: str) -> None:
+def forget(url: str, named_by_hash: bool = True) -> None:
     """Remove the cached file of an address, so that the next try downloads it; not if a hash says that it is right."""
-    path = cache_path(url)
-    if _hash_in(path.name):
+    path = cache_path(url, named_by_hash)
+    if named_by_hash and _hash_in(path.name):
         return
     for file in (path, _record_path(path)):
         with contextlib.suppress(OSError):

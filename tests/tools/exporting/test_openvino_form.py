@@ -1,5 +1,6 @@
 """OpenVINO's form: any batch size and image size, computed by the two files alone; nothing is sent anywhere."""
 
+import hashlib
 import json
 import os
 import re
@@ -124,7 +125,8 @@ assert detector.get_property("INFERENCE_PRECISION_HINT").to_string() == "f32"
 def test_the_weights_are_kept_in_float32_and_the_file_names_classes_and_sizes(xml_file, checkpoint):
     model = import_openvino().Core().read_model(xml_file)
     about = json.loads(model.get_rt_info(["detr"]).astype(str))
-    assert about == {"classes": {"1": HOSTILE, "2": "dog"}, "size": 96, "max_size": 128}
+    checksum = hashlib.sha256(xml_file.with_suffix(".bin").read_bytes()).hexdigest()
+    assert about == {"classes": {"1": HOSTILE, "2": "dog"}, "size": 96, "max_size": 128, "weights": checksum}
     weights = sum(tensor.numel() for tensor in load_detector(checkpoint, "cpu").model.state_dict().values())
     assert xml_file.with_suffix(".bin").stat().st_size > 3.5 * weights
     assert OPTIONS["INFERENCE_PRECISION_HINT"] == "f32"
@@ -144,7 +146,7 @@ def test_int8_gives_a_smaller_file_that_finds_the_same_objects(xml_file, checkpo
 
     monkeypatch.setattr(tools.export, "_trace", lambda model: None)
     monkeypatch.setattr(tools.export, "write_form", write_again)
-    out = tmp_path / "detr.xml"
+    out = tmp_path / "int8.xml"
     assert run([str(checkpoint), str(out), "--int8", "--calibrate", str(tmp_path / "images")]) == 0
     assert "in int8, 12 of the model's 12 objects are found again" in capsys.readouterr().out
     model = import_openvino().Core().read_model(out)
@@ -152,7 +154,7 @@ def test_int8_gives_a_smaller_file_that_finds_the_same_objects(xml_file, checkpo
     kinds = [node.get_type_name() for node in model.get_ops()]
     assert kinds.count("FakeQuantize") >= kinds.count("Convolution") / 2 > 0
     assert out.with_suffix(".bin").stat().st_size < 0.8 * xml_file.with_suffix(".bin").stat().st_size
-    assert {path.name for path in tmp_path.iterdir()} == {"images", "detr.xml", "detr.bin"}
+    assert {path.name for path in tmp_path.iterdir()} == {"images", "int8.xml", "int8.bin"}
 
 
 @needs_openvino
