@@ -19,7 +19,6 @@ occupies.
 from __future__ import annotations
 
 import argparse
-import ctypes
 import logging
 import multiprocessing
 import sys
@@ -37,6 +36,7 @@ from models import build_model
 from tools.command import run_tool, tool_parser
 from training.optim import build_optimizer
 from util.arguments import get_args_parser
+from util.compute.device import return_freed_memory
 from util.logging import get_logger
 from util.rng import seed_everything
 
@@ -77,13 +77,6 @@ def own_memory(pid: int | str = "self") -> float:
 def take_reading(samples: int) -> Reading:
     """The current memory of this process and of its workers."""
     return Reading(samples, own_memory(), sum(own_memory(child.pid) for child in multiprocessing.active_children()))
-
-
-def return_freed_memory() -> None:
-    """Make glibc return freed memory to the system; without glibc do nothing."""
-    malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if malloc_trim is not None:
-        malloc_trim(0)
 
 
 class _MeasuredLoader:

@@ -20,6 +20,7 @@ from starlette.routing import Route
 
 from tools.web.guard import Guard
 from tools.web.looking import Detector
+from tools.web.memory import Leftovers
 from tools.web.refusal import Gone, Refusal, Refused
 from tools.web.turns import Turns
 from tools.web.upload import Uploads
@@ -46,6 +47,7 @@ def build_app(
         names: trusted hosts besides this machine's own.
         threshold: where the page's slider starts.
     """
+    leftovers = Leftovers()
     worker = ThreadPoolExecutor(1, thread_name_prefix="detector")
     about = detector.about() | {"threshold": threshold, "max_bytes": uploads.max_bytes}
 
@@ -64,13 +66,16 @@ def build_app(
     async def look(request: Request, work: Callable[[bytes], dict[str, Any]]) -> Response:
         turns.check()  # before the picture is received
         start = time.perf_counter()
-        async with uploads.body(request) as content:
-            received = time.perf_counter()
-            async with turns.turn():
-                if await request.is_disconnected():
-                    raise Gone
-                waited = time.perf_counter()
-                answer = await asyncio.get_running_loop().run_in_executor(worker, answer_to, work, content)
+        try:
+            async with uploads.body(request) as content:
+                received = time.perf_counter()
+                async with turns.turn():
+                    if await request.is_disconnected():
+                        raise Gone
+                    waited = time.perf_counter()
+                    answer = await asyncio.get_running_loop().run_in_executor(worker, answer_to, work, content)
+        finally:
+            leftovers.give_back_soon()
         if "milliseconds" in answer:
             before = {"receive": received - start, "wait": waited - received}
             before = {name: round(1000 * seconds, 2) for name, seconds in before.items()}

@@ -1,8 +1,10 @@
-"""The device to compute on: choosing it, waiting for it, and recognising that its memory has run out."""
+"""The device to compute on: choosing it, waiting for it, and its memory: that it has run out, and giving it back."""
 
 from __future__ import annotations
 
+import ctypes
 import os
+import sys
 from collections.abc import Mapping
 
 import torch
@@ -105,3 +107,11 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     return isinstance(error, RuntimeError | OSError) and any(words in str(error) for words in _OUT_OF_MEMORY)
+
+
+def return_freed_memory() -> None:
+    """Make glibc return freed memory to the system; without glibc do nothing."""
+    library = ctypes.CDLL(None) if sys.platform == "linux" else None
+    malloc_trim = getattr(library, "malloc_trim", None)
+    if malloc_trim is not None:
+        malloc_trim(0)
