@@ -118,9 +118,8 @@ def main(options: argparse.Namespace, apart: Sequence[Path] = ()) -> int:
                 raise StopRequested(STOPPED, 130)
     summary = folder.finish(files, predictor.categories, ann and ann.ids)
     print(table.totals(*folder.counts(files)))
-    print(f"{count_of_images(len(files) - skipped)}: {printable(summary, 500)}", end="")
-    print("" if options.no_pictures else f", pictures in {printable(options.out / 'pictures', 500)}", end="")
-    print(f", panoptic maps in {printable(options.out / 'panoptic', 500)}" if predictor.is_panoptic else "")
+    places = _places(options, predictor.is_panoptic)
+    print(f"{count_of_images(len(files) - skipped)}: {printable(summary, 500)}{places}")
     records, has_best = folder.records(files), predictor.has_thresholds
     advice = on_threshold(records, options.threshold, options.checkpoint, has_best=has_best)
     if advice:
@@ -128,6 +127,20 @@ def main(options: argparse.Namespace, apart: Sequence[Path] = ()) -> int:
     if skipped:
         print(f"{skipped} of {count_of_images(len(files))} skipped, see the messages above", file=sys.stderr)
     return skipped
+
+
+def _places(options: argparse.Namespace, is_panoptic: bool) -> str:
+    """Folders of results beside the JSON files, for the last line of the output."""
+    written = {
+        "pictures": not options.no_pictures,
+        "crops": options.save_crops,
+        "attention": options.attention,
+        "panoptic": is_panoptic,
+    }
+    what = {"panoptic": "panoptic maps"}
+    return "".join(
+        f", {what.get(name, name)} in {printable(options.out / name, 500)}" for name, there in written.items() if there
+    )
 
 
 def main_with_videos(options: argparse.Namespace) -> int:

@@ -154,6 +154,8 @@ def test_counts_crops_and_classes(run, images: Path, tmp_path: Path, capsys):
 
 def test_attention_is_drawn_on_request(run, images: Path, tmp_path: Path, capsys):
     assert run(images / "b.png", "--attention", "--top_k", "2") == 0
+    out = tmp_path / "out"
+    assert f"pictures in {out / 'pictures'}, attention in {out / 'attention'}\n" in capsys.readouterr().out
     sheet = Image.open(tmp_path / "out/attention/b.png")
     assert sheet.width > 3 * 298 and sheet.height > 2 * 448  # the detections, 2 queries; 2 points
     assert run(images / "b.png", "--attention", "--attention_points", "5,5", "39,59", "0,3", "--top_k", "2") == 0
