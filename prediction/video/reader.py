@@ -22,6 +22,7 @@ STEADY = 30.0  # seconds after which a server that ends a stream is tried again 
 ENDED = "the server ended it"
 TELL_DURATION = frozenset(("avi", "matroska,webm", "mov,mp4,m4a,3gp,3g2,mj2", "rtsp"))  # of others it is estimated
 WITHOUT_TIMES = frozenset(("mjpeg", "mpjpeg"))  # pictures one after the other: the time is that at which one arrives
+EARLY, EARLY_FILE = 0.25, 1.0  # seconds that a stream or file may lack at its end: durations are rounded
 SAME = 0.0005  # seconds: times in files are rounded, some to thousandths
 NAMED = 3  # broken frames that are named in the sentence
 
@@ -218,8 +219,9 @@ class Reader:
         if container.duration is None or container.format.name not in TELL_DURATION:
             return None
         whole = (container.duration + (container.start_time or 0)) / self._av.time_base
-        early = whole - self._reached > max(2.0, 2 * self._longest)
-        return f"it ends after {self._reached:.0f} of {whole:.0f} s" if early else None
+        allowed = EARLY_FILE if self.source.kind == "file" else EARLY
+        early = whole - self._reached > max(allowed, 2 * self._longest)
+        return f"it ends after {self._reached:.1f} of {whole:.1f} s" if early else None
 
     def _cause_of_break(self, error: BaseException) -> str:
         over = self._live and self._container is not None and getattr(error, "errno", None) == errno.EIO

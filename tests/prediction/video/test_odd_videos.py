@@ -90,7 +90,7 @@ def test_a_file_that_was_cut_off_is_named(tmp_path):
     clip.write_bytes(clip.read_bytes()[: clip.stat().st_size // 2])
     _, lines, said = run_job(clip, tmp_path / "out")
     assert f"1 broken (after frame {len(lines) - 1} the file cannot be read (it ends after" in said[0]
-    assert "of 10 s" in said[0]
+    assert "of 10.0 s" in said[0]
 
 
 def test_colours_are_those_of_the_source_also_for_a_player_that_believes_what_it_is_told(tmp_path):

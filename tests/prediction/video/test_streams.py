@@ -9,6 +9,7 @@ from PIL import Image
 
 from prediction.video.clock import Clock
 from tests.helpers.drawn.clips import decoded, even, nothing, number_in, numbered, run_job, write_clip
+from tests.helpers.drawn.rtsp import rtsp
 from tests.helpers.file_server import serving
 
 
@@ -68,6 +69,16 @@ def test_a_live_stream_that_its_server_ends_goes_on_and_so_do_its_times(tmp_path
     assert [line["image"]["time"] for line in lines] == pytest.approx(even(40), abs=0.002)
     assert "broke off after frame 19 (the server ended it), trying again (1 of 3)" in said[0]
     assert "404 Not Found) and was tried again 3 times" in said[-1]
+
+
+def test_a_camera_by_rtsp_is_received_over_tcp_and_again_when_it_breaks_off(tmp_path, monkeypatch):
+    monkeypatch.setattr("prediction.video.reader.PAUSE", 0.01)
+    with rtsp([(0, 20), (20, 20)]) as (address, transports):
+        video, lines, said = run_job(address, tmp_path / "out", kind="address", retries=2)
+    assert [number_in(pixels) for pixels, _ in decoded(video)] == list(range(40))
+    assert [line["image"]["time"] for line in lines] == pytest.approx(even(40), abs=0.001)
+    assert "broke off after frame 19 (the server ended it), trying again (1 of 2)" in said[0]
+    assert {transport.split(";")[0] for transport in transports} == {"RTP/AVP/TCP"}
 
 
 def test_a_live_stream_without_retries_ends_with_its_server(tmp_path, received):
