@@ -99,25 +99,29 @@ class Matcher:
         orphans: list[Path] = []
         pairs: list[Pair] = []
         missing: list[tuple[int, str]] = []
-        seen: set[str] = set()
+        seen: set[Path] = set()
         xml, pictures = self._keys("xml"), self._keys("pictures")
         for number, text in listed.entries:
             key = next((each for each in _spellings(text) if each in xml or each in pictures), None)
             if key is None:
                 missing.append((number, text))
-            elif key not in seen:
-                seen.add(key)
-                found = xml.get(key) or pictures[key]
-                if len(found) > 1:
-                    if key in xml:
-                        named = " and ".join(printable(source.folder / name) for source, name in found[:2])
-                        raise ValueError(f"list {printable(listed.file)} line {number} means {named}: rename one")
-                    raise two_pictures(found[0][0].images, [name for _, name in found], listed.file, number)
-                source, name = found[0]
+                continue
+            found = xml.get(key) or pictures[key]
+            if len(found) > 1:
                 if key in xml:
-                    self._take(source, name, owners, orphans)
-                else:
-                    pairs.append((None, source.images / name))
+                    named = " and ".join(printable(source.folder / name) for source, name in found[:2])
+                    raise ValueError(f"list {printable(listed.file)} line {number} means {named}: rename one")
+                raise two_pictures(found[0][0].images, [name for _, name in found], listed.file, number)
+            source, name = found[0]
+            own = name if key in xml else self._xml_of(source, name, xml)
+            meant = source.folder / own if own else source.images / name
+            if meant in seen:
+                continue
+            seen.add(meant)
+            if own:
+                self._take(source, own, owners, orphans)
+            else:
+                pairs.append((None, meant))
         pairs += [(path, picture) for picture, path in owners.items()]
         notes = _about_orphans(orphans, self.sources[0].folder)
         if missing:
@@ -127,6 +131,18 @@ class Matcher:
                 f"there (line {number}: '{printable(text, 80)}'): they are left out"
             )
         return sorted(pairs, key=lambda pair: pair[1]), notes
+
+    def _xml_of(self, source: XmlFolder, picture: str, xml: dict[str, list[tuple[XmlFolder, str]]]) -> str | None:
+        """The XML file of an image that a list names with its suffix; None if there is none."""
+        stem = os.path.splitext(picture)[0]
+        found = [name for owner, name in xml.get(stem, ()) if owner is source]
+        for name in found:
+            try:
+                if self.picture_of(source, name) == source.images / picture:
+                    return name
+            except ValueError:  # it could be of two images, which is said when it is taken
+                return name
+        return None
 
     def _take(self, source: XmlFolder, xml: str, owners: dict[Path, Path], orphans: list[Path]) -> None:
         path = source.folder / xml

@@ -57,7 +57,25 @@ def test_trainval_is_the_training_part_where_there_is_no_train(tmp_path):
 )
 def test_a_list_may_name_images_in_several_ways(tmp_path, line):
     (devkit(tmp_path) / "ImageSets/Main/train.txt").write_text(f"{line}\n")
-    assert [image["file_name"] for image in find_data(tmp_path).parts["train"].read()["images"]] == ["a.jpg"]
+    data = find_data(tmp_path).parts["train"].read()
+    assert [image["file_name"] for image in data["images"]] == ["a.jpg"] and len(data["annotations"]) == 1
+
+
+def test_an_image_that_a_list_names_twice_is_read_once(tmp_path):
+    (devkit(tmp_path) / "ImageSets/Main/train.txt").write_text("a\nJPEGImages/a.jpg\na.jpg\nb.jpg\na\n")
+    data = find_data(tmp_path).parts["train"].read()
+    assert [image["file_name"] for image in data["images"]] == ["a.jpg", "b.jpg"] and len(data["annotations"]) == 2
+
+
+def test_a_list_tells_two_images_of_one_stem_apart(tmp_path):
+    write_picture(devkit(tmp_path) / "JPEGImages/a.png")
+    (tmp_path / "ImageSets/Main/train.txt").write_text("a.png\na.jpg\n")
+    with pytest.raises(ValueError, match="images a.jpg and a.png .* differ only in their suffix"):
+        find_data(tmp_path).parts["train"].read()
+    write_xml(tmp_path / "Annotations/a.xml", object_xml("cat"), filename="a.jpg")
+    data = find_data(tmp_path).parts["train"].read()
+    assert [image["file_name"] for image in data["images"]] == ["a.jpg", "a.png"]
+    assert [entry["image_id"] for entry in data["annotations"]] == [data["images"][0]["id"]]
 
 
 def test_a_name_with_a_space_and_a_number_is_not_cut(tmp_path):
