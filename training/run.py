@@ -36,6 +36,7 @@ from util.dist import get_world_size, is_main_process, run_on_main
 from util.logging import get_logger
 from util.meters import MetricLogger
 from util.signals import StopRequested, StopSignals
+from util.text import Lines
 
 
 class Training:
@@ -129,7 +130,7 @@ class Training:
                 steps=steps - steps_taken,
                 accumulate=args.accumulate,
             )
-            get_logger().info(forecast)
+            get_logger().info(Lines(forecast))
 
     def fit(self) -> None:
         """Train the epochs that are left.

@@ -144,7 +144,7 @@ def _warn_if_too_short(name: str, run: Run, settings: Mapping[str, Any]) -> None
     steps = min(epochs * per_epoch, run.named.get("max_steps") or planned * epochs)
     if steps < TOO_SHORT * planned and is_main_process():
         get_logger().warning(
-            f"{steps:,} step{'s' * (steps != 1)} are far fewer than the {planned:,} of {settings['epochs']:,} epochs "
-            f"that --recipe {name} takes for {run.facts.pictures:,} pictures: expect a low AP, or leave out the flag "
-            "that ends the run so early"
+            f"the run ends after {steps:,} step{'s' * (steps != 1)}, far fewer than the {planned:,} of "
+            f"{settings['epochs']:,} epochs that --recipe {name} takes for {run.facts.pictures:,} pictures: expect a "
+            "low AP, or leave out the flag that ends the run so early"
         )

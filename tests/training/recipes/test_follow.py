@@ -124,7 +124,7 @@ def test_runs_that_no_recipe_is_for_are_refused(shapes, capsys, words, sentence)
 
 def test_an_early_end_is_pointed_out(twenty, capsys):
     follow_recipe(parse("--recipe", "small", "--coco_path", str(twenty), "--epochs", "5"), {})
-    assert "10 steps are far fewer than the" in capsys.readouterr().out
+    assert "the run ends after 10 steps, far fewer than the" in capsys.readouterr().out
     follow_recipe(parse("--recipe", "small", "--coco_path", str(twenty), "--epochs", "300"), {})
     assert "far fewer" not in capsys.readouterr().out
 

@@ -275,9 +275,12 @@ def test_more_parts_than_batches_are_an_error_in_one_sentence(shapes, tmp_path, 
     assert "error: an epoch has 8 batches on each process" in capsys.readouterr().err
 
 
-def test_the_trial_and_the_advice_know_the_parts(shapes, tmp_path, monkeypatch, quick):
+def test_the_trial_and_the_advice_know_the_parts(shapes, tmp_path, monkeypatch, quick, capsys):
     told = {}
     monkeypatch.setattr("training.run.too_short_training", lambda steps, images, *_, **__: told.update(images=images))
-    monkeypatch.setattr("training.run.preflight", lambda *_, **options: told.update(options) or "a forecast")
+    monkeypatch.setattr(
+        "training.run.preflight", lambda *_, **options: told.update(options) or "a forecast\non two lines"
+    )
     assert run(shapes, tmp_path, "--preflight", "--max_steps", "1", "--batch_size", "2") == 0
     assert told["images"] == 4 and told["accumulate"] == 2 and told["steps"] == 1
+    assert "a forecast\non two lines\n" in capsys.readouterr().out
