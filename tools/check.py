@@ -2,7 +2,7 @@
 
 Reads every annotation and every picture of a folder of any format that training reads, and prints what is wrong with
 them, the worst first, with the file and what to do. REPORT gets report.html, one page with charts and pictures, and
-findings.json. With a checkpoint, its sizes, queries and classes are what the data are checked against.
+findings.json. With a checkpoint, the data are checked against its sizes, queries and classes.
 
 exit code  0  nothing that hurts; there may be notes
            1  findings that hurt

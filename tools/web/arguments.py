@@ -2,7 +2,7 @@
 
 python -m tools.web RUN/checkpoint_best.pth
 
-The page is served on this machine only. Pictures stay in memory while they are looked at, and nothing is stored.
+The page is served on this machine only. Pictures stay in memory while they are worked on; nothing is stored.
 Needs starlette and uvicorn: pip install "starlette>=0.41" "uvicorn>=0.32"
 """
 # Nothing here imports torch, so that --help is fast.
@@ -42,7 +42,7 @@ def get_args_parser() -> argparse.ArgumentParser:
         nargs="+",
         default=[],
         metavar="NAME",
-        help="further names of this machine that browsers may use in the address, such as detector.lan",
+        help="other names of this machine that browsers may use in the address, such as detector.lan",
     )
     parser.add_argument("--max_mb", type=_megabytes, default=20.0, help="largest picture file in MB (default 20)")
     parser.add_argument(
@@ -51,10 +51,10 @@ def get_args_parser() -> argparse.ArgumentParser:
         default=MAX_PIXELS,
         help=f"pictures with more pixels are refused before they are decoded (default {MAX_PIXELS})",
     )
+    parser.add_argument("--queue", type=_not_negative, default=4, help="pictures that may wait their turn (default 4)")
     parser.add_argument(
-        "--queue", type=_not_negative, default=4, help="pictures that may wait for the one in work (default 4)"
+        "--threshold", type=_score, default=0.5, help="where the page's score slider starts (default 0.5)"
     )
-    parser.add_argument("--threshold", type=_score, default=0.5, help="where the page's score slider starts")
     parser.add_argument(
         "--panoptic_threshold",
         type=_score,
