@@ -161,8 +161,12 @@ class Matcher:
             owners[picture] = path
 
     def _keys(self, what: str) -> dict[str, list[tuple[XmlFolder, str]]]:
-        """How a list may name XML files or images: without suffix, with the folders below the data set's, or none."""
+        """How a list may name XML files or images: without suffix, with the folders below the data set's, or none.
+
+        A name without folders means the file in the uppermost folder, if there is one there.
+        """
         found: dict[str, list[tuple[XmlFolder, str]]] = {}
+        uppermost: dict[str, list[tuple[XmlFolder, str]]] = {}
         folders = [source.folder if what == "xml" else source.images for source in self.sources]
         top = Path(os.path.commonpath(folders))
         for source, folder in zip(self.sources, folders, strict=True):
@@ -171,7 +175,9 @@ class Matcher:
                 stem = os.path.splitext(name)[0]
                 for key in {stem, f"{inner}/{stem}"} | ({name, f"{inner}/{name}"} if what == "pictures" else set()):
                     found.setdefault(key, []).append((source, name))
-        return found
+                    if inner == ".":
+                        uppermost.setdefault(key, []).append((source, name))
+        return found | uppermost
 
 
 def two_pictures(folder: Path, names: Sequence[str], owner: Path, line: int | None = None) -> ValueError:
@@ -189,12 +195,12 @@ def _spellings(text: str) -> Iterator[str]:
     plain = (text, _unquoted(text), *((flagged[1], _unquoted(flagged[1])) if flagged else ()))
     for each in dict.fromkeys(plain):
         yield each
-        slashed = each.replace("\\", "/")
-        parts = slashed.removeprefix("./").split("/")
-        for start in range(len(parts)):
-            tail = "/".join(parts[start:])
-            yield tail
-            yield os.path.splitext(tail)[0]
+        for slashed in dict.fromkeys((each, each.replace("\\", "/"))):
+            parts = slashed.removeprefix("./").split("/")
+            for start in range(len(parts)):
+                tail = "/".join(parts[start:])
+                yield tail
+                yield os.path.splitext(tail)[0]
 
 
 def _unquoted(text: str) -> str:

@@ -168,7 +168,8 @@ def _is_named_labels(folder: Path, folders: Folders) -> bool:
 
 
 def _names_files(tree: Tree) -> list[Path]:
-    return [folder / name for folder, names in tree.files.items() for name in names if name.lower() in NAMES_FILES]
+    files = [folder / name for folder, names in tree.files.items() for name in names if name.lower() in NAMES_FILES]
+    return [file for file in files if not looks_like_labels(file)]
 
 
 def _found(data: YoloData, evidence: Path, unusable: dict[str, str] | None = None) -> FoundData:

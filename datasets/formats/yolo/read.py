@@ -88,7 +88,7 @@ class YoloData:
                 labels[folder] = self.folders.labels_of(folder)
             where = labels[folder]
             if where not in stems:
-                stems[where] = _texts(self.folders.names(where))
+                stems[where] = _texts(where, self.folders.names(where))
             name = stems[where].get(picture.stem)
             label = where / name if name else None
             if label in owners and owners[label].parent == folder:
@@ -127,7 +127,7 @@ class YoloData:
         orphans = [
             labels / name
             for labels in sorted(own)
-            for stem, name in _texts(self.folders.names(labels)).items()
+            for stem, name in _texts(labels, self.folders.names(labels)).items()
             if stem not in known[labels] and looks_like_labels(labels / name)
         ]
         notes = []
@@ -142,7 +142,8 @@ class YoloData:
         return notes
 
 
-def _texts(names: list[str]) -> dict[str, str]:
-    """Label files by their name without suffix."""
-    texts = (name for name in names if name.lower().endswith(".txt") and name.lower() not in NAMES_FILES)
+def _texts(folder: Path, names: list[str]) -> dict[str, str]:
+    """Label files by their name without suffix. One of an image called labels.jpg may have the name of a names file."""
+    texts = [name for name in names if name.lower().endswith(".txt")]
+    texts = [name for name in texts if name.lower() not in NAMES_FILES or looks_like_labels(folder / name)]
     return {os.path.splitext(name)[0]: name for name in texts}

@@ -78,6 +78,22 @@ def test_a_list_tells_two_images_of_one_stem_apart(tmp_path):
     assert [entry["image_id"] for entry in data["annotations"]] == [data["images"][0]["id"]]
 
 
+def test_a_name_without_folder_means_the_image_in_the_uppermost_one(tmp_path):
+    write_picture(devkit(tmp_path) / "JPEGImages/deeper/a.jpg")
+    write_xml(tmp_path / "Annotations/deeper/a.xml")
+    (tmp_path / "ImageSets/Main/train.txt").write_text("a\ndeeper/a\n")
+    data = find_data(tmp_path).parts["train"].read()
+    assert [image["file_name"] for image in data["images"]] == ["a.jpg", "deeper/a.jpg"]
+
+
+def test_a_backslash_may_belong_to_the_name_of_a_file(tmp_path):
+    write_picture(devkit(tmp_path) / "JPEGImages/inner/x\\y.jpg")
+    write_xml(tmp_path / "Annotations/inner/x\\y.xml")
+    (tmp_path / "ImageSets/Main/train.txt").write_text("Annotations/inner/x\\y\n")
+    data = find_data(tmp_path).parts["train"].read()
+    assert [image["file_name"] for image in data["images"]] == ["inner/x\\y.jpg"] and len(data["annotations"]) == 1
+
+
 def test_a_name_with_a_space_and_a_number_is_not_cut(tmp_path):
     devkit(tmp_path)
     write_picture(tmp_path / "JPEGImages/a 1.jpg")

@@ -77,6 +77,15 @@ def test_two_images_of_one_stem_are_refused(tmp_path):
     assert len(find_data(tmp_path).parts["train"].read()["images"]) == 3  # nothing to confuse
 
 
+@pytest.mark.parametrize("name", ["labels", "classes", "class_names"])
+def test_the_labels_of_an_image_named_like_a_file_of_names_are_read(tmp_path, name):
+    flat(tmp_path)
+    write_pair(tmp_path, tmp_path, name)
+    data = find_data(tmp_path).parts["train"].read()
+    owner = next(image["id"] for image in data["images"] if image["file_name"].startswith(name))
+    assert [entry["image_id"] for entry in data["annotations"]].count(owner) == 1
+
+
 def test_without_names_the_classes_are_their_numbers(tmp_path, capsys):
     write_pair(tmp_path / "images/train", tmp_path / "labels/train", "a")
     write_pair(tmp_path / "images/val", tmp_path / "labels/val", "b", "2 0.5 0.5 1 1")
