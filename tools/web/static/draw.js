@@ -4,7 +4,7 @@ import { asCanvas, maskPicture, rgb } from "./masks.js";
 import { mapPicture } from "./segments.js";
 
 const HEAT = [[0, 0, 4], [66, 10, 104], [147, 38, 103], [221, 81, 58], [252, 165, 10], [252, 255, 164]]; // inferno
-const TALL = 20; // of a name on the picture
+const TALL = 20, LETTERS = 28; // of a name on the picture
 const maskPictures = new WeakMap(); // object → its mask, drawn once
 const mapPictures = new WeakMap(); // map → {shown, picture}, the last one drawn
 
@@ -33,14 +33,14 @@ export function draw(canvas, view) {
   pen.scale(density, density);
   pen.imageSmoothingQuality = "high";
   if (view.picture) pen.drawImage(view.picture, 0, 0, wide, high);
-  const objects = view.selected ? [view.selected] : [...view.shown].reverse();
+  const objects = view.selected ? [view.selected] : view.shown, upwards = [...objects].reverse();
   if (view.heat) drawHeat(pen, view.heat, wide, high);
   else if (view.map) {
     drawMap(pen, view, objects, wide, high);
     return;
-  } else for (const object of objects) drawMask(pen, object, wide, high);
-  for (const object of objects) drawBox(pen, object, scale);
-  for (const object of objects) drawTag(pen, object, scale, wide, high);
+  } else for (const object of upwards) drawMask(pen, object, wide, high);
+  for (const object of upwards) drawBox(pen, object, scale);
+  writeTags(pen, objects.map((object) => boxTag(pen, object, scale, wide)), wide, high);
 }
 
 function makeGrey(pen, wide, high) {
@@ -68,13 +68,8 @@ function drawMap(pen, { map, segments, selected }, shown, wide, high) {
   const picture = same ? before.picture : mapPicture(map, segments, shown);
   mapPictures.set(map, { shown, picture });
   pen.drawImage(picture, 0, 0, wide, high);
-  for (const segment of shown) {
-    if (!segment.spot) continue;
-    const text = tagText(segment), room = tagRoom(pen, text, wide);
-    if (segment !== selected && room > segment.room * wide) continue; // the legend names it
-    const [x, y] = segment.spot;
-    writeTag(pen, segment.color, text, room, x * wide - room / 2, y * high - TALL / 2, wide, high);
-  }
+  const tags = shown.filter(({ spot }) => spot).map((segment) => segmentTag(pen, segment, wide, high));
+  writeTags(pen, tags.filter(({ room, segment }) => segment === selected || room <= segment.room * wide), wide, high);
 }
 
 function drawMask(pen, object, wide, high) {
@@ -95,26 +90,46 @@ function drawBox(pen, object, scale) {
   }
 }
 
-function drawTag(pen, object, scale, wide, high) {
-  const text = tagText(object), room = tagRoom(pen, text, wide);
-  const above = object.bbox[1] * scale - TALL;
-  const y = above < 0 ? Math.max(object.bbox[1] * scale, 0) : above;
-  writeTag(pen, object.color, text, room, object.bbox[0] * scale - 1, y, wide, high);
-}
-
-const tagText = ({ label, score }) => (score === undefined ? label : `${label} ${Math.round(score * 100)}%`);
-
-function tagRoom(pen, text, wide) {
+// Names are cut, and stay whole words where they are written from right to left.
+function tag(pen, { label, score, color }, wide) {
+  const letters = [...label], name = letters.length > LETTERS ? `${letters.slice(0, LETTERS - 1).join("")}…` : label;
+  const text = `\u2068${name}\u2069${score === undefined ? "" : ` ${Math.round(score * 100)}%`}`;
   pen.font = "600 13px system-ui, sans-serif";
-  return Math.min(pen.measureText(text).width + 10, wide);
+  return { text, color, room: Math.min(pen.measureText(text).width + 10, wide) };
 }
 
-function writeTag(pen, color, text, room, left, top, wide, high) {
-  const x = Math.min(Math.max(left, 0), wide - room), y = Math.max(Math.min(top, high - TALL), 0);
-  const [red, green, blue] = rgb(color);
-  pen.fillStyle = color;
-  pen.fillRect(x, y, room, TALL);
-  pen.fillStyle = 0.299 * red + 0.587 * green + 0.114 * blue > 140 ? "#191a1e" : "#fff";
+// A name above its box, or inside, or below.
+function boxTag(pen, object, scale, wide) {
+  const [left, top, , tall] = object.bbox.map((value) => value * scale);
+  const tops = [...(top < TALL ? [] : [top - TALL]), Math.max(top, 0), top + tall];
+  return { ...tag(pen, object, wide), left: left - 1, tops };
+}
+
+function segmentTag(pen, segment, wide, high) {
+  const made = tag(pen, segment, wide), [x, y] = segment.spot;
+  return { ...made, segment, left: x * wide - made.room / 2, tops: [y * high - TALL / 2] };
+}
+
+// Write the names, the best first; one that finds no free place is left out, the list holds it.
+function writeTags(pen, tags, wide, high) {
+  const taken = [];
   pen.textBaseline = "middle";
-  pen.fillText(text, x + 5, y + TALL / 2 + 1, room - 10);
+  pen.direction = "ltr";
+  for (const { text, color, room, left, tops } of tags) {
+    const x = Math.min(Math.max(left, 0), wide - room);
+    const places = tops.map((top) => Math.max(Math.min(top, high - TALL), 0));
+    const y = places.find((place) => taken.every((one) => x + room <= one.x || one.x + one.room <= x || Math.abs(place - one.y) >= TALL));
+    if (y === undefined) continue;
+    taken.push({ x, y, room });
+    pen.fillStyle = color;
+    pen.fillRect(x, y, room, TALL);
+    pen.fillStyle = luminance(rgb(color)) > 0.179 ? "#000" : "#fff"; // whichever is easier to read
+    pen.fillText(text, x + 5, y + TALL / 2 + 1, room - 10);
+  }
+}
+
+// WCAG's relative luminance.
+function luminance(color) {
+  const [red, green, blue] = color.map((part) => (part <= 10 ? part / 3294.6 : ((part / 255 + 0.055) / 1.055) ** 2.4));
+  return 0.2126 * red + 0.7152 * green + 0.0722 * blue;
 }

@@ -72,6 +72,7 @@ export function showItems(state, select, change) {
   });
   const all = state.asMap ? state.segments : state.objects;
   byId("count").textContent = state.picture ? say("shown", state.shown.length, all.length) : "";
+  byId("hint").hidden = Boolean(state.picture) && !state.listed.length;
   byId("empty").textContent = state.asMap && state.picture && !all.length ? say("no_segments", percent(state.panoptic)) : "";
 }
 
