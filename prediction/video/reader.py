@@ -15,7 +15,7 @@ import numpy as np
 from prediction.video.clock import Clock
 from prediction.video.opening import SILENCE, cause_of, ends, import_av, open_source, sound_of
 from prediction.video.sources import Source
-from prediction.video.upright import is_turned, upright
+from prediction.video.upright import Upright
 
 PAUSE, LONGEST_PAUSE = 1.0, 30.0  # seconds before a stream is opened again: twice as long each time
 STEADY = 30.0  # seconds after which a server that ends a stream is tried again as if for the first time
@@ -148,6 +148,9 @@ class Reader:
         self._left, self._reached, self._longest = False, 0.0, 0.0
         if self._container is None:
             self._container = open_source(self.source)
+            if self._live and self._container.format.name == "hls" and ends(self._container):
+                self._left = True  # the broadcast is over, and has become a recording
+                return
             if self._live:
                 self._clock.restart()
             else:
@@ -156,6 +159,7 @@ class Reader:
         sound = sound_of(container)
         if sound is not None and (self.sound is None or sound.codec_context.name != self.sound.codec_context.name):
             sound = None
+        upright = Upright()
         resumed = None if self._live else self._last  # a file on a server is read again up to where it broke off
         for packet in self._packets(container, video, sound):
             if self.stopped():
@@ -177,8 +181,8 @@ class Reader:
                     continue
                 if frame.is_corrupt:
                     self._break(f"frame {index} at {moment:.2f} s is damaged")
-                aspect = Fraction(video.sample_aspect_ratio or 1)
-                yield Frame(index, moment, upright(frame), frame.is_corrupt, 1 / aspect if is_turned(frame) else aspect)
+                pixels, aspect = upright(frame), Fraction(video.sample_aspect_ratio or 1)
+                yield Frame(index, moment, pixels, frame.is_corrupt, 1 / aspect if upright.turned else aspect)
 
     def _sounds(self, packet: Any) -> Iterator[Sound]:
         pieces = [packet]

@@ -7,18 +7,27 @@ from typing import Any
 
 import numpy as np
 
-
-def upright(frame: Any) -> np.ndarray:
-    """uint8 [H, W, 3] of a frame of PyAV's."""
-    pixels = frame.to_ndarray(format="rgb24")
-    matrix = _display_matrix(frame)
-    return pixels if matrix is None else _shown(pixels, *matrix)
+STRAIGHT = (1, 0, 0, 1)
 
 
-def is_turned(frame: Any) -> bool:
-    """Whether rows become columns."""
-    matrix = _display_matrix(frame)
-    return matrix is not None and abs(matrix[0]) < abs(matrix[1])
+class Upright:
+    """Turns and mirrors the frames of one source."""
+
+    def __init__(self) -> None:
+        self._rotation: int | None = None
+        self._matrix = STRAIGHT
+
+    def __call__(self, frame: Any) -> np.ndarray:
+        """uint8 [H, W, 3] of a frame of PyAV's."""
+        if frame.rotation != self._rotation:  # seldom: reading side data keeps a frame in memory
+            self._rotation, self._matrix = frame.rotation, _display_matrix(frame)
+        pixels = frame.to_ndarray(format="rgb24")
+        return pixels if self._matrix == STRAIGHT else _shown(pixels, *self._matrix)
+
+    @property
+    def turned(self) -> bool:
+        """Whether rows of the last frame became columns."""
+        return abs(self._matrix[0]) < abs(self._matrix[1])
 
 
 def _shown(pixels: np.ndarray, a: int, b: int, c: int, d: int) -> np.ndarray:
@@ -30,10 +39,10 @@ def _shown(pixels: np.ndarray, a: int, b: int, c: int, d: int) -> np.ndarray:
     return np.ascontiguousarray(pixels[:: -1 if down < 0 else 1, :: -1 if across < 0 else 1])
 
 
-def _display_matrix(frame: Any) -> tuple[int, int, int, int] | None:
-    """Its part that turns and mirrors, if the file has one."""
+def _display_matrix(frame: Any) -> tuple[int, int, int, int]:
+    """Its part that turns and mirrors."""
     found = frame.side_data.get("DISPLAYMATRIX")
     if found is None:
-        return None
+        return STRAIGHT
     a, b, _, c, d, *_ = struct.unpack("=9i", bytes(found)[:36])
     return a, b, c, d

@@ -1,10 +1,13 @@
 """Videos that are unlike what a camera writes: mirrored, damaged, of changing size, with other sound or times."""
 
+import gc
 from fractions import Fraction
 
 import numpy as np
 import pytest
 
+from prediction.video.reader import Reader
+from prediction.video.sources import Source
 from tests.helpers.drawn.clips import av, decoded, even, number_in, numbered, run_job, write_clip
 
 
@@ -129,3 +132,16 @@ def test_the_cover_of_a_song_is_no_video(tmp_path):
         container.mux(cover.encode(av.VideoFrame.from_ndarray(numbered(1), format="rgb24")))
     with pytest.raises(OSError, match="holds no video"):
         run_job(song, tmp_path / "out")
+
+
+def test_frames_do_not_stay_in_memory_until_garbage_is_collected(tmp_path):
+    reader = Reader(Source(str(write_clip(tmp_path / "a.mp4", even(40), sound="aac")), "a.mp4", "file"))
+    gc.collect()
+    gc.disable()
+    try:
+        assert sum(1 for _ in reader) > 40
+        kept = [type(thing).__name__ for thing in gc.get_objects() if str(type(thing).__module__).startswith("av.")]
+    finally:
+        gc.enable()
+    assert len([name for name in kept if name.endswith("Frame")]) <= 4
+    assert kept.count("Packet") <= 4
