@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from prediction.result import Prediction
 from prediction.slicing.tiles import Tile
+from util.box_ops import box_iou
 
+WITNESS = 0.5  # IoU, where a tile sees, of an object of the whole picture and a detection in the tile
+LONG = 2  # sides of a tile
 NEAR = 0.04  # of a tile's shorter side: a box that ends nearer to an edge of the tile may be cut there
 
 
@@ -83,10 +86,32 @@ class Part:
             masks,
         )
 
+    def where(self, kept: Tensor) -> Part:
+        """The detections of a mask bool [n]."""
+        names = ("boxes", "scores", "labels", "queries", "cut", "masks")
+        return replace(self, **{name: value[kept] for name in names if (value := getattr(self, name)) is not None})
+
     @property
     def views(self) -> Tensor:
         """The view of each detection [n, 4]."""
         return self.boxes.new_tensor(self.view).expand(len(self.boxes), 4)
+
+
+def confirmed(whole: Part, tiles: Sequence[tuple[Tile, Prediction]]) -> Tensor:
+    """Which objects of the whole picture, bool [n], a tile has seen as well, if only a part of them and in any class.
+
+    The whole picture shows less detail than the tiles, and may take some small objects for a large one. Of an object
+    that is longer than two tiles, a tile may show too little: it needs no witness.
+    """
+    corners = whole.boxes.new_tensor([tile for tile, _ in tiles])  # [t, 4]
+    kept = (whole.boxes[:, 2:] - whole.boxes[:, :2] > LONG * (corners[0, 2:] - corners[0, :2])).any(1)
+    for tile, (_, found) in zip(corners, tiles):
+        shown = torch.cat([torch.maximum(whole.boxes[:, :2], tile[:2]), torch.minimum(whole.boxes[:, 2:], tile[2:])], 1)
+        inside = (shown[:, 2:] > shown[:, :2]).all(1)
+        if inside.any() and len(found.boxes):
+            overlap = box_iou(shown[inside], found.boxes + tile[[0, 1, 0, 1]])[0]
+            kept[inside] |= (overlap >= WITNESS).any(1)
+    return kept
 
 
 def joined_masks(parts: Sequence[Part], groups: Sequence[Tensor], size: tuple[int, int]) -> Tensor:

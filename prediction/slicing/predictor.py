@@ -13,7 +13,7 @@ from prediction.inputs import ImageInput, to_upright_rgb
 from prediction.predictor import Predictor
 from prediction.result import Prediction, class_name
 from prediction.slicing.merge import merge
-from prediction.slicing.part import Part, joined_masks
+from prediction.slicing.part import Part, confirmed, joined_masks
 from prediction.slicing.tiles import Tile, check_slices, shared_by, tiles_of
 
 AT_ONCE = 4  # tiles in a forward pass, or more with a larger batch size
@@ -22,9 +22,10 @@ AT_ONCE = 4  # tiles in a forward pass, or more with a larger batch size
 class SlicedPredictor:
     """Finds objects in tiles of a picture and in the whole of it, and merges what was found.
 
-    All tiles have one size. The whole picture adds the objects that are larger than the overlap of two tiles: smaller
-    ones are whole in at least one tile, in more detail. For the same reason, what is cut by the edge of a tile and is
-    whole in its neighbour is left to the neighbour. `prediction.slicing.merge` merges the rest, by class.
+    All tiles have one size. The whole picture adds the objects that are larger than the overlap of two tiles, if a tile
+    sees at least a part of them: smaller ones are whole in at least one tile, in more detail. For the same reason, what
+    is cut by the edge of a tile and is whole in its neighbour is left to the neighbour. `prediction.slicing.merge`
+    merges the rest, by class.
 
     Everything else is that of the predictor: names, settings, thresholds. A picture that is not larger than a tile
     gives the predictor's own result. The panoptic map of a panoptic model is that of the whole picture.
@@ -88,6 +89,7 @@ class SlicedPredictor:
     ) -> Prediction:
         shared = shared_by([tile for tile, _ in found[1:]])
         parts = [Part.of(view, prediction, image.size, shared) for view, prediction in found]
+        parts[0] = parts[0].where(confirmed(parts[0], found[1:]))
         boxes, scores, labels, queries = (
             torch.cat([getattr(part, name) for part in parts]) for name in ("boxes", "scores", "labels", "queries")
         )

@@ -50,6 +50,30 @@ def test_small_objects_inside_a_large_box_stay():
     assert len(merged(large, small)) == 2
 
 
+def test_a_view_tells_its_own_objects_apart():
+    first, second = [82, 20, 98, 40], [88, 20, 104, 40]  # IoU 0.45
+    assert len(merged((first, 0.8, 1, RIGHT, False), (second, 0.9, 1, RIGHT, False))) == 2
+    assert len(merged((first, 0.8, 1, RIGHT, False), (second, 0.9, 1, (70, 0, 170, 100), False))) == 1
+
+
+def test_a_cut_part_belongs_to_what_another_tile_shows_whole_whatever_its_class():
+    part, whole = ([82, 20, 100, 60], 0.95, 2, LEFT, True), ([83, 15, 150, 62], 0.6, 1, RIGHT, False)
+    assert merged(part, whole) == [([83, 15, 150, 62], [1, 0])]
+    outside = ([20, 20, 100, 60], 0.95, 2, LEFT, True)  # a fifth of it is in the box
+    assert len(merged(outside, whole)) == 2
+
+
+def test_the_whole_picture_takes_only_parts_of_its_class():
+    large = ([10, 10, 170, 90], 0.6, 1, WHOLE, False)
+    assert len(merged(large, ([30, 20, 100, 60], 0.9, 2, LEFT, True))) == 2
+    assert len(merged(large, ([30, 20, 100, 60], 0.9, 1, LEFT, True))) == 1
+
+
+def test_the_box_of_a_tile_goes_before_that_of_the_whole_picture():
+    whole, tile = ([20, 20, 90, 60], 0.99, 1, WHOLE, False), ([22, 20, 88, 62], 0.6, 1, LEFT, False)
+    assert merged(whole, tile) == [([22, 20, 88, 62], [1, 0])]
+
+
 def test_nothing_found_gives_nothing():
     boxes, groups = merge(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0), torch.zeros(0, 4), torch.zeros(0).bool())
     assert boxes.shape == (0, 4) and groups == []
