@@ -132,8 +132,11 @@ class Prediction:
         """The detections as COCO JSON of this one image, see `to_coco`."""
         return to_coco({file_name: self}, first_id=image_id)
 
-    def to_supervision(self) -> Any:
+    def to_supervision(self, track_ids: Sequence[int | None] | None = None) -> Any:
         """The detections as `supervision.Detections`, with the names in `data["class_name"]`.
+
+        Args:
+            track_ids: of `prediction.tracking.tracker.Tracker.update`; an object without one gets -1.
 
         Raises:
             ImportError: the package is not installed.
@@ -147,6 +150,7 @@ class Prediction:
             mask=None if self.masks is None else self.masks.numpy(),
             confidence=self.scores.numpy(),
             class_id=self.labels.numpy().astype(int),
+            tracker_id=None if track_ids is None else np.array([-1 if one is None else one for one in track_ids], int),
             data={"class_name": np.array(self.names, dtype=str)},
         )
 

@@ -25,7 +25,7 @@ torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
 # Files that take 15 seconds or more, the longest first.
 LONG = """
-    lesson/test_pages tools/test_export tools/reliability/test_fuzz test_run_with_submitit
+    lesson/test_pages prediction/exported/test_exported tools/reliability/test_fuzz test_run_with_submitit
     tools/reliability/test_torture training/test_resume test_main training/switches/test_compile
     tools/exporting/test_openvino_form util/test_signals golden/test_trajectory training/device/test_waits
     training/switches/test_accumulate training/data/test_layouts evaluation/test_processes tools/test_convert

@@ -7,7 +7,7 @@ python -m tools.export RUN/checkpoint.pth detr.onnx --triton MODEL_REPOSITORY
 
 Inputs: `image`, float32 [B, 3, H, W], normalised with ImageNet's mean and standard deviation; `mask`, bool [B, H, W],
 True where padded. Outputs: `logits` [B, Q, C+1]; `boxes` [B, Q, 4], cxcywh fractions; with a mask head also `masks`,
-logits [B, Q, H/4, W/4]. B is arbitrary, H and W are at least 64.
+logits [B, Q, H/4, W/4]. B is arbitrary, H and W are at least 64, with learned positions at most 1600.
 Each file is compared with the model at two sizes and two batch sizes, and deleted if it differs. With --int8, half of
 the calibration images show whether the file still finds the model's objects.
 """
@@ -31,6 +31,7 @@ from datasets.coco import MAX_SIZE, VAL_SIZE
 from datasets.transforms import get_size_with_aspect_ratio
 from models.fast.inference import optimize_for_inference
 from models.load import Detector, load_detector
+from models.position_encoding import PositionEmbeddingLearned
 from prediction.exported.forms import MIN_SIDE, OUTPUTS, Runs, load_form, load_with_entry
 from tools.command import run_tool, say, tool_parser
 from tools.exporting.forms import check_output, put_in_place, write_form
@@ -47,11 +48,11 @@ CHECKED_BATCHES = (1, 2)
 
 
 class ImageAndMask(nn.Module):
-    """A detector with plain tensors as inputs and outputs."""
+    """A detector with plain tensors as inputs and outputs, for images of at most `max_side` pixels a side."""
 
-    def __init__(self, model: nn.Module):
+    def __init__(self, model: nn.Module, max_side: int | None = None):
         super().__init__()
-        self.model = model
+        self.model, self.max_side = model, max_side
 
     def forward(self, image: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
         """image [B, 3, H, W], mask [B, H, W] → logits [B, Q, C+1], boxes [B, Q, 4] and, with a mask head, masks."""
@@ -117,7 +118,10 @@ def load_exportable(loaded: Mapping[str, Any], source: str) -> tuple[ImageAndMas
     """The model of a loaded checkpoint as it is exported, and the detector that it is a part of, on the CPU."""
     detector = load_detector(loaded, "cpu", source=source)
     getattr(detector.model, "detr", detector.model).aux_loss = False
-    return ImageAndMask(detector.model).eval(), detector
+    stride = 16 if detector.args.dilation else 32
+    learned = [part for part in detector.model.modules() if isinstance(part, PositionEmbeddingLearned)]
+    max_side = stride * learned[0].row_embed.num_embeddings if learned else None
+    return ImageAndMask(detector.model, max_side).eval(), detector
 
 
 def _about(detector: Detector, thresholds: Any) -> dict[str, Any]:
@@ -177,8 +181,9 @@ def _example(batch: int, height: int, width: int) -> tuple[Tensor, Tensor]:
     return image.masked_fill_(mask[:, None], 0), mask
 
 
-def _trace(model: nn.Module) -> ExportedProgram:
-    batch, height, width = Dim("batch", min=1), Dim("height", min=MIN_SIDE), Dim("width", min=MIN_SIDE)
+def _trace(model: ImageAndMask) -> ExportedProgram:
+    batch = Dim("batch", min=1)
+    height, width = (Dim(name, min=MIN_SIDE, max=model.max_side) for name in ("height", "width"))
     shapes = {"image": {0: batch, 2: height, 3: width}, "mask": {0: batch, 1: height, 2: width}}
     # Sizes of 1, or equal sizes, would be taken for constants.
     return torch.export.export(model, _example(2, 96, 128), dynamic_shapes=shapes)

@@ -21,20 +21,21 @@ _FORMULAS = {"expr_str", "guards_code"}
 _TREES = {"in_spec", "out_spec"}
 _TREE_TYPES = {None, "builtins.tuple", "builtins.list", "builtins.dict"}
 
-# What sizes and the conditions on them are made of. No powers: a short one can have more digits than memory.
+# What sizes and the conditions on them are made of.
 _SYNTAX = (
     *(ast.Expression, ast.Constant, ast.Name, ast.Load, ast.Call, ast.keyword, ast.Attribute, ast.Subscript),
     *(ast.BinOp, ast.UnaryOp, ast.BoolOp, ast.Compare, ast.cmpop, ast.boolop, ast.USub, ast.UAdd, ast.Not),
-    *(ast.Add, ast.Sub, ast.Mult, ast.Div, ast.FloorDiv, ast.Mod),
+    *(ast.Add, ast.Sub, ast.Mult, ast.Div, ast.FloorDiv, ast.Mod, ast.Pow),
 )
 _NAMES = set(
     """
-    Symbol Integer Rational Float Add Mul Max Min Mod PythonMod FloorDiv ModularIndexing CleanDiv CeilDiv CeilToInt
+    Symbol Integer Rational Float Add Mul Pow Max Min Mod PythonMod FloorDiv ModularIndexing CleanDiv CeilDiv CeilToInt
     FloorToInt TruncToInt IntTrueDiv FloatTrueDiv ToFloat Identity Eq Ne Ge Gt Le Lt And Or Not Equality Unequality
     GreaterThan LessThan StrictGreaterThan StrictLessThan true false oo int_oo L torch
     """.split()
 )
 _ATTRIBUTES = {"size", "stride", "storage_offset", "sym_max", "sym_min", "sym_not", "sym_ite", "sym_float", "sym_int"}
+_LARGEST_POWER = 4
 _SYMBOL = re.compile(r"[a-z]+\d+", re.ASCII)  # s31, u0
 
 
@@ -92,12 +93,34 @@ def _is_arithmetic(text: str) -> bool:
             return False
         if isinstance(node, ast.Name) and node.id not in _NAMES and not _SYMBOL.fullmatch(node.id):
             return False
+        if isinstance(node, ast.Call) and not isinstance(node.func, ast.Name | ast.Attribute):
+            return False
         if isinstance(node, ast.Attribute) and node.attr not in _ATTRIBUTES:
             return False
         if isinstance(node, ast.Constant) and not isinstance(node.value, int | float):
             if not isinstance(node.value, str) or not _WORD.fullmatch(node.value):
                 return False
-    return True
+    powers = [node for node in nodes if _is_power(node)]
+    return all(map(_is_small, powers))
+
+
+def _is_power(node: ast.AST) -> bool:
+    if isinstance(node, ast.Call):
+        return isinstance(node.func, ast.Name) and node.func.id == "Pow"
+    return isinstance(node, ast.BinOp) and isinstance(node.op, ast.Pow)
+
+
+def _is_small(power: ast.AST) -> bool:
+    """Whether it is a small power of something that holds none: short towers of powers have more digits than memory."""
+    parts = power.args if isinstance(power, ast.Call) else [power.left, power.right]
+    if len(parts) != 2:
+        return False
+    base, exponent = parts
+    number = exponent.args[0] if isinstance(exponent, ast.Call) and exponent.args else exponent
+    is_small = (
+        isinstance(number, ast.Constant) and isinstance(number.value, int) and 0 <= number.value <= _LARGEST_POWER
+    )
+    return is_small and not any(map(_is_power, ast.walk(base)))
 
 
 def _is_tree(text: str) -> bool:

@@ -1,4 +1,8 @@
-"""Files of `tools.export` in the place of a checkpoint: classes, sizes, thresholds and results are the checkpoint's."""
+"""Files of `tools.export`: for any batch and size their outputs are the model's, and in the place of a checkpoint their
+classes, sizes, thresholds and results are the checkpoint's.
+
+Writing the three forms takes most of a minute, so all tests share one detector, with a mask head, in one file.
+"""
 
 import json
 import shutil
@@ -13,15 +17,20 @@ from PIL import Image
 
 import predict
 import tools.export
+from datasets.coco import make_coco_transforms
 from models import build_model
+from models.load import load_detector
 from prediction.exported import detector as exported_detector
+from prediction.exported.forms import Runs, load_form
 from prediction.predictor import Predictor, load_predictor
 from tests.helpers.runs import parse
-from tools.export import load_exportable, run
+from tools import onnx_example
+from tools.export import ImageAndMask, load_exportable, run
 from util.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from util.rng import seed_everything
 
-pytest.importorskip("onnxruntime", reason="onnxruntime runs the exported file")
+onnx = pytest.importorskip("onnx", reason="onnx describes the exported file")
+onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime runs the exported file")
 pytest.importorskip("onnxscript", reason="onnxscript writes it")
 SUFFIXES = (".onnx", ".pt2", ".xml") if find_spec("openvino") else (".onnx", ".pt2")
 THRESHOLDS = {
@@ -47,12 +56,20 @@ def saved_detector(path: Path, *flags: str, categories: list[dict]) -> Path:
 
 
 @pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory) -> Path:
-    """A detector beside which its exported forms lie."""
+def written(tmp_path_factory) -> tuple[Path, dict[str, Runs]]:
+    """A checkpoint beside which its exported forms lie, and what ran each of them in the command's own check."""
     path = tmp_path_factory.mktemp("exported") / "tiny.pth"
-    saved_detector(path, "--num_classes", "3", categories=CATEGORIES)
-    assert run([str(path), *(str(path.with_suffix(suffix)) for suffix in SUFFIXES)]) == 0
-    return path
+    saved_detector(path, "--num_classes", "3", "--masks", categories=CATEGORIES)
+    loaded = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tools.export, "load_form", lambda file: loaded.setdefault(file.suffix, load_form(file)))
+        assert run([str(path), *(str(path.with_suffix(suffix)) for suffix in SUFFIXES)]) == 0
+    return path, loaded
+
+
+@pytest.fixture(scope="module")
+def checkpoint(written) -> Path:
+    return written[0]
 
 
 @pytest.fixture(scope="module")
@@ -60,9 +77,88 @@ def original(checkpoint) -> Predictor:
     return Predictor(checkpoint, "cpu")
 
 
+@pytest.fixture(scope="module")
+def model(checkpoint) -> ImageAndMask:
+    return load_exportable(load_checkpoint(checkpoint), "here")[0]
+
+
+@pytest.fixture(scope="module")
+def session(checkpoint):
+    return onnxruntime.InferenceSession(checkpoint.with_suffix(".onnx"))
+
+
+def inputs(batch: int, height: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Images and their mask, the last image padded on its right."""
+    mask = torch.zeros(batch, height, width, dtype=torch.bool)
+    mask[-1, :, width // 2 :] = True
+    return torch.randn(batch, 3, height, width), mask
+
+
 def pictures() -> list[np.ndarray]:
     random = np.random.default_rng(0)
     return [random.integers(0, 255, (*size, 3), dtype=np.uint8) for size in ((90, 120), (90, 120), (200, 180))]
+
+
+# ---- the files alone ----
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_each_form_takes_any_batch_and_size(written, model, suffix):
+    runs = written[1][suffix]
+    for image, mask in (inputs(1, 64, 200), inputs(3, 130, 70)):
+        with torch.no_grad():
+            expected = model(image, mask)
+        found = runs(image, mask)
+        assert len(found) == len(expected) == 3  # logits, boxes, masks
+        for output, wanted in zip(found, expected):
+            torch.testing.assert_close(output, wanted, rtol=0, atol=1e-3)
+
+
+def test_the_onnx_file_reads_the_mask_and_has_opset_18(checkpoint, session):
+    image, mask = inputs(1, 64, 96)
+    one, other = (session.run(["logits"], {"image": image.numpy(), "mask": m.numpy()})[0] for m in (mask, ~mask))
+    assert np.abs(one - other).max() > 1e-3
+    opsets = onnx.load(checkpoint.with_suffix(".onnx")).opset_import
+    assert {opset.domain: opset.version for opset in opsets}[""] >= 18
+
+
+def test_the_onnx_file_names_its_classes_and_sizes(session):
+    about = json.loads(session.get_modelmeta().custom_metadata_map["detr"])
+    classes = {str(one["id"]): one["name"] for one in CATEGORIES}
+    assert about == {"classes": classes, "size": 96, "max_size": 128, "thresholds": THRESHOLDS}
+
+
+@pytest.mark.parametrize("size", [(150, 110), (90, 300), (96, 96)])
+def test_the_example_finds_the_boxes_that_the_model_finds(session, checkpoint, size):
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (*size, 3), dtype=np.uint8))
+    found = onnx_example.detect(session, image, threshold=0.001)
+    detector = load_detector(checkpoint, "cpu")
+    detector.model.eval()
+    tensor, _ = make_coco_transforms("val", val_size=96, max_size=128)(image, None)
+    with torch.no_grad():
+        outputs = detector.model(tensor[None])
+    result = detector.postprocessors["bbox"](outputs, torch.tensor([[image.height, image.width]]))[0]
+    order = result["scores"].argsort(descending=True)
+    order = order[result["scores"][order] > 0.001]
+    assert len(found) == len(order) > 0
+    names = {0: "0", **{one["id"]: one["name"] for one in CATEGORIES}}
+    for (name, score, box), query in zip(found, order.tolist()):
+        assert name == names[result["labels"][query].item()]
+        assert score == pytest.approx(result["scores"][query].item(), abs=1e-3)
+        assert box == pytest.approx(result["boxes"][query].tolist(), abs=0.3)
+
+
+def test_the_example_draws_a_picture(checkpoint, tmp_path, monkeypatch, capsys):
+    Image.new("RGB", (120, 90), "white").save(tmp_path / "in.png")
+    onnx_file = str(checkpoint.with_suffix(".onnx"))
+    arguments = [onnx_file, str(tmp_path / "in.png"), str(tmp_path / "out.png"), "--threshold", "0.01"]
+    monkeypatch.setattr("sys.argv", ["onnx_example.py", *arguments])
+    onnx_example.main()
+    assert len(capsys.readouterr().out.splitlines()) == 5  # one for each query
+    assert (np.asarray(Image.open(tmp_path / "out.png")) != 255).any()
+
+
+# ---- in the place of a checkpoint ----
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
@@ -76,26 +172,41 @@ def test_an_exported_file_gives_the_results_of_its_checkpoint(checkpoint, origin
         assert len(found) == len(expected) > 0
         torch.testing.assert_close(found.scores, expected.scores, rtol=0, atol=1e-3)
         torch.testing.assert_close(found.boxes, expected.boxes, rtol=0, atol=0.3)
+        assert found.masks.shape == expected.masks.shape
+        assert (found.masks != expected.masks).sum() <= 1e-3 * found.masks.numel()
 
 
-def test_masks_and_panoptic_maps_are_those_of_the_checkpoint(tmp_path, monkeypatch):
-    """The file is the model itself here: tracing one with masks takes a minute."""
-    kinds = [{**one, "isthing": int(one["id"] == 1)} for one in CATEGORIES]
-    flags = ("--num_classes", "3", "--masks", "--dataset_file", "coco_panoptic")
-    path = saved_detector(tmp_path / "panoptic.pth", *flags, categories=kinds)
-    loaded = load_checkpoint(path)
+def in_place_of_a_file(path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The model itself runs where the exported file would, since writing another file takes long."""
+    loaded = load_checkpoint(checkpoint)
     model, found = load_exportable(loaded, "here")
     entry = json.dumps(tools.export._about(found, loaded["thresholds"]))
     monkeypatch.setattr(exported_detector, "load_with_entry", lambda *_, **__: (model.__call__, entry))
-    (tmp_path / "panoptic.onnx").touch()
-    exported, original = Predictor(tmp_path / "panoptic.onnx"), Predictor(path, "cpu")
+    path.touch()
+    return path
+
+
+def test_panoptic_maps_are_those_of_the_checkpoint(tmp_path, monkeypatch):
+    kinds = [{**one, "isthing": int(one["id"] == 1)} for one in CATEGORIES]
+    flags = ("--num_classes", "3", "--masks", "--dataset_file", "coco_panoptic")
+    path = saved_detector(tmp_path / "panoptic.pth", *flags, categories=kinds)
+    exported = Predictor(in_place_of_a_file(tmp_path / "panoptic.onnx", path, monkeypatch))
+    original = Predictor(path, "cpu")
     assert exported.is_panoptic and exported.categories == original.categories
     assert exported.predicted() == original.predicted() == {1: "cat"}
     settings = {"threshold": 0.01, "panoptic_threshold": 0.0}
     for one, other in zip(exported(pictures(), **settings), original(pictures(), **settings), strict=True):
         assert one.names == other.names
-        assert (one.masks != other.masks).sum() <= 1e-3 * one.masks.numel()
         assert (one.panoptic.ids != other.panoptic.ids).mean() < 1e-3
+
+
+def test_a_detector_without_a_mask_head_gives_boxes_alone(tmp_path, monkeypatch):
+    path = saved_detector(tmp_path / "boxes.pth", "--num_classes", "3", categories=CATEGORIES)
+    exported = Predictor(in_place_of_a_file(tmp_path / "boxes.onnx", path, monkeypatch))
+    pairs = zip(exported(pictures(), threshold=0.01), Predictor(path, "cpu")(pictures(), threshold=0.01), strict=True)
+    for found, expected in pairs:
+        assert len(found) == len(expected) > 0 and found.masks is None
+        torch.testing.assert_close(found.boxes, expected.boxes, rtol=0, atol=0.3)
 
 
 def test_best_means_the_checkpoints_thresholds(checkpoint, original):
@@ -140,8 +251,6 @@ def test_another_device_is_refused(checkpoint):
 
 
 def test_damaged_missing_and_foreign_files_are_named(checkpoint, tmp_path):
-    import onnx
-
     cut = tmp_path / "cut.onnx"
     cut.write_bytes(checkpoint.with_suffix(".onnx").read_bytes()[:5000])
     model = onnx.load(checkpoint.with_suffix(".onnx"))

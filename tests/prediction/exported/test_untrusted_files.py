@@ -280,6 +280,8 @@ def test_an_archive_that_two_readers_may_read_differently_is_refused(toy, tmp_pa
     [
         "Add(FloorDiv(Add(Symbol('s64', positive=True, integer=True), Integer(-1)), Integer(2)), Integer(1))",
         "((1 + (((-1) + L['image'].size()[2]) // 16)) % (1 + L['image'].size()[3])) != 0",
+        "Mul(Integer(8), Pow(Symbol('s6', positive=True, integer=True), Integer(2)))",
+        "L['mask'].size()[1]**2 > 3",
         "torch.sym_min(128, 128*L['image'].size()[3]) > 4 and not s0 == 3",
     ],
 )
@@ -295,6 +297,12 @@ def test_sizes_and_conditions_are_arithmetic(text):
         "(lambda: 0)()",
         "[x for x in L]",
         "9**9**9**9",
+        "((9**4)**4)**4",
+        "(Pow or Add)(s0, 5)",
+        "s0**5",
+        "Pow(s0, s1)",
+        "Pow(Pow(s0, Integer(4)), Integer(4))",
+        "Pow(s0, Integer(2), 3)",
         "L['a b']",
         "Symbol.subs",
         "eval('1')",

@@ -52,6 +52,7 @@ def test_coco_json_is_loaded_by_pycocotools(tmp_path):
     first = coco.loadAnns(coco.getAnnIds(5))[0]
     assert first["bbox"] == [5.0, 5.0, 10.0, 5.0] and coco.annToMask(first).sum() == 50 and first["score"] == 0.75
     assert prediction().to_coco("c.png", 9)["annotations"][1]["image_id"] == 9
+    assert sorted(coco.loadRes(whole["annotations"]).getAnnIds()) == [1, 2, 3, 4]
 
 
 @pytest.mark.parametrize("masks", [False, True])
@@ -61,7 +62,7 @@ def test_supervision_gets_boxes_masks_scores_ids_and_names(masks, monkeypatch):
     found = prediction(masks).to_supervision()
     assert found.xyxy.shape == (2, 4) and found.xyxy.dtype == np.float32
     assert found.confidence.tolist() == [0.75, 0.5] and found.class_id.tolist() == [7, 3]
-    assert found.data["class_name"].tolist() == ["cat", "dog\x1b"]
+    assert found.data["class_name"].tolist() == ["cat", "dog\x1b"] and found.tracker_id is None
     assert found.mask is None if not masks else found.mask.dtype == bool and found.mask.shape == (2, 30, 40)
     assert empty().to_supervision().xyxy.shape == (0, 4)
 
@@ -71,7 +72,11 @@ def test_the_installed_supervision_takes_them():
     found = prediction(masks=True).to_supervision()
     assert isinstance(found, supervision.Detections) and len(found) == 2
     assert found[found.class_id == 3].data["class_name"].tolist() == ["dog\x1b"]
-    assert len(empty().to_supervision()) == 0
+    assert found.xyxy.tolist() == prediction().boxes.tolist() and found.area.tolist() == [50, 4]
+    tracked = prediction().to_supervision(track_ids=[7, None])
+    assert tracked[tracked.tracker_id == 7].class_id.tolist() == [7] and tracked.tracker_id.tolist() == [7, -1]
+    assert len(supervision.Detections.merge([found, prediction(masks=True).to_supervision()])) == 4
+    assert empty().to_supervision().is_empty()
 
 
 def test_without_supervision_one_sentence_says_what_to_install(monkeypatch):

@@ -2,6 +2,10 @@
 
 import io
 import json
+import shutil
+import subprocess
+from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -96,6 +100,32 @@ def test_the_file_becomes_the_next_version_and_another_model_is_not_mixed_with_i
     with pytest.raises(ValueError, match="config.pbtxt is the configuration of another model"):
         write_triton(file, repository, ENTRY)
     assert not (repository / "cells" / "3").exists()
+
+
+def triton_server() -> str | None:
+    """The program, on the path or in the package nvidia-pytriton."""
+    package = find_spec("pytriton")
+    inside = Path(package.origin).parent / "tritonserver" / "bin" / "tritonserver" if package and package.origin else ""
+    return shutil.which("tritonserver") or shutil.which(inside)
+
+
+@pytest.mark.skipif(triton_server() is None, reason="needs tritonserver, or pip install --no-deps nvidia-pytriton")
+@pytest.mark.parametrize("before", ["", "TYPE_BOOL", "max_batch_size", "[ -1, -1 ]"])
+def test_tritons_server_takes_the_configuration(tmp_path, before):
+    """Without any backend, a good configuration is refused for want of one, and a bad one for what it says."""
+    file, repository = tmp_path / "cells.onnx", tmp_path / "repository"
+    file.write_bytes(detector())
+    write_triton(file, repository, ENTRY)
+    config = repository / "cells" / "config.pbtxt"
+    config.write_text(config.read_text().replace(before, "[ -2, -1 ]", 1) if before else config.read_text())
+    (tmp_path / "backends").mkdir()
+    flags = ["--model-control-mode=explicit", "--load-model=cells", "--disable-auto-complete-config"]
+    folders = [f"--model-repository={repository}", f"--backend-directory={tmp_path / 'backends'}"]
+    silent = ["--allow-http=false", "--allow-grpc=false", "--allow-metrics=false"]
+    done = subprocess.run([triton_server(), *flags, *folders, *silent], capture_output=True, timeout=120)
+    said = (done.stdout + done.stderr).decode(errors="replace")
+    assert done.returncode != 0
+    assert ("unable to find backend library for backend 'onnxruntime'" in said) == (not before), said
 
 
 @pytest.mark.parametrize("outs", [["detr.xml"], ["a.onnx", "b.onnx"]])
