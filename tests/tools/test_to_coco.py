@@ -144,14 +144,15 @@ def test_classes_that_voc_cannot_hold_are_refused(tmp_path, capsys, name, expect
 def test_what_a_format_cannot_hold_is_said(tmp_path, capsys):
     box, polygon = [1, 2, 10, 20], [[1, 2, 11, 2, 11, 22]]
     annotations = [
-        {"image_id": 0, "bbox": box, "segmentation": polygon},
-        {"image_id": 0, "bbox": box, "iscrowd": 1},
+        {"image_id": 0, "bbox": box, "segmentation": polygon, "keypoints": [3, 4, 2]},
+        {"image_id": 0, "bbox": box, "iscrowd": 1, "keypoints": []},
         {"image_id": 0, "bbox": [40, 30, 20, 20]},
         {"image_id": 0, "bbox": [50, 30, 20, 20]},
     ]
     write_coco(tmp_path / "a", ["a.png"], annotations)
     assert run([str(tmp_path / "a"), str(tmp_path / "yolo"), "--to", "yolo"]) == 0
     said = capsys.readouterr().out
+    assert "the keypoints of 1 objects are left out: boxes are written" in said
     assert "1 crowd regions are left out" in said
     assert "1 boxes without area inside their image are left out" in said
     assert "1 boxes extend beyond their image and are clamped" in said
@@ -161,6 +162,7 @@ def test_what_a_format_cannot_hold_is_said(tmp_path, capsys):
     assert "1 objects without a polygon are written as the corners of their box" in capsys.readouterr().out
     assert run([str(tmp_path / "a"), str(tmp_path / "voc"), "--to", "voc"]) == 0
     said = capsys.readouterr().out
+    assert "the keypoints of 1 objects are left out: boxes are written" in said
     assert "1 segmentations are left out: VOC's XML files hold boxes" in said
     assert "1 crowd regions are marked difficult" in said
 

@@ -103,6 +103,13 @@ def _safe_name(name: str) -> PurePosixPath:
     return path
 
 
+def keypoints_left_out(parts: dict[str, Content]) -> list[str]:
+    """The sentence of a format that holds no keypoints; none if there are none."""
+    annotations = (a for content in parts.values() for picture in content.pictures for a in picture.annotations)
+    count = sum(bool(annotation.get("keypoints")) for annotation in annotations)
+    return [f"the keypoints of {count:,} objects are left out: boxes are written"] if count else []
+
+
 def check_names(parts: dict[str, Sequence[Picture]], *, by_stem: bool) -> None:
     """Refuse images that would get one name or, with `by_stem`, share the annotation file that is named after them.
 

@@ -9,7 +9,7 @@ from xml.sax.saxutils import escape
 
 from datasets.formats.numbers import EXACT, exact, text_of
 from datasets.formats.voc.categories import CATEGORIES_FILE
-from tools.converting.content import Content, Picture, check_names
+from tools.converting.content import Content, Picture, check_names, keypoints_left_out
 from tools.converting.output import place_pictures
 from util.files import write_json
 from util.text import printable
@@ -121,7 +121,7 @@ def _left_out(parts: dict[str, Content]) -> list[str]:
     annotations = [a for content in parts.values() for picture in content.pictures for a in picture.annotations]
     masks = sum(bool(annotation.get("segmentation")) for annotation in annotations)
     crowds = sum(bool(annotation.get("iscrowd")) for annotation in annotations)
-    notes = []
+    notes = keypoints_left_out(parts)
     if masks:
         notes.append(f"{masks:,} segmentations are left out: VOC's XML files hold boxes")
     if crowds:

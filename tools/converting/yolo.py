@@ -14,7 +14,7 @@ from datasets.annotations.headers import read_header
 from datasets.formats.numbers import EXACT, exact
 from datasets.formats.yolo.config import IDS
 from datasets.formats.yolo.labels import box_in_pixels
-from tools.converting.content import Content, Picture, check_names
+from tools.converting.content import Content, Picture, check_names, keypoints_left_out
 from tools.converting.output import place_pictures
 from tools.converting.polygons import joined, turned_box, turned_points
 
@@ -54,7 +54,7 @@ def write_yolo(out: Path, parts: dict[str, Content], *, link: bool, labels: str 
     text = yaml.safe_dump(config, allow_unicode=True, sort_keys=False, width=10**6)
     (out / "data.yaml").write_text(text, encoding="utf-8", newline="")
     masks = 0 if polygons else sum(bool(annotation.get("segmentation")) for annotation in objects)
-    return list(_sentences(left_out, masks))
+    return [*keypoints_left_out(parts), *_sentences(left_out, masks)]
 
 
 def _lines(picture: Picture, numbers: dict[int, int], polygons: bool, left_out: dict[str, int]) -> Iterable[str]:

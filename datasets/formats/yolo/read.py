@@ -130,7 +130,7 @@ class YoloData:
             for stem, name in _texts(labels, self.folders.names(labels)).items()
             if stem not in known[labels] and looks_like_labels(labels / name)
         ]
-        notes = []
+        notes = ["keypoints (kpt_shape) are not read, only the boxes"] if self.keypoints else []
         if orphans:
             notes.append(f"{first_of(orphans, self.root)} of the label files have no image: they are left out")
         if pairs and not any(label for _, label in pairs):

@@ -40,13 +40,14 @@ def test_polygons_are_segmentations_with_their_area(tmp_path):
     assert annotation["area"] == 24 * 18 / 2
 
 
-def test_keypoints_are_not_a_polygon(tmp_path):
+def test_keypoints_are_not_a_polygon(tmp_path, capsys):
     write_pair(tmp_path / "images", tmp_path / "labels", "a", f"{LABEL} 0.1 0.1 2 0.2 0.2 1")
     text = "train: images\nval: images\nkpt_shape: [2, 3]\nnames: [person]\n"
     (tmp_path / "data.yaml").write_text(text)
     annotation = find_data(tmp_path).parts["train"].read()["annotations"][0]
     assert annotation["bbox"] == [18, 9, 12, 18]
     assert "segmentation" not in annotation
+    assert "keypoints (kpt_shape) are not read, only the boxes" in capsys.readouterr().out
     write_label(tmp_path / "labels/a.txt", f"{LABEL} 0.1 0.1")
     with pytest.raises(ValueError, match="a.txt line 1 has 7 numbers, but a box has 5 and its keypoints 6 more"):
         find_data(tmp_path).parts["train"].read()
