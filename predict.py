@@ -96,6 +96,7 @@ def main(options: argparse.Namespace, apart: Sequence[Path] = ()) -> int:
     skipped = 0
     with StopSignals() as signals, Progress(len(remaining), len(files) - len(remaining)) as progress:
         for batch in _batches(predictor, remaining, files, 1 if options.slice else options.batch_size):
+            skipped_before = skipped
             images, states = _read(batch, files, progress, options.max_pixels)
             try:
                 predictions = predictor(list(images.values()), **settings, batch_size=options.batch_size)
@@ -113,7 +114,7 @@ def main(options: argparse.Namespace, apart: Sequence[Path] = ()) -> int:
                     continue
                 for row in table.rows(name, prediction):
                     progress.print(row)
-            progress.step(len(batch))
+            progress.step(len(batch), skipped - skipped_before)
             if signals.stop:
                 raise StopRequested(STOPPED, 130)
     summary = folder.finish(files, predictor.categories, ann and ann.ids)

@@ -32,7 +32,7 @@ class Progress:
 
     def __init__(self, total: int, before: int = 0) -> None:
         self.total, self.before = total, before
-        self.done = 0
+        self.done = self.skipped = 0
         self.started = self.printed = time.monotonic()
         self.bar: Any = None
 
@@ -59,9 +59,10 @@ class Progress:
         else:
             print(text, file=file or sys.stdout, flush=True)
 
-    def step(self, images: int) -> None:
-        """Count images as done."""
+    def step(self, images: int, skipped: int = 0) -> None:
+        """Count images as done, `skipped` of them without a result; those do not count for the speed."""
         self.done += images
+        self.skipped += skipped
         now = time.monotonic()
         if self.bar is not None:
             self.bar.update(images)
@@ -71,7 +72,8 @@ class Progress:
             print(f"{self.done} of {count_of_images(self.total)}{self._speed()}, about {left} left", file=sys.stderr)
 
     def _speed(self) -> str:
-        return f", {self.done / max(time.monotonic() - self.started, 1e-9):.1f} images/s" if self.done else ""
+        predicted = self.done - self.skipped
+        return f", {predicted / max(time.monotonic() - self.started, 1e-9):.1f} images/s" if predicted else ""
 
 
 class Table:

@@ -76,6 +76,15 @@ def test_progress_goes_to_standard_error(monkeypatch: pytest.MonkeyPatch, capsys
     assert lines[3].startswith("3 of 3 images, ") and lines[3].endswith("images/s")
 
 
+def test_skipped_images_do_not_count_for_the_speed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):
+    monkeypatch.setattr(prediction_report.time, "monotonic", iter([0.0, 4.0, 4.0, 4.0, 4.0]).__next__)
+    with Progress(4) as progress:
+        progress.step(2, skipped=2)
+        assert progress._speed() == ""
+        progress.step(2)
+    assert capsys.readouterr().err == "4 of 4 images, 0.5 images/s\n"
+
+
 def test_a_terminal_gets_a_bar_and_rows_above_it(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):
     class Terminal(io.StringIO):
         def isatty(self) -> bool:

@@ -73,7 +73,7 @@ def _across(
         + (
             "Remove them from one of the parts."
             if exact
-            else "Keep all frames of a scene, and all copies of a picture, in one part. --val_share splits so."
+            else "Keep all frames of a scene and all copies of a picture in one part. --val_share keeps them together."
         ),
         places,
         count=pictures,

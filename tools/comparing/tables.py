@@ -123,7 +123,7 @@ def classes_table(runs: Sequence[Run], score: str) -> Table:
     rows = [[name, *with_changes(values, 3)] for name, values in class_values(runs, score)]
     epochs = ", ".join(_epoch(run.classes_epoch) if _has(run, score) else UNKNOWN for run in runs)
     what = "best F1 at IoU 0.5" if score == "F1" else "AP at the last evaluation"
-    return Table(f"{score} of each class", "class", rows, f"{what}, epoch {epochs}" if rows else "")
+    return Table(f"{score} of each class", "class", rows, f"{what}; epochs of the runs: {epochs}" if rows else "")
 
 
 def class_scores(runs: Sequence[Run]) -> list[str]:

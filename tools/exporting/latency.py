@@ -37,9 +37,8 @@ def latency_table(models: Mapping[str, Runs], outs: Sequence[Path], size: tuple[
     medians = time_in_turns(contestants, size, threads)
     first = next(iter(medians.values()))
     column = max(map(len, medians))
-    lines = [
-        f"{height} x {width} pixels, {threads} threads, medians of {ROUNDS} runs in turns, against the first line:"
-    ]
+    counted = f"{threads} thread{'s' * (threads != 1)}"
+    lines = [f"{height} x {width} pixels, {counted}, medians of {ROUNDS} runs in turns, against the first line:"]
     for name, seconds in medians.items():
         lines.append(f"  {name:{column}}  {seconds * 1000:8.1f} ms  {first / seconds:5.2f} x as fast")
     return "\n".join(lines)
