@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -28,6 +29,7 @@ from util.text import printable
 
 NOT_FOR_VIDEOS = ("resume", "count", "save_crops", "attention")
 LOCK = ".predict_video.lock"
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 
 
 def fetch(addresses: Sequence[str], folder: Path) -> tuple[list[Path], list[Source], int]:
@@ -110,10 +112,16 @@ def predict_videos(options: argparse.Namespace, sources: Sequence[Source]) -> in
 
 
 def _done(run: Callable[[Source], int], source: Source) -> int:
-    """0 if a video was done wholly, else 1."""
+    """0 if a video was done wholly, else 1.
+
+    Raises:
+        OSError: the next video could not be written either.
+    """
     try:
         return int(run(source) > 0)
     except (OSError, ValueError) as error:
+        if getattr(error, "errno", None) in FULL:
+            raise OSError(f"the results of {source.name} cannot be written ({error.strerror}): make room") from error
         print(f"skipped: {printable(one_sentence(error), 500)}", file=sys.stderr)
         return 1
 

@@ -15,6 +15,7 @@ from typing import Any, Protocol, TextIO
 import numpy as np
 from PIL import Image, ImageDraw
 
+from prediction.output_names import with_tail
 from prediction.result import Prediction
 from prediction.video.pipeline import Behind, ahead
 from prediction.video.reader import Frame, Reader, Sound
@@ -25,6 +26,7 @@ from util.pictures.fonts import font
 from util.text import printable
 
 FOLDER = "videos"  # in the output folder
+MP4, LONGEST = ".mp4", f".-99{LINES}.part"  # what may be added to the name of a video, besides its suffix
 RECENT = 30  # frames over which the speed is taken
 
 Detect = Callable[[Sequence[Image.Image]], Sequence[Prediction]]
@@ -103,7 +105,10 @@ class VideoJob:
         return reader.broken_count
 
     def _path(self, name: str) -> Path:
-        name = name if name.lower().endswith(".mp4") else f"{name}.mp4"
+        stem = name[:-4] if name.lower().endswith(".mp4") else name
+        folder, _, stem = stem.rpartition("/")
+        stem = with_tail(stem, f"{MP4}{LONGEST}").removesuffix(f"{MP4}{LONGEST}")  # the names of all its files fit
+        name = f"{folder}/{stem}{MP4}" if folder else f"{stem}{MP4}"
         number, unique = 1, name
         while unique.casefold() in self._taken:
             number += 1
@@ -128,12 +133,12 @@ class _OneVideo:
         self.frames = 0
         self._moments: deque[float] = deque(maxlen=RECENT)
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._part = path.with_name(f".{path.name[-200:]}{LINES}.part")
+        self._part = path.with_name(f".{path.name}{LINES}.part")
 
     def run(self) -> int:
         """Returns the number of frames that were written."""
         try:
-            with open(self._part, "w", encoding="utf-8") as self._lines:
+            with open(self._part, "w", encoding="utf-8", errors="backslashreplace") as self._lines:
                 behind = Behind(self._write)
                 try:
                     self._feed(behind)

@@ -48,7 +48,7 @@ class Writer:
         aspect: Fraction = Fraction(1),
     ) -> None:
         self._av = import_av()
-        self.path, self._part = path, path.with_name(f".{path.name[-200:]}.part")
+        self.path, self._part = path, path.with_name(f".{path.name}.part")
         path.parent.mkdir(parents=True, exist_ok=True)
         self._size = size[0] + size[0] % 2, size[1] + size[1] % 2
         self._container = self._av.open(str(self._part), "w", format="mp4", options={"movflags": "faststart"})
@@ -105,15 +105,22 @@ class Writer:
         self._mux(self._sound.encode(piece))
 
     def close(self) -> None:
-        """Finish the file: from now on it plays, and has its name."""
+        """Finish the file: from now on it plays, and has its name. What cannot be finished is removed."""
         try:
-            if self._start is not None:
-                if self.converted:
-                    self._mux(self._sound.encode(None))
-                self._mux(self._video.encode(None))
-        finally:
-            self._container.close()
-        os.replace(self._part, self.path)
+            try:
+                if self._start is not None:
+                    if self.converted:
+                        self._mux(self._sound.encode(None))
+                    self._mux(self._video.encode(None))
+            finally:
+                self._container.close()
+        except BaseException:
+            self._part.unlink(missing_ok=True)
+            raise
+        if self._start is None:
+            self._part.unlink(missing_ok=True)
+        else:
+            os.replace(self._part, self.path)
 
     def _mux(self, packets: Sequence[Any]) -> None:
         for packet in packets:

@@ -1,6 +1,8 @@
 """The command on videos, streams and addresses, and what its inputs are taken for."""
 
+import errno
 import http.server
+import json
 import os
 import signal
 import subprocess
@@ -14,10 +16,11 @@ from PIL import Image
 
 import predict
 from prediction.video.flags import seconds
+from prediction.video.job import VideoJob
 from prediction.video.pipeline import ahead
 from prediction.video.reader import Frame, Reader
-from prediction.video.sources import address_source, sort_inputs
-from tests.helpers.drawn.clips import decoded, even, number_in, numbered, write_clip
+from prediction.video.sources import Source, address_source, sort_inputs
+from tests.helpers.drawn.clips import decoded, even, nothing, number_in, numbered, write_clip
 from tests.helpers.file_server import serving
 from tests.helpers.paths import REPOSITORY
 from tests.helpers.predict_parts import write_detector
@@ -68,6 +71,34 @@ def test_videos_are_done_beside_images_and_other_files(tmp_path, checkpoint, cap
     said = "".join(capsys.readouterr())
     assert "1 file is not an image that Pillow reads (clip.srt)" in said and "without --count" in said
     assert sorted(path.name for path in (out / "videos").glob("*.mp4")) == ["clip-2.mp4", "clip.mp4"]
+
+
+@pytest.mark.parametrize(
+    "name", ["x" * 250 + ".mkv", "视频" * 41 + ".mkv", os.fsdecode(b"\xff\xfe.mkv"), "a\nb\x1b.mkv"]
+)
+def test_any_name_of_a_video_has_results(tmp_path, name):
+    clip, said = write_clip(tmp_path / "a.mkv", even(2)), []
+    clip = clip.rename(clip.with_name(name))
+    VideoJob(nothing, tmp_path / "out", say=said.append).run(Source(str(clip), clip.name, "file"))
+    video, lines = sorted((tmp_path / "out" / "videos").iterdir())
+    assert lines.name == f"{video.name}.jsonl" and video.name[:1] == name[:1]
+    assert json.loads(lines.read_text("utf-8").splitlines()[1])["image"]["file_name"] == name
+    assert said[0].isprintable()
+
+
+def test_a_full_disk_ends_the_job_and_leaves_no_part(tmp_path, checkpoint, capsys, monkeypatch):
+    def full(writer, pixels, time):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("prediction.video.writer.Writer.picture", full)
+    for name in "ab":
+        write_clip(tmp_path / "clips" / f"{name}.mp4", even(2))
+    out = tmp_path / "out"
+    assert predict.run([str(checkpoint), str(tmp_path / "clips"), "--out", str(out), "--device", "cpu"]) == 1
+    said = capsys.readouterr().err
+    assert "error: the results of a.mp4 cannot be written (No space left on device): make room" in said
+    assert "b.mp4" not in said
+    assert not list(out.glob("videos/.*part"))
 
 
 def test_a_video_is_not_replaced_by_its_result(tmp_path, checkpoint, capsys):
