@@ -16,7 +16,8 @@ from prediction.video.reader import Sound
 SOUND = frozenset(("aac", "ac3", "alac", "eac3", "flac", "mp3", "opus"))  # what MP4 holds and players know
 RATES = frozenset((8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000))  # of AAC
 LAYOUTS = {1: "mono", 6: "5.1"}  # of AAC, by channels; stereo for all else
-BT601, LIMITED = 6, 1  # how colours become YUV here; a player that is not told takes large frames for BT.709
+# How colours become YUV here: by BT.601's matrix in the limited range. A player that is not told all of it guesses.
+COLOURS = {"colorspace": 6, "color_range": 1, "color_primaries": 1, "color_trc": 1}
 GAP = 0.05  # seconds between two pieces of sound that are kept
 FINEST = 90000  # units of a second; finer times are rounded to it
 
@@ -59,7 +60,8 @@ class Writer:
         self._base = time_base if time_base >= Fraction(1, FINEST) else Fraction(1, FINEST)
         self._video.time_base = self._video.codec_context.time_base = self._base
         self._video.codec_context.sample_aspect_ratio = aspect
-        self._video.codec_context.colorspace, self._video.codec_context.color_range = BT601, LIMITED
+        for name, meaning in COLOURS.items():
+            setattr(self._video.codec_context, name, meaning)
         self._sound, self.converted, self._next = None, "", 0
         if sound is not None and sound.codec_context.name in SOUND:
             self._sound = self._container.add_stream_from_template(sound)

@@ -101,6 +101,7 @@ def test_colours_are_those_of_the_source_also_for_a_player_that_believes_what_it
     with av.open(str(video)) as container:
         context = container.streams.video[0].codec_context
         assert (context.colorspace, context.color_range) == (6, 1)  # BT.601, limited
+        assert (context.color_primaries, context.color_trc) == (1, 1)  # browsers guess unless these are told, too
 
 
 def test_pixels_that_are_not_square_stay_so(tmp_path):
