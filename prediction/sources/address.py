@@ -46,11 +46,12 @@ def receive(
     max_bytes: int = MAX_BYTES,
     longest: float = LONGEST,
     wanted: Callable[[Head], bool] = lambda head: True,
+    stopped: Callable[[], bool] = lambda: False,
 ) -> Head:
     """Load what is at an address into a new file, unless its head is not wanted: then the file is empty.
 
     Raises:
-        Refused: it cannot be loaded, or exceeds a limit; the message is a clause that gives the cause.
+        Refused: it cannot be loaded, exceeds a limit, or is `stopped`; the message is a clause that gives the cause.
     """
     size, until = 0, time.monotonic() + longest
     with path.open("wb") as file, contextlib.closing(transfer(url, SILENCE)) as parts:
@@ -61,6 +62,8 @@ def receive(
             size += len(piece)
             if max(size, head.size or 0) > max_bytes:
                 raise Refused(f"it has more than {max_bytes / 2**20:g} MB")
+            if stopped():
+                raise Refused("it was stopped")
             if time.monotonic() > until:
                 raise Refused(f"it takes longer than {longest:g} s")
             file.write(piece)

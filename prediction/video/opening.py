@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+from prediction.sources.address import receive
 from prediction.video.sources import Source
+from util.loading.transfer import Refused
 
+MAX_DOWNLOAD, LONGEST_DOWNLOAD = 8 * 2**30, 3600.0  # bytes, seconds
 SILENCE = 10.0  # seconds that a stream may send nothing
 INSTALL = 'the package av, which videos need, is not installed: pip install ".[video]"'
 
@@ -59,6 +65,20 @@ def open_source(source: Source) -> Any:
         container.close()
         raise OSError(f"{source.name} holds {lack}")
     return container
+
+
+def download(source: Source, folder: Path, stopped: Callable[[], bool]) -> Source:
+    """A video at an http(s) address as a file in `folder`.
+
+    Raises:
+        OSError: it cannot be loaded, or is too large; no message has a password in it.
+    """
+    path = folder / "video"
+    try:
+        receive(source.address, path, max_bytes=MAX_DOWNLOAD, longest=LONGEST_DOWNLOAD, stopped=stopped)
+    except (Refused, ValueError) as error:
+        raise OSError(cause_of(error)) from error
+    return replace(source, address=str(path), kind="file")
 
 
 def sound_of(container: Any) -> Any:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import errno
 import math
+import tempfile
 import time
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from prediction.video.clock import Clock
-from prediction.video.opening import SILENCE, cause_of, ends, import_av, open_source, sound_of
-from prediction.video.sources import Source
+from prediction.video.opening import SILENCE, cause_of, download, ends, import_av, open_source, sound_of
+from prediction.video.sources import WEB, Source
 from prediction.video.upright import Upright
 
 PAUSE, LONGEST_PAUSE = 1.0, 30.0  # seconds before a stream is opened again: twice as long each time
@@ -93,6 +95,7 @@ class Reader:
         self.broken_count = 0
         self._av = import_av()
         self._index, self._last = 0, None
+        self._folder: tempfile.TemporaryDirectory | None = None  # of what is downloaded
         self._container = open_source(self.source)
         self.stream = self._container.streams.best("video")
         self.rate = Fraction(self.stream.average_rate or self.stream.guessed_rate or 30)
@@ -116,6 +119,8 @@ class Reader:
                 except (self._av.error.FFmpegError, OSError) as error:
                     cause = self._cause_of_break(error)
                 at = self._place()
+                if self._index == 0 and self._download():
+                    continue
                 if self.source.kind == "file":
                     self._break(f"{at} the file cannot be read ({cause})")
                     return
@@ -132,6 +137,8 @@ class Reader:
                     return
         finally:
             self.close()
+            if self._folder is not None:
+                self._folder.cleanup()
 
     @property
     def last(self) -> float | None:
@@ -214,6 +221,20 @@ class Reader:
             yield empty
             if not isinstance(error, IndexError):  # PyAV's at the end of a file in which a stream begins later
                 raise
+
+    def _download(self) -> bool:
+        """Load a file whose index is at its end from a server that sends no parts of files; whether that was done."""
+        if self._folder is not None or self._live or not self.source.address.lower().startswith(WEB):
+            return False
+        self.say(f"{self.source.name}: its server sends no parts of files, so it is downloaded first")
+        self.close()
+        self._folder = tempfile.TemporaryDirectory()
+        try:
+            self.source = download(self.source, Path(self._folder.name), self.stopped)
+        except OSError as error:
+            self.say(f"{self.source.name}: it cannot be downloaded ({cause_of(error)})")
+            return False
+        return True
 
     def _early_end(self) -> str | None:
         """Why there should be more after the last packet, or None."""

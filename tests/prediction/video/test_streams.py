@@ -2,6 +2,7 @@
 
 import http.server
 import io
+import struct
 import threading
 
 import pytest
@@ -93,6 +94,17 @@ def test_a_file_of_known_length_ends_at_once(tmp_path, received):
     assert numbers == list(range(20))
     assert len(Server.requests) == 1
     assert len(said) == 1 and "broke" not in said[0]
+
+
+def test_a_file_with_its_index_at_the_end_is_loaded_from_a_server_that_sends_no_parts(tmp_path, received):
+    clip = write_clip(tmp_path / "a.mp4", even(40), sound="aac")
+    content = clip.read_bytes()
+    place = content.index(b"moov") - 4
+    space = 2**20  # between the frames and the index: more than is read in passing
+    content = content[:place] + struct.pack(">I4s", space, b"free") + bytes(space - 8) + content[place:]
+    numbers, _, said = received([content] * 9, "a.mp4", length=len(content))
+    assert numbers == list(range(40))
+    assert said[0].endswith("its server sends no parts of files, so it is downloaded first")
 
 
 def test_pictures_of_a_network_camera_are_received(received):
