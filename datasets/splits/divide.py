@@ -171,7 +171,10 @@ def _choose(pictures: Pictures, units: np.ndarray, draws: np.ndarray, share: flo
 
 def _why_empty(images: int, units: int, by_side: Mapping[str, Sequence[str]], earlier: Split | None) -> str:
     if images < 2:
-        return f"--val_share splits off validation images, and there {'is 1 image' if images else 'are no images'}"
+        count = "is 1 image" if images else "are no images"
+        return (
+            f"--val_share splits off validation images, and there {count}: add images, or name some as validation part"
+        )
     if earlier is not None:
         side = "training" if not by_side["train"] else "validation"
         return f"the earlier split leaves no {side} image of these {images:,}: leave --val_split out to split anew"

@@ -19,6 +19,7 @@ from util.text import printable
 
 KIND = "YOLO"
 CONFIGS = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
+MOST_KINDS = 5  # of files that a message names
 LOOKED_AT = 50  # text files of a folder, to see whether they are label files
 
 
@@ -107,7 +108,15 @@ def _by_config(config: Config, folders: Folders) -> FoundData:
 def _pictures(path: Path, bases: list[Path], folders: Folders, notes: list[str]) -> list[Path]:
     """The pictures of a folder and the folders in it, or those that a list names."""
     if path.is_dir():
-        return [folder / name for folder, names in folders.below(path).items() for name in names if is_picture(name)]
+        files = [folder / name for folder, names in folders.below(path).items() for name in names]
+        found = [file for file in files if is_picture(file.name)]
+        if files and not found:
+            kinds = ", ".join(sorted({printable(file.suffix, 20) or "no suffix" for file in files})[:MOST_KINDS])
+            notes.append(
+                f"{printable(path)} holds no image of a kind that is read, but files of other kinds ({kinds}): correct "
+                "the path, or save the images as JPEG or PNG"
+            )
+        return found
     if is_picture(path.name):
         return [path]
     missing: list[tuple[int, str]] = []

@@ -127,7 +127,7 @@ def test_what_cannot_be_split_is_refused_with_the_way_out():
     names = numbered(9)
     with pytest.raises(ValueError, match="all are near-duplicates of one another.*--val_groups none"):
         sides(names, [list(range(9))])
-    with pytest.raises(ValueError, match="there is 1 image"):
+    with pytest.raises(ValueError, match="there is 1 image: add images, or name some as validation part"):
         sides(names[:1])
     with pytest.raises(ValueError, match="no validation image.*--val_split"):
         sides(names, earlier=Split(SHARE, "near", train=names, val=["gone.jpg"]), added_train=True)

@@ -118,6 +118,13 @@ def test_a_part_whose_folder_is_empty_does_not_spoil_the_others(tmp_path):
     assert "no image of the val part; the folders that it names hold no image" in find_data(tmp_path).unusable["val"]
 
 
+def test_images_of_a_kind_that_is_not_read_are_named(tmp_path):
+    for picture in (roboflow(tmp_path) / "valid/images").iterdir():
+        picture.rename(picture.with_suffix(".HEIC"))
+    fault = find_data(tmp_path).unusable["val"]
+    assert "of a kind that is read, but files of other kinds (.HEIC): correct the path, or save the images as" in fault
+
+
 def test_an_export_without_its_images_says_so(tmp_path):
     for picture in darknet(tmp_path).rglob("*.png"):
         picture.unlink()
