@@ -25,7 +25,7 @@ from util.errors import (
     lack_of_memory,
     lack_of_open_files,
     lost_process,
-    one_sentence,
+    sentence_or_raise,
 )
 from util.logging import get_logger
 from util.output.folder_lock import locks_released
@@ -108,11 +108,8 @@ def run_to_the_end(args: argparse.Namespace, signals: CommandSignals) -> int:
         return OVERFIT_FAILED
     except Exception as error:
         signals.over = True
-        sentence = lost_process(error) or lack_of_memory(error) or lack_of_open_files(error, ", or lower --num_workers")
-        if sentence is None and isinstance(error, FIXABLE):
-            sentence = one_sentence(error)
-        if sentence is None:
-            raise
+        lacks = lack_of_memory(error), lack_of_open_files(error, ", or lower --num_workers")
+        sentence = sentence_or_raise(error, FIXABLE, lost_process(error), *lacks)
         rank = f" (process {get_rank()})" if get_world_size() > 1 else ""
         print(f"error{rank}: {sentence}", file=sys.stderr)
         return 1

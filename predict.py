@@ -40,7 +40,7 @@ from prediction.speed import PHOTO, measure, report
 from prediction.video.command import fetch, predict_videos
 from prediction.video.sources import sort_inputs
 from util.checkpoint import CheckpointError
-from util.errors import OpenFilesError, lack_of_memory, lack_of_open_files, one_sentence
+from util.errors import OpenFilesError, lack_of_memory, lack_of_open_files, one_sentence, sentence_or_raise
 from util.output.folder_lock import FolderLock, locks_released
 from util.settings import BEST
 from util.signals import CommandSignals, StopRequested, StopSignals
@@ -260,11 +260,8 @@ def run(argv: Sequence[str] | None = None) -> int:
         print(f"error: standard output was closed before all was printed; {STOPPED}", file=sys.stderr)
         return 1
     except Exception as error:
-        sentence = lack_of_memory(error, _advice_on_memory(error, options)) or lack_of_open_files(error)
-        if sentence is None and isinstance(error, FIXABLE):
-            sentence = one_sentence(error)
-        if sentence is None:
-            raise
+        memory = lack_of_memory(error, _advice_on_memory(error, options))
+        sentence = sentence_or_raise(error, FIXABLE, memory, lack_of_open_files(error))
         print(f"error: {sentence}", file=sys.stderr)
         return 1
 

@@ -37,6 +37,15 @@ def one_sentence(error: BaseException) -> str:
     return shorten(escape(" ".join(_message(error).split())), MAX_SENTENCE)
 
 
+def sentence_or_raise(error: Exception, fixable: tuple[type[Exception], ...], *known: str | None) -> str:
+    """What a command says about the error that ended it: the first sentence of `known`, or the error's own message if
+    it is one of the types `fixable`, which the user can fix. Any other error is a bug and is raised again."""
+    sentence = next(filter(None, known), None)
+    if sentence is None and not isinstance(error, fixable):
+        raise error
+    return sentence or one_sentence(error)
+
+
 def _message(error: BaseException) -> str:
     """The message of `error`, also of one that was raised in a data loader's worker process.
 

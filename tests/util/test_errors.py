@@ -15,6 +15,7 @@ from util.errors import (
     lack_of_open_files,
     lost_process,
     one_sentence,
+    sentence_or_raise,
 )
 
 
@@ -180,3 +181,11 @@ def test_a_lost_process_is_recognised_with_gloo_and_nccl(error: RuntimeError):
 )
 def test_other_errors_are_not_a_lost_process(error: Exception):
     assert lost_process(error) is None
+
+
+def test_a_command_says_what_is_known_or_what_can_be_fixed_and_raises_bugs():
+    fixable = (ValueError, OSError)
+    assert sentence_or_raise(KeyError("x"), fixable, None, "out of memory: wait", "later") == "out of memory: wait"
+    assert sentence_or_raise(ValueError("too\nlarge"), fixable, None) == "too large"
+    with pytest.raises(KeyError):
+        sentence_or_raise(KeyError("x"), fixable, None, None)

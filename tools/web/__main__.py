@@ -24,9 +24,11 @@ from tools.web.looking import Detector
 from tools.web.server import listen, make_server
 from tools.web.turns import Turns
 from tools.web.upload import Uploads
-from util.errors import CheckpointError, lack_of_memory, one_sentence
+from util.errors import CheckpointError, lack_of_memory, lack_of_open_files, sentence_or_raise
 from util.signals import CommandSignals, StopRequested
 from util.text import printable
+
+FIXABLE = (ValueError, OSError, CheckpointError, FloatingPointError)  # errors that the user can fix
 
 
 def main(options: argparse.Namespace) -> int:
@@ -77,11 +79,8 @@ def run(argv: Sequence[str] | None = None) -> int:
         print(stop, file=sys.stderr)
         return stop.code
     except Exception as error:
-        sentence = lack_of_memory(error, "close other programs, or use --device cpu")
-        if sentence is None and isinstance(error, ValueError | OSError | CheckpointError | FloatingPointError):
-            sentence = one_sentence(error)
-        if sentence is None:
-            raise
+        memory = lack_of_memory(error, "close other programs, or use --device cpu")
+        sentence = sentence_or_raise(error, FIXABLE, memory, lack_of_open_files(error))
         print(f"error: {sentence}", file=sys.stderr)
         return 1
 

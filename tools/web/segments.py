@@ -44,8 +44,7 @@ def segments_of(prediction: Prediction, threshold: float) -> list[dict[str, Any]
 def detections_of(prediction: Prediction, threshold: float) -> dict[int, int]:
     """Id of a thing's segment → index of its detection.
 
-    A segment lies where the mask of its query is the strongest, so no other detection of its class covers more of it;
-    of those that cover as much, the one whose mask is most like the segment is taken.
+    A segment lies where the mask of its query is the strongest, so no other detection of its class covers more of it.
 
     Args:
         prediction: of a panoptic model.
@@ -56,14 +55,12 @@ def detections_of(prediction: Prediction, threshold: float) -> dict[int, int]:
     if not things or not len(prediction) or prediction.masks is None:
         return {}
     numbers = [segment["id"] for segment in things]
-    areas = np.array([segment["area"] for segment in things])
     fits = np.full((len(things), len(prediction)), -1.0)  # common pixels; -1: not its detection
     found = zip(prediction.masks.numpy(), prediction.labels.tolist(), prediction.scores.tolist())
     for index, (mask, label, score) in enumerate(found):
         if score >= threshold:
             common = np.bincount(ids[mask], minlength=int(ids.max()) + 1)[numbers]
-            alike = common / np.maximum(areas + np.count_nonzero(mask) - common, 1)
             same_class = [segment["category_id"] == label for segment in things]
-            fits[:, index] = np.where(same_class, common + alike / (len(things) + 1), -1)
+            fits[:, index] = np.where(same_class, common, -1)
     rows, columns = linear_sum_assignment(fits, maximize=True)
     return {numbers[row]: int(column) for row, column in zip(rows, columns) if fits[row, column] >= 0}

@@ -53,6 +53,14 @@ def test_each_thing_has_the_score_and_query_of_its_own_mask():
     assert [set(one) & {"score", "query"} for one in found if not one["isthing"]] == [set()]
 
 
+def test_a_mask_that_is_mostly_hidden_keeps_its_segment():
+    ids = np.full((SIZE, SIZE), 30, np.int32)
+    ids[:, :10] = 10  # the rest of its mask is behind the stuff; the segment of another detection has vanished
+    hidden, other = rectangle(0, 0, 40, 40), rectangle(0, 0, 9, 40)
+    found = segments_of(prediction([other, hidden], [1, 1], [0.9, 0.8], ids), 0.5)
+    assert [one["query"] for one in found if one["isthing"]] == [8]
+
+
 def test_a_thing_whose_detection_was_left_out_has_the_maps_threshold():
     ids = np.zeros((SIZE, SIZE), np.int32)
     ids[:10], ids[20:] = 10, 20
