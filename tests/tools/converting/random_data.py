@@ -17,6 +17,8 @@ FILE_NAMES = (
     "猫 #2 = 50%.jpg",
     "x.rf.0a1b.jpg",
     "sub/a.png",
+    "labels.png",
+    "in/ner/a\\b.png",
     'it\'s "so".png',
     "back\\slash.png",
     "ünï cö.png",
