@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import re
 import sys
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,33 @@ from util.loading.transfer import Refused
 MAX_DOWNLOAD, LONGEST_DOWNLOAD = 8 * 2**30, 3600.0  # bytes, seconds
 SILENCE = 10.0  # seconds that a stream may send nothing
 INSTALL = 'the package av, which videos need, is not installed: pip install ".[video]"'
+
+
+@dataclass(frozen=True)
+class SoundFormat:
+    """What is known of the sound of a source; it stays valid when the source is closed.
+
+    Attributes:
+        codec: its name.
+        rate: samples per second.
+        channels: their number.
+        template: a stream of the same format, or None where MP4 does not hold it.
+    """
+
+    codec: str
+    rate: int
+    channels: int
+    template: Any
+
+    @classmethod
+    def of(cls, stream: Any) -> SoundFormat:
+        """The format of a stream of PyAV's."""
+        holder, context = import_av().open(io.BytesIO(), "w", format="mp4"), stream.codec_context
+        try:
+            template = holder.add_stream_from_template(stream)
+        except ValueError:
+            template = None
+        return cls(context.name, context.sample_rate, context.channels, template)
 
 
 def import_av() -> Any:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from prediction.video.clock import Clock
-from prediction.video.opening import SILENCE, cause_of, download, ends, import_av, open_source, sound_of
+from prediction.video.opening import SILENCE, SoundFormat, cause_of, download, ends, import_av, open_source, sound_of
 from prediction.video.sources import WEB, Source
 from prediction.video.upright import Upright
 
@@ -67,7 +67,7 @@ class Reader:
     Attributes:
         rate: frames per second, on average or as a guess.
         time_base: the unit of the times in the source.
-        sound: the stream of its sound, or None.
+        sound: the format of its sound, or None.
         sound_is_lost: it has sound that cannot be decoded.
         broken: a description of each frame that could not be decoded, or was decoded with errors; at most `NAMED`.
         broken_count: their number.
@@ -100,7 +100,8 @@ class Reader:
         self.stream = self._container.streams.best("video")
         self.rate = Fraction(self.stream.average_rate or self.stream.guessed_rate or 30)
         self.time_base = self.stream.time_base or Fraction(1, 90000)
-        self.sound = sound_of(self._container)
+        sound = sound_of(self._container)
+        self.sound = SoundFormat.of(sound) if sound is not None else None
         self.sound_is_lost = self.sound is None and self._container.streams.best("audio") is not None
         self._live = source.kind != "file" and not ends(self._container)
         self._without_times = self._live and self._container.format.name in WITHOUT_TIMES
@@ -164,7 +165,7 @@ class Reader:
                 self._clock = self._new_clock()
         container, video = self._container, self._container.streams.best("video")
         sound = sound_of(container)
-        if sound is not None and (self.sound is None or sound.codec_context.name != self.sound.codec_context.name):
+        if sound is not None and (self.sound is None or sound.codec_context.name != self.sound.codec):
             sound = None
         upright = Upright()
         resumed = None if self._live else self._last  # a file on a server is read again up to where it broke off
@@ -193,7 +194,7 @@ class Reader:
 
     def _sounds(self, packet: Any) -> Iterator[Sound]:
         pieces = [packet]
-        if packet.stream.codec_context.name not in self.copied:
+        if self.sound.codec not in self.copied or self.sound.template is None:
             try:
                 pieces = packet.decode()
             except self._av.error.FFmpegError:  # what cannot be decoded is silent

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from prediction.video.opening import import_av
+from prediction.video.opening import SoundFormat, import_av
 from prediction.video.reader import Sound
 
 SOUND = frozenset(("aac", "ac3", "alac", "eac3", "flac", "mp3", "opus"))  # what MP4 holds and players know
@@ -31,8 +31,8 @@ class Writer:
             size are scaled to it.
         rate: frames per second, about; the times of the pictures are kept.
         time_base: unit of the times.
-        sound: the stream to carry over, or None. Its packets are copied if MP4 holds their codec, see `SOUND`; else
-            decoded sound is written as AAC.
+        sound: the format of the sound to carry over, or None. Its packets are copied if MP4 holds their codec, see
+            `SOUND`; else decoded sound is written as AAC.
         aspect: the width of a pixel by its height.
 
     Attributes:
@@ -45,7 +45,7 @@ class Writer:
         size: tuple[int, int],
         rate: Fraction,
         time_base: Fraction,
-        sound: Any = None,
+        sound: SoundFormat | None = None,
         aspect: Fraction = Fraction(1),
     ) -> None:
         self._av = import_av()
@@ -63,13 +63,12 @@ class Writer:
         for name, meaning in COLOURS.items():
             setattr(self._video.codec_context, name, meaning)
         self._sound, self.converted, self._next = None, "", 0
-        if sound is not None and sound.codec_context.name in SOUND:
-            self._sound = self._container.add_stream_from_template(sound)
+        if sound is not None and sound.codec in SOUND and sound.template is not None:
+            self._sound = self._container.add_stream_from_template(sound.template)
         elif sound is not None:
-            self.converted = sound.codec_context.name
-            sampled = sound.codec_context.sample_rate
-            layout = LAYOUTS.get(sound.codec_context.channels, "stereo")
-            self._sound = self._container.add_stream("aac", rate=sampled if sampled in RATES else 48000, layout=layout)
+            self.converted = sound.codec
+            rate, layout = sound.rate if sound.rate in RATES else 48000, LAYOUTS.get(sound.channels, "stereo")
+            self._sound = self._container.add_stream("aac", rate=rate, layout=layout)
         self._start: float | None = None
         self._last_pts = self._last_dts = -1
 
