@@ -101,7 +101,16 @@ class Association:
             ids[row] = own = self._ids[number]
             self.votes[own][labels[row]] += float(scores[row])
             self._boxes[own], self._times[own] = boxes[row], time
+        self._keep_those_that_live()
         return ids
+
+    def _keep_those_that_live(self) -> None:
+        """A stream may run for days: of objects that are gone, only the votes are kept."""
+        living = {track.tracker_id for track in self._byte_track.tracks}
+        self._ids = {number: own for number, own in self._ids.items() if number in living}
+        ours = set(self._ids.values())
+        self._boxes = {own: box for own, box in self._boxes.items() if own in ours}
+        self._times = {own: seen for own, seen in self._times.items() if own in ours}
 
     def compute(self, expected: np.ndarray, boxes: np.ndarray) -> np.ndarray:
         """How well objects and detections fit, [n, m] in [0, 1]: what ByteTrack asks of its `iou`.

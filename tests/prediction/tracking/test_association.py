@@ -78,3 +78,10 @@ def test_what_may_not_begin_gets_no_id_but_continues(make):
     assert given == [[None]] * 4
     given = [association.update(box, one, [CIRCLE], np.array([step < 6]), step / 30, SIZE) for step in range(4, 9)]
     assert given == [[None], [1], [1], [1], [1]]
+
+
+def test_of_objects_that_are_gone_only_the_votes_stay(make):
+    association = make(30)
+    follow(association, [[(100, 50, CIRCLE)]] * 3 + [[]] * 40 + [[(40, 50, SQUARE)]] * 3)
+    assert list(association._ids.values()) == list(association._boxes) == list(association._times) == [2]
+    assert association.votes == {1: {CIRCLE: 2}, 2: {SQUARE: 2}}
