@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import pickle
 import re
 import zipfile
 from collections.abc import Iterator
@@ -47,8 +48,13 @@ def read_torch_archive(path: Path) -> tuple[ExportedProgram, str | None]:
     """
     _refuse_code(path)
     entries = {ENTRY: ""}
-    with _quiet():
-        program = torch.export.load(path, extra_files=entries)
+    try:
+        with _quiet():
+            program = torch.export.load(path, extra_files=entries)
+    except RuntimeError as error:
+        if "warnings above" in str(error):  # in the log, which is off
+            raise ValueError("PyTorch cannot read its graph or its weights") from error
+        raise
     return program, entries[ENTRY] or None
 
 
@@ -78,7 +84,10 @@ def _refuse_code(path: Path) -> None:
             raise _refusal(path, f"`{printable(unsafe, 100)}` in its graph")
         if f"{root}data/sample_inputs/model.pt" in names:
             samples = io.BytesIO(archive.read(f"{root}data/sample_inputs/model.pt"))
-            torch.load(samples, weights_only=True)  # raises where torch.export.load would run code
+            try:
+                torch.load(samples, weights_only=True)
+            except pickle.UnpicklingError as error:  # torch.export.load would go on and run it
+                raise _refusal(path, "more than tensors in its sample inputs") from error
 
 
 def _refusal(path: Path, what: str) -> CheckpointError:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import pickle
 import re
 import shutil
 import zipfile
@@ -261,6 +262,36 @@ def test_code_in_a_graph_is_refused_and_not_run(toy, tmp_path, place):
 
 def test_an_untouched_graph_is_taken(toy, tmp_path):
     assert Predictor(rewritten(toy / "toy.pt2", tmp_path / "same.pt2", lambda graph: None)).is_exported
+
+
+class Opens:
+    """Unpickled, it touches a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize(
+    ("record", "words"),
+    [
+        ("data/sample_inputs/model.pt", "more than tensors in its sample inputs, which may be code"),
+        ("data/weights/weight_0", "pickled weights, which may be code"),
+    ],
+)
+def test_pickles_in_the_records_of_an_archive_are_not_loaded(toy, tmp_path, record, words):
+    with zipfile.ZipFile(toy / "toy.pt2") as old, zipfile.ZipFile(tmp_path / "a.pt2", "w") as new:
+        for name in old.namelist():
+            content = old.read(name)
+            if name.endswith("weights_config.json") and "weights" in record:
+                content = content.replace(b'"use_pickle": false', b'"use_pickle": true')
+                assert b"true" in content
+            new.writestr(name, pickle.dumps(Opens(tmp_path / "proof")) if name.endswith(record) else content)
+    with pytest.raises(CheckpointError, match=words):
+        Predictor(tmp_path / "a.pt2")
+    assert not (tmp_path / "proof").exists()
 
 
 def test_an_archive_that_two_readers_may_read_differently_is_refused(toy, tmp_path):
