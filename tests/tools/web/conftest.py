@@ -20,7 +20,7 @@ def predictor() -> Predictor:
     return Predictor(hubconf.SHIPPED / "detr_tiny_shapes_panoptic.pth", "cpu")
 
 
-@pytest.fixture(scope="module")  # Playwright runs an event loop, which must be over before tests that run their own
+@pytest.fixture(scope="package")  # Playwright runs an event loop: tests with their own run it in another thread
 def browser() -> Iterator[Any]:
     from tests.tools.web.browser import chromium
 
@@ -28,7 +28,7 @@ def browser() -> Iterator[Any]:
         yield browser
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def port(browser: Any, predictor: Predictor) -> Iterator[int]:
     from tests.tools.web.serving import serving
     from tools.web.looking import Detector

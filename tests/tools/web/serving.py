@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from http.client import HTTPConnection
 from typing import Any
@@ -76,6 +78,12 @@ def ask(port: int, path: str = "/api/detect", body: Any = None, method: str = ""
         connection.close()
     found = {name.lower(): value for name, value in response.getheaders()}
     return response.status, found, json.loads(content) if "json" in found.get("content-type", "") else content
+
+
+def run_apart(work: Coroutine[Any, Any, Any]) -> Any:
+    """`asyncio.run` in a thread of its own, since Playwright runs a loop in the main one."""
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, work).result()
 
 
 def encoded(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:

@@ -18,7 +18,7 @@ from PIL import Image
 pytest.importorskip("starlette", reason="the page needs the extra web")
 pytest.importorskip("uvicorn", reason="the page needs the extra web")
 
-from tests.tools.web.serving import Pretender, ask, encoded, scene, serving
+from tests.tools.web.serving import Pretender, ask, encoded, run_apart, scene, serving
 from tools.web import refusal
 from tools.web.server import KEPT
 from tools.web.upload import IN_MEMORY
@@ -282,7 +282,7 @@ def test_of_500_at_once_one_is_looked_at_four_wait_and_the_others_are_told():
     try:
         detector = Pretender(released=False)
         with serving(detector, queue=4) as port:
-            statuses = asyncio.run(_many(port, 500, scene(), detector.gate.set))
+            statuses = run_apart(_many(port, 500, scene(), detector.gate.set))
             assert statuses == {200: 5, 503: 495}
             assert (detector.asked, detector.most) == (5, 1)
             status, headers, _ = ask(port, body=scene())

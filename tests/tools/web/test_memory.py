@@ -10,7 +10,7 @@ import pytest
 pytest.importorskip("starlette", reason="the page needs the extra web")
 pytest.importorskip("uvicorn", reason="the page needs the extra web")
 
-from tests.tools.web.serving import Pretender, ask, serving
+from tests.tools.web.serving import Pretender, ask, run_apart, serving
 from tools.web import memory
 
 
@@ -28,7 +28,7 @@ def test_it_is_given_back_once_after_the_last_request(monkeypatch: pytest.Monkey
         await asyncio.sleep(0.2)
         return [at_once, len(given)]
 
-    assert asyncio.run(requests()) == [0, 1]
+    assert run_apart(requests()) == [0, 1]
 
 
 @pytest.mark.parametrize("body", [b"abc", b""], ids=["answered", "refused"])
