@@ -104,7 +104,7 @@ def _pictures(page: Page, checked: Checked, facts: ModelFacts) -> None:
         ),
         (
             "Random pictures",
-            "Look at some boxes even if nothing was found: no program sees a wrong label.",
+            "Look at some boxes even if nothing was found: a program cannot see that a label is wrong.",
             random_pictures(readable, checked.parts),
         ),
     ):
