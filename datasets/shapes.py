@@ -65,7 +65,7 @@ def draw_scene(rng: np.random.Generator, size: int = 96) -> tuple[Image.Image, l
     """
     unit = size / 96
     y, x = np.mgrid[:size, :size].astype(np.float32) + 0.5  # pixel centres
-    canvas, stuff, colors = _draw_ground(rng, x, y, unit)  # [3, size, size] in [0, 1]
+    canvas, stuff, colors = draw_ground(rng, x, y, unit)  # [3, size, size] in [0, 1]
 
     things: list[Segment] = []
     full_areas: list[int] = []
@@ -76,12 +76,12 @@ def draw_scene(rng: np.random.Generator, size: int = 96) -> tuple[Image.Image, l
             break  # no space left
         depth, side = place
         inside = depth >= 0
-        color = _contrasting_color(rng, colors)
+        color = contrasting_color(rng, colors)
         things = [Segment(thing.category_id, thing.mask & ~inside) for thing in things]
         things.append(Segment(category["id"], inside))
         full_areas.append(int(inside.sum()))
         colors.append(color)
-        canvas = _paint(rng, canvas, depth, color, side, unit)
+        canvas = paint_object(rng, canvas, depth, color, side, unit)
 
     free = ~np.any([thing.mask for thing in things], axis=0)
     stuff = [Segment(region.category_id, region.mask & free) for region in stuff]
@@ -145,8 +145,8 @@ def write_shapes(out: str | Path, train: int = 4000, val: int = 500, size: int =
     return True
 
 
-def _draw_ground(rng, x, y, unit):
-    """One or two regions with different patterns, separated by a wavy line."""
+def draw_ground(rng, x, y, unit):
+    """(canvas [3, S, S] in [0, 1], segments, colours) of one or two patterns, parted by a wavy line; x and y [S, S]."""
     size = len(x)
     first, second = rng.choice(STUFF, 2, replace=False)
     angle, phase = rng.uniform(0, 2 * math.pi, 2)
@@ -195,7 +195,7 @@ def _find_place(rng, name, x, y, unit, things, full_areas, tries: int = 50):
     for _ in range(tries):
         side = rng.uniform(*SIDES) * unit
         center = rng.uniform(side / 2, size - side / 2, 2)
-        depth = _depth(name, x - center[0], y - center[1], side, rng.uniform(0, 2 * math.pi))
+        depth = signed_distance(name, x - center[0], y - center[1], side, rng.uniform(0, 2 * math.pi))
         outside = depth < 0
         if all(
             (thing.mask & outside).sum() >= MIN_VISIBLE * area for thing, area in zip(things, full_areas, strict=True)
@@ -204,8 +204,8 @@ def _find_place(rng, name, x, y, unit, things, full_areas, tries: int = 50):
     return None
 
 
-def _depth(name, x, y, side, angle):
-    """Distance of each point to the outline in pixels, negative outside; `side` is a circle's diameter."""
+def signed_distance(name, x, y, side, angle):
+    """Distance of points [S, S] to the outline in pixels, negative outside; `side` is a circle's diameter."""
     if name == "circle":
         return side / 2 - np.hypot(x, y)
     corners = CORNERS[name]
@@ -214,7 +214,7 @@ def _depth(name, x, y, side, angle):
     return side / (2 * math.tan(math.pi / corners)) - reach
 
 
-def _contrasting_color(rng, others):
+def contrasting_color(rng, others):
     """The first of 24 random colours with enough contrast to all `others`, else the one with the most."""
     h, s, v = rng.random(24), rng.uniform(0.5, 1, 24), rng.uniform(0.35, 1, 24)
     candidates = np.array([colorsys.hsv_to_rgb(*hsv) for hsv in zip(h, s, v, strict=True)])  # [24, 3]
@@ -223,8 +223,8 @@ def _contrasting_color(rng, others):
     return candidates[good[0] if len(good) else contrast.argmax()]
 
 
-def _paint(rng, canvas, depth, color, side, unit):
-    """Paint an object with a dark rim, a soft shadow and slight shading onto the canvas, with anti-aliased edges."""
+def paint_object(rng, canvas, depth, color, side, unit):
+    """A canvas [3, S, S] with an object: a dark rim, a soft shadow, slight shading, and anti-aliased edges."""
     shadow = 0.35 * np.clip(1 + depth / (4 * unit), 0, 1)
     rim = 0.6 + 0.4 * np.clip(depth / unit - 0.7, 0, 1)
     middle = 0.9 + rng.uniform(0.1, 0.3) * depth / side

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from datasets.shapes import CATEGORIES, CORNERS, THINGS, _contrasting_color, _depth, _draw_ground, _paint
+from datasets.shapes import CATEGORIES, CORNERS, THINGS, contrasting_color, draw_ground, paint_object, signed_distance
 
 IDS = {category["name"]: category["id"] for category in CATEGORIES}
 NAMES = [category["name"] for category in THINGS]
@@ -65,18 +65,18 @@ def draw_frames(
     rng = np.random.default_rng(seed)
     unit = size / SIZE
     y, x = np.mgrid[:size, :size].astype(np.float32) + 0.5
-    ground, _, colors = _draw_ground(rng, x, y, unit)
+    ground, _, colors = draw_ground(rng, x, y, unit)
     looks = []
     for _ in movers:
-        colors.append(_contrasting_color(rng, colors))
+        colors.append(contrasting_color(rng, colors))
         looks.append((colors[-1], rng.uniform(0, 2 * np.pi), int(rng.integers(2**31))))
     for frame in range(frames):
         canvas, masks, boxes = ground, {}, {}
         for index, (mover, (color, angle, shade)) in enumerate(zip(movers, looks)):
             if mover.first <= frame <= mover.last:
                 centre, side = [unit * place for place in mover.centre(frame)], unit * mover.side
-                depth = _depth(mover.name, x - centre[0], y - centre[1], side, angle)
-                canvas = _paint(np.random.default_rng(shade), canvas, depth, color, side, unit)
+                depth = signed_distance(mover.name, x - centre[0], y - centre[1], side, angle)
+                canvas = paint_object(np.random.default_rng(shade), canvas, depth, color, side, unit)
                 masks = {other: mask & (depth < 0) for other, mask in masks.items()} | {index: depth >= 0}
                 boxes[index] = _box(mover.name, centre, side, angle)
         pixels = np.round(np.clip(canvas, 0, 1) * 255).astype(np.uint8).transpose(1, 2, 0)

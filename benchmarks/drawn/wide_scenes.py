@@ -5,7 +5,7 @@ set.
 import numpy as np
 from PIL import Image
 
-from datasets.shapes import THINGS, _contrasting_color, _depth, _draw_ground, _paint
+from datasets.shapes import THINGS, contrasting_color, draw_ground, paint_object, signed_distance
 
 TILE = 800
 UNIT = TILE / 96  # pixels of the scene for one of the data set's
@@ -55,20 +55,22 @@ def _ground(rng: np.random.Generator, size: tuple[int, int]) -> tuple[np.ndarray
     """A canvas [3, H, W] in [0, 1], and its colours."""
     coarse = int(np.ceil(max(size) / UNIT))
     y, x = np.mgrid[:coarse, :coarse].astype(np.float32) + 0.5
-    ground, _, colors = _draw_ground(rng, x, y, 1.0)
+    ground, _, colors = draw_ground(rng, x, y, 1.0)
     planes = [np.asarray(Image.fromarray(p).resize((max(size),) * 2, Image.Resampling.BILINEAR)) for p in ground]
     return np.stack(planes)[:, : size[1], : size[0]].astype(np.float32), colors
 
 
-def _shape(rng, canvas, colors, category, centre, side) -> tuple[tuple[int, int, int, int], int]:
-    """Paints a shape onto the canvas; returns its box and category id."""
+def _shape(
+    rng: np.random.Generator, canvas: np.ndarray, colors: list, category: dict, centre: np.ndarray, side: float
+) -> tuple[tuple[int, int, int, int], int]:
+    """Paint a shape onto the canvas [3, H, W], in place; returns its box, xyxy, and category id."""
     reach = np.full(2, 0.85 * side + 5 * UNIT)
     left, top = np.maximum(centre - reach, 0).astype(int)
     right, bottom = np.minimum(centre + reach, canvas.shape[:0:-1]).astype(int)
     y, x = np.mgrid[top:bottom, left:right].astype(np.float32) + 0.5
-    depth = _depth(category["name"], x - centre[0], y - centre[1], side, rng.uniform(0, 2 * np.pi))
+    depth = signed_distance(category["name"], x - centre[0], y - centre[1], side, rng.uniform(0, 2 * np.pi))
     place = np.s_[:, top:bottom, left:right]
-    canvas[place] = _paint(rng, canvas[place], depth, _contrasting_color(rng, colors), side, UNIT)
+    canvas[place] = paint_object(rng, canvas[place], depth, contrasting_color(rng, colors), side, UNIT)
     rows, columns = np.nonzero(depth >= 0)
     box = left + columns.min(), top + rows.min(), left + columns.max() + 1, top + rows.max() + 1
     return box, category["id"]

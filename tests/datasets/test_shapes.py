@@ -37,13 +37,13 @@ def data(tmp_path_factory):
 @pytest.fixture
 def painted(monkeypatch):
     """What draw_scene laid on its canvas: (depth map, side, colour) of each object, in painting order."""
-    laid, paint = [], shapes._paint
+    laid, paint = [], shapes.paint_object
 
     def record(rng, canvas, depth, color, side, unit):
         laid.append((depth, side, color))
         return paint(rng, canvas, depth, color, side, unit)
 
-    monkeypatch.setattr(shapes, "_paint", record)
+    monkeypatch.setattr(shapes, "paint_object", record)
     return laid
 
 
@@ -104,12 +104,12 @@ def test_colour_does_not_tell_the_class(painted):
 def test_outlines_have_their_areas(name, filling):
     y, x = np.mgrid[-50:50, -50:50] + 0.5
     for angle in (0.0, 0.4, 2.0):
-        assert (shapes._depth(name, x, y, 60.0, angle) >= 0).sum() == pytest.approx(filling * 60**2, rel=0.02)
+        assert (shapes.signed_distance(name, x, y, 60.0, angle) >= 0).sum() == pytest.approx(filling * 60**2, rel=0.02)
 
 
 def test_rotation_turns_the_outline():
     y, x = np.mgrid[-50:50, -50:50] + 0.5
-    straight, turned = (shapes._depth("square", x, y, 40.0, angle) >= 0 for angle in (0.0, np.pi / 4))
+    straight, turned = (shapes.signed_distance("square", x, y, 40.0, angle) >= 0 for angle in (0.0, np.pi / 4))
     assert straight.any(axis=0).sum() == 40
     assert turned.any(axis=0).sum() == pytest.approx(40 * 2**0.5, abs=2)
 
