@@ -93,6 +93,19 @@ def _is_left_behind(file: Path, machine: str, process: int) -> bool:
     return False
 
 
+def sha256_of(path: str | os.PathLike[str]) -> str:
+    """The SHA-256 of a file, in hexadecimal digits.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while part := file.read(2**20):  # hashlib.file_digest came with Python 3.11
+            digest.update(part)
+    return digest.hexdigest()
+
+
 def to_json(obj: Any) -> str:
     """`obj` as one line of JSON, converted by `plain` first; tensors become nested lists."""
     return json.dumps(plain(obj), default=Tensor.tolist)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import sys
 from collections.abc import Callable, Sequence
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from prediction.exported.about import ENTRY
 from util.errors import CheckpointError
+from util.files import sha256_of
 from util.text import printable
 
 # Without f32, OpenVINO computes in bfloat16 where the processor has it, and says nothing.
@@ -56,7 +56,7 @@ def read_openvino(path: Path, weights: Path | None = None) -> tuple[Any, str | N
     model = core.read_model(path, weights)
     entry = model.get_rt_info([ENTRY]).astype(str) if model.has_rt_info([ENTRY]) else None
     expected = _weights_of(entry)
-    if expected is not None and checksum_of(weights) != expected:
+    if expected is not None and sha256_of(weights) != expected:
         raise CheckpointError(
             f"{printable(weights, 300)} is not the file that {printable(path.name, 300)} was written with: copy both "
             "files of one export again"
@@ -64,14 +64,8 @@ def read_openvino(path: Path, weights: Path | None = None) -> tuple[Any, str | N
     return model, entry
 
 
-def checksum_of(weights: Path) -> str:
-    """The SHA-256 of a .bin file, which the entry `detr` of its .xml has as `weights`."""
-    with weights.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _weights_of(entry: str | None) -> str | None:
-    """The checksum in an entry; None if there is none, as in files of earlier versions."""
+    """The SHA-256 of the .bin in an entry; None if there is none, as in files of earlier versions."""
     try:
         found = json.loads(entry or "{}")
     except (ValueError, RecursionError):  # it is reported where it is read

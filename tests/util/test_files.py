@@ -2,6 +2,7 @@
 
 import argparse
 import errno
+import hashlib
 import io
 import json
 import os
@@ -21,6 +22,7 @@ from util.files import (
     is_number,
     plain,
     remove_leftovers,
+    sha256_of,
     write_atomically,
     write_json,
 )
@@ -48,6 +50,14 @@ def test_the_file_appears_complete_with_folders_created_and_links_kept(tmp_path)
     (tmp_path / "link").symlink_to(tmp_path / "deep" / "file")
     write_atomically(tmp_path / "link", lambda file: file.write(b"newer"))
     assert (tmp_path / "link").is_symlink() and (tmp_path / "deep" / "file").read_bytes() == b"newer"
+
+
+def test_the_checksum_is_of_all_bytes_of_a_file(tmp_path):
+    content = bytes(range(251)) * 9000  # more than is read at once
+    (tmp_path / "a.bin").write_bytes(content)
+    assert sha256_of(tmp_path / "a.bin") == hashlib.sha256(content).hexdigest()
+    with pytest.raises(OSError):
+        sha256_of(tmp_path / "b.bin")
 
 
 def test_the_longest_name_that_a_file_may_have_can_be_written(tmp_path):

@@ -10,7 +10,8 @@ from typing import Any
 from torch.export import ExportedProgram
 
 from prediction.exported.about import ENTRY
-from prediction.exported.openvino import checksum_of, import_openvino
+from prediction.exported.openvino import import_openvino
+from util.files import sha256_of
 
 
 def write_openvino(program: ExportedProgram, path: Path, about: str, outputs: Sequence[str]) -> None:
@@ -28,6 +29,6 @@ def save_openvino(model: Any, path: Path, about: str) -> None:
     """
     save = import_openvino().save_model
     save(model, path, compress_to_fp16=False)
-    entry = {**json.loads(about), "weights": checksum_of(path.with_suffix(".bin"))}
+    entry = {**json.loads(about), "weights": sha256_of(path.with_suffix(".bin"))}
     model.set_rt_info(json.dumps(entry), [ENTRY])
     save(model, path, compress_to_fp16=False)

@@ -32,7 +32,7 @@ import torch
 
 from util.dist import is_main_process
 from util.errors import CheckpointError
-from util.files import write_json
+from util.files import sha256_of, write_json
 from util.loading.transfer import Head, Refused, transfer
 from util.text import printable
 
@@ -157,12 +157,9 @@ def _record_path(path: Path) -> Path:
 
 def _digest(path: Path) -> str | None:
     try:
-        if path.is_file():
-            with path.open("rb") as file:
-                return hashlib.file_digest(file, "sha256").hexdigest()
+        return sha256_of(path) if path.is_file() else None
     except OSError:
-        pass  # as if it were not there
-    return None
+        return None  # as if it were not there
 
 
 def _limits() -> tuple[float, float, float]:
