@@ -20,7 +20,7 @@ from util.arguments import get_args_parser, parse
 from util.compute.compilation import compiled
 from util.dist import distribute, end_distributed_mode, get_rank, get_world_size
 from util.errors import (
-    CheckpointError,
+    FIXABLE,
     ProcessGroupError,
     lack_of_memory,
     lack_of_open_files,
@@ -34,7 +34,7 @@ from util.signals import CommandSignals, StopRequested
 __all__ = ["get_args_parser", "main"]
 
 # Errors that the user can fix; any other is a bug and shows its traceback.
-FIXABLE = (ValueError, OSError, ImportError, FloatingPointError, CheckpointError, ProcessGroupError)
+FIXABLE_HERE = (*FIXABLE, ImportError, ProcessGroupError)
 # What signals mean before the training loop, which handles them itself, and in an evaluation: (a stop, a save).
 TRAINING_STOPS = (
     "stopped before the training began; nothing is lost, and the same command starts it again",
@@ -109,7 +109,7 @@ def run_to_the_end(args: argparse.Namespace, signals: CommandSignals) -> int:
     except Exception as error:
         signals.over = True
         lacks = lack_of_memory(error), lack_of_open_files(error, ", or lower --num_workers")
-        sentence = sentence_or_raise(error, FIXABLE, lost_process(error), *lacks)
+        sentence = sentence_or_raise(error, FIXABLE_HERE, lost_process(error), *lacks)
         rank = f" (process {get_rank()})" if get_world_size() > 1 else ""
         print(f"error{rank}: {sentence}", file=sys.stderr)
         return 1

@@ -39,8 +39,7 @@ from prediction.slicing.predictor import SlicedPredictor
 from prediction.speed import PHOTO, measure, report
 from prediction.video.command import fetch, predict_videos
 from prediction.video.sources import sort_inputs
-from util.checkpoint import CheckpointError
-from util.errors import OpenFilesError, lack_of_memory, lack_of_open_files, one_sentence, sentence_or_raise
+from util.errors import FIXABLE, OpenFilesError, lack_of_memory, lack_of_open_files, one_sentence, sentence_or_raise
 from util.output.folder_lock import FolderLock, locks_released
 from util.settings import BEST
 from util.signals import CommandSignals, StopRequested, StopSignals
@@ -48,7 +47,6 @@ from util.text import printable
 
 LOCK = ".predict.lock"
 STOPPED = "stopped; to continue, run the same command with --resume"
-FIXABLE = (ValueError, OSError, CheckpointError, FloatingPointError)  # errors that the user can fix
 
 
 @locks_released()

@@ -37,6 +37,10 @@ def one_sentence(error: BaseException) -> str:
     return shorten(escape(" ".join(_message(error).split())), MAX_SENTENCE)
 
 
+# Errors that the user can fix, in every command; any other is a bug and shows its traceback.
+FIXABLE = (ValueError, OSError, CheckpointError, FloatingPointError)
+
+
 def sentence_or_raise(error: Exception, fixable: tuple[type[Exception], ...], *known: str | None) -> str:
     """What a command says about the error that ended it: the first sentence of `known`, or the error's own message if
     it is one of the types `fixable`, which the user can fix. Any other error is a bug and is raised again."""

@@ -24,11 +24,9 @@ from tools.web.looking import Detector
 from tools.web.server import listen, make_server
 from tools.web.turns import Turns
 from tools.web.upload import Uploads
-from util.errors import CheckpointError, lack_of_memory, lack_of_open_files, sentence_or_raise
+from util.errors import FIXABLE, lack_of_memory, lack_of_open_files, sentence_or_raise
 from util.signals import CommandSignals, StopRequested
 from util.text import printable
-
-FIXABLE = (ValueError, OSError, CheckpointError, FloatingPointError)  # errors that the user can fix
 
 
 def main(options: argparse.Namespace) -> int:
